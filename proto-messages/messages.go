@@ -1,0 +1,182 @@
+// Package messages is the wire contract between the services of OpenAperture: what travels over RabbitMQ,
+// as JSON, one struct per message (design section 4). It imports nothing of ours. The JSON Schemas under
+// schemas/ and the examples under examples/ are proven equal to these structs by the specs.
+package messages
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// AMQP message types, carried in the property `type`.
+const (
+	TypeModuleStatus    = "module_status"
+	TypeUpgradeRequest  = "upgrade_request"
+	TypeChanged         = "changed"
+	TypeMilestoneOrder  = "milestone_order"
+	TypeMilestoneResult = "milestone_result"
+)
+
+// EventStatus is the only event type of a heartbeat.
+const EventStatus = "status"
+
+// Module statuses.
+const (
+	StatusActive   = "active"
+	StatusInactive = "inactive"
+)
+
+// ModuleStatus is a heartbeat. Version fields that are empty keep what is known of the module.
+type ModuleStatus struct {
+	EventType            string          `json:"event_type"`
+	Hostname             string          `json:"hostname"`
+	Type                 string          `json:"type"`
+	Status               string          `json:"status"`
+	Service              string          `json:"service,omitempty"`
+	BootID               string          `json:"boot_id,omitempty"`
+	Seq                  int64           `json:"seq,omitempty"`
+	Workload             json.RawMessage `json:"workload,omitempty"`
+	SourceRepo           string          `json:"source_repo,omitempty"`
+	SourceRepoGitRef     string          `json:"source_repo_git_ref,omitempty"`
+	DeploymentRepo       string          `json:"deployment_repo,omitempty"`
+	DeploymentRepoGitRef string          `json:"deployment_repo_git_ref,omitempty"`
+	StartedAt            *time.Time      `json:"started_at,omitempty"`
+	SentAt               *time.Time      `json:"sent_at,omitempty"`
+}
+
+// Actions of a message to the overseer.
+const (
+	ActionUpgradeRequest = "upgrade_request"
+	ActionChanged        = "changed"
+)
+
+// OverseerMessage is an upgrade request or a change: both only wake the overseer's pass.
+type OverseerMessage struct {
+	Action  string          `json:"action"`
+	Options OverseerOptions `json:"options"`
+}
+
+// OverseerOptions belong to an OverseerMessage; component_type is required for an upgrade request.
+type OverseerOptions struct {
+	ComponentType string `json:"component_type,omitempty"`
+	ComponentID   int64  `json:"component_id,omitempty"`
+	UpgradeID     string `json:"upgrade_id,omitempty"`
+	RequestedBy   string `json:"requested_by,omitempty"`
+	Reason        string `json:"reason,omitempty"`
+	RequestID     string `json:"request_id,omitempty"`
+}
+
+// Milestone is one step of a workflow.
+type Milestone string
+
+// The milestones that executors know.
+const (
+	MilestoneConfig   Milestone = "config"    // fetch, render and validate; yields a release
+	MilestoneDeploy   Milestone = "deploy"    // roll through the instances, by a deployer
+	MilestoneDeployOA Milestone = "deploy_oa" // the same, by a deployer-oa
+	MilestoneProbe    Milestone = "probe"     // do nothing, but answer: proves that an executor hears
+)
+
+// Option is one line of a unit file: its section, name and value.
+type Option struct {
+	Section string `json:"section"`
+	Name    string `json:"name"`
+	Value   string `json:"value"`
+}
+
+// UnitDefinition is a rendered unit, in Fleet's shape. Its name is a template ("manager@.service") in an
+// order and an instance ("manager@1.service") where it describes what ran.
+type UnitDefinition struct {
+	Name    string   `json:"name"`
+	Options []Option `json:"options"`
+}
+
+// Order is a milestone order: one milestone of one workflow for one executor. The row in manager-api is the
+// truth; the message is its doorbell with a copy. Durations are in milliseconds.
+type Order struct {
+	OrderID              string           `json:"order_id"`
+	WorkflowID           string           `json:"workflow_id"`
+	Attempt              int              `json:"attempt"`
+	CurrentStep          Milestone        `json:"current_step"`
+	Milestones           []Milestone      `json:"milestones"`
+	Deadline             time.Time        `json:"deadline"`
+	MinHealthyMS         int64            `json:"min_healthy"`
+	HealthDeadlineMS     int64            `json:"health_deadline"`
+	ProgressDeadlineMS   int64            `json:"progress_deadline"`
+	ComponentType        string           `json:"component_type"`
+	MessagingExchangeID  int64            `json:"messaging_exchange_id"`
+	DeploymentRepo       string           `json:"deployment_repo"`
+	DeploymentRepoGitRef string           `json:"deployment_repo_git_ref"`
+	SourceRepo           string           `json:"source_repo"`
+	SourceRepoGitRef     string           `json:"source_repo_git_ref"`
+	EtcdToken            string           `json:"etcd_token,omitempty"`
+	Cluster              *Cluster         `json:"cluster,omitempty"`
+	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
+	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
+	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
+}
+
+// Cluster says where a deploy milestone deploys. It is filled by manager-api from the cluster row that the
+// release's etcd_token names.
+type Cluster struct {
+	EtcdToken string `json:"etcd_token"`
+	Runtime   string `json:"runtime"`
+	Endpoint  string `json:"endpoint"`
+}
+
+// FleetConfig is fleet.json of a deployment repository; nil InstanceCount means one per machine.
+type FleetConfig struct {
+	InstanceCount *int `json:"instance_cnt,omitempty"`
+}
+
+// Event types of a milestone result.
+const (
+	EventMilestoneProgress  = "milestone_progress"
+	EventMilestoneCompleted = "milestone_completed"
+	EventMilestoneFailed    = "milestone_failed"
+)
+
+// Cause says why something failed, and so whether a version is to blame (design section 5, Failure).
+type Cause string
+
+// The three causes.
+const (
+	CauseVersion     Cause = "version"
+	CauseEnvironment Cause = "environment"
+	CauseOperator    Cause = "operator"
+)
+
+// Result is what an executor reports about an order. A failed one carries cause and reason.
+type Result struct {
+	EventType  string    `json:"event_type"`
+	OrderID    string    `json:"order_id"`
+	WorkflowID string    `json:"workflow_id"`
+	Attempt    int       `json:"attempt"`
+	Token      int64     `json:"token"`
+	At         time.Time `json:"at"`
+
+	Cause   Cause  `json:"cause,omitempty"`
+	Reason  string `json:"reason,omitempty"` // enumerated, snake_case
+	Message string `json:"message,omitempty"`
+
+	// Of a completed config milestone: the release.
+	EtcdToken            string           `json:"etcd_token,omitempty"`
+	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
+	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
+	SourceCommitHash     string           `json:"source_commit_hash,omitempty"`
+	DeploymentCommitHash string           `json:"deployment_commit_hash,omitempty"`
+
+	// Of a deploy milestone, completed or failed.
+	Instances int              `json:"instances,omitempty"` // how many instances run after it
+	Touched   bool             `json:"touched,omitempty"`   // whether any instance was changed
+	Restored  bool             `json:"restored,omitempty"`  // whether the failing instance was put back and got healthy
+	Undone    bool             `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
+	Replaced  []UnitDefinition `json:"replaced,omitempty"`  // per instance, the definition that this order found
+	Steps     []Step           `json:"steps,omitempty"`     // where the time went
+}
+
+// Step is one timed action of an executor, for the table of where the time goes.
+type Step struct {
+	Name string `json:"name"`
+	MS   int64  `json:"ms"`
+}

@@ -1,0 +1,71 @@
+package messages
+
+import "strings"
+
+// Queue is a logical queue name: the last part of a routing key.
+type Queue string
+
+// The logical queues of design section 3.
+const (
+	QueueOverseer              Queue = "overseer"
+	QueueSystemModules         Queue = "system_modules"
+	QueueWorkflowOrchestration Queue = "workflow_orchestration"
+	QueueDeployer              Queue = "deployer"
+	QueueDeployOA              Queue = "deploy_oa"
+	QueueBuilder               Queue = "builder"
+	QueueFleetManager          Queue = "fleet_manager"
+	QueueNotificationsEmail    Queue = "notifications_email"
+	QueueNotificationsHipchat  Queue = "notifications_hipchat"
+)
+
+// SystemModulesTTL is the lifetime in milliseconds of a heartbeat in its queue: two beats,
+// so that a backlog never revives the dead.
+const SystemModulesTTL = 60_000
+
+// DeliveryLimit is how often a work queue hands out one message before it is dead-lettered.
+const DeliveryLimit = 20
+
+// Address says how one MessagingExchange is reached: the root of its hierarchy and its own place in it.
+type Address struct {
+	Name       string // name of the MessagingExchange itself
+	Root       string // name of its topmost ancestor, itself without parents
+	RoutingKey string // fragments from the root joined with '.', may be empty
+}
+
+// Key is the routing key under which a queue of the exchange is bound, e.g. "aws.us-east-1.overseer".
+func (a Address) Key(q Queue) string {
+	if a.RoutingKey == "" {
+		return string(q)
+	}
+	return a.RoutingKey + "." + string(q)
+}
+
+// QueueName is the name of a queue of the exchange, e.g. "aws:us-east-1.overseer".
+// An exchange whose whole key is empty uses its name as the prefix.
+func (a Address) QueueName(q Queue) string {
+	prefix := strings.ReplaceAll(a.RoutingKey, ".", ":")
+	if prefix == "" {
+		prefix = a.Name
+	}
+	return prefix + "." + string(q)
+}
+
+// BindingKey binds a child exchange to its parent: everything under the child's routing key.
+func BindingKey(childRoutingKey string) string {
+	if childRoutingKey == "" {
+		return "#"
+	}
+	return childRoutingKey + ".#"
+}
+
+// JoinFragments computes a routing key from the fragments of an exchange and its ancestors,
+// root first. Empty fragments add no dot.
+func JoinFragments(fragments ...string) string {
+	kept := make([]string, 0, len(fragments))
+	for _, f := range fragments {
+		if f != "" {
+			kept = append(kept, f)
+		}
+	}
+	return strings.Join(kept, ".")
+}
