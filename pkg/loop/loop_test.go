@@ -1,0 +1,121 @@
+package loop_test
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/loop"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// harness owns one running loop; nothing in it is shared between specs.
+type harness struct {
+	ran    chan struct{}
+	wake   chan struct{}
+	tick   chan time.Time
+	fail   chan error
+	heard  chan error
+	joined chan error
+	stop   context.CancelFunc
+}
+
+func start(change func(*loop.Loop)) *harness {
+	h := &harness{ran: make(chan struct{}, 8), wake: make(chan struct{}, 1), tick: make(chan time.Time),
+		fail: make(chan error, 1), heard: make(chan error, 1), joined: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.stop = cancel
+	l := loop.Loop{Interval: time.Hour, Wake: h.wake,
+		OnError: func(err error) { h.heard <- err },
+		After:   func(time.Duration) <-chan time.Time { return h.tick },
+		Do: func(context.Context) error {
+			h.ran <- struct{}{}
+			select {
+			case err := <-h.fail:
+				return err
+			default:
+				return nil
+			}
+		}}
+	if change != nil {
+		change(&l)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); h.joined <- l.Run(ctx) }()
+	DeferCleanup(func() { cancel(); Eventually(done).Should(BeClosed()) })
+	return h
+}
+
+var _ = Describe("Loop", func() {
+	It("runs at once, then on tick and on wake", func() {
+		h := start(nil)
+		Eventually(h.ran).Should(Receive())
+		h.tick <- time.Time{}
+		Eventually(h.ran).Should(Receive())
+		h.wake <- struct{}{}
+		Eventually(h.ran).Should(Receive())
+		Consistently(h.ran).ShouldNot(Receive())
+	})
+
+	It("reports an error and goes on", func() {
+		h := start(nil)
+		Eventually(h.ran).Should(Receive())
+		h.fail <- errors.New("no luck")
+		h.tick <- time.Time{}
+		Eventually(h.heard).Should(Receive(MatchError("no luck")))
+		h.tick <- time.Time{}
+		Eventually(h.ran).Should(Receive())
+	})
+
+	It("ends with the first error when nobody listens to errors", func() {
+		h := start(func(l *loop.Loop) {
+			l.OnError = nil
+			l.Do = func(context.Context) error { return errors.New("no luck") }
+		})
+		Eventually(h.joined).Should(Receive(MatchError("no luck")))
+	})
+
+	It("ends without an error, and does not report the cancellation", func() {
+		h := start(func(l *loop.Loop) { l.Do = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() } })
+		h.stop()
+		Eventually(h.joined).Should(Receive(BeNil()))
+		Expect(h.heard).ToNot(Receive())
+	})
+
+	It("runs on wakes alone when it has no interval", func() {
+		h := start(func(l *loop.Loop) { l.Interval = 0 })
+		Eventually(h.ran).Should(Receive())
+		h.wake <- struct{}{}
+		Eventually(h.ran).Should(Receive())
+	})
+
+	It("does not spin when the wake channel is closed", func() {
+		h := start(nil)
+		Eventually(h.ran).Should(Receive())
+		close(h.wake)
+		Eventually(h.ran).Should(Receive())
+		Consistently(h.ran).ShouldNot(Receive())
+	})
+
+	It("keeps real time without an After", func() {
+		h := start(func(l *loop.Loop) { l.After = nil; l.Interval = time.Millisecond })
+		for range 3 {
+			Eventually(h.ran).Should(Receive())
+		}
+	})
+})
+
+var _ = Describe("Waker", func() {
+	It("counts unheard rings as one and never blocks", func() {
+		w := loop.NewWaker()
+		w.Wake()
+		w.Wake()
+		w.Wake()
+		Expect(w.C()).To(Receive())
+		Expect(w.C()).ToNot(Receive())
+		w.Wake()
+		Expect(w.C()).To(Receive())
+	})
+})
