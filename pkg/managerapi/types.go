@@ -1,0 +1,263 @@
+// Package managerapi is the REST interface of manager-api as the other services use it: the wire types of the new
+// resources, and a client. The paths of each resource stand at the client's methods; errors come back as fault kinds.
+package managerapi
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Exchange is a MessagingExchange of the predecessor's family.
+type Exchange struct {
+	ID                 component.ExchangeID  `json:"id"`
+	Name               string                `json:"name"`
+	ParentExchangeID   *component.ExchangeID `json:"parent_exchange_id"`
+	RoutingKeyFragment *string               `json:"routing_key_fragment"`
+	RoutingKey         string                `json:"routing_key"`
+	RootExchangeName   string                `json:"root_exchange_name"`
+	// Ancestors are the exchange's chain from its parent to the root, so that a service can declare all of it.
+	Ancestors []Ancestor `json:"ancestors"`
+}
+
+// Ancestor is one exchange above another.
+type Ancestor struct {
+	Name       string `json:"name"`
+	RoutingKey string `json:"routing_key"`
+}
+
+// Address is how the exchange is reached on a broker.
+func (e Exchange) Address() messages.Address {
+	return messages.Address{Name: e.Name, Root: e.RootExchangeName, RoutingKey: e.RoutingKey}
+}
+
+// Verdict is a judgement with its enumerated code and a sentence.
+type Verdict struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Upgrade as the API shows it (design section 9).
+type Upgrade struct {
+	ID            upgrade.ID           `json:"id"`
+	ComponentID   component.ID         `json:"component_id"`
+	ComponentType component.Type       `json:"component_type"`
+	ExchangeID    component.ExchangeID `json:"messaging_exchange_id"`
+	Trigger       upgrade.Trigger      `json:"trigger"`
+	RequestedBy   string               `json:"requested_by"`
+	Reason        string               `json:"reason"`
+	Force         bool                 `json:"force"`
+	State         upgrade.State        `json:"state"`
+	Phase         int                  `json:"phase"`
+	Step          upgrade.Step         `json:"step"`
+	Verdict       Verdict              `json:"verdict"`
+	From          upgrade.Version      `json:"from"`
+	To            upgrade.Version      `json:"to"`
+	Cause         upgrade.Cause        `json:"cause,omitempty"`
+	WorkflowIDs   []string             `json:"workflow_ids"`
+	CreatedAt     time.Time            `json:"created_at"`
+	StartedAt     *time.Time           `json:"started_at"`
+	FinishedAt    *time.Time           `json:"finished_at"`
+	DeadlineAt    *time.Time           `json:"deadline_at"`
+	Decisions     []Decision           `json:"decisions,omitempty"` // on show only
+	Steps         []messages.Step      `json:"steps,omitempty"`     // on show only: where the executors' time went
+}
+
+// Decision is one journal row about an upgrade.
+type Decision struct {
+	At      time.Time       `json:"at"`
+	Actor   string          `json:"actor"`
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Inputs  json.RawMessage `json:"inputs,omitempty"`
+}
+
+// UpgradeRequest asks for an upgrade of one component, or of a type in an exchange. Force overrides
+// auto_upgrade_enabled, quarantine and already-the-latest, is audited, and needs role operator or admin.
+type UpgradeRequest struct {
+	ComponentID   component.ID         `json:"component_id,omitempty"`
+	ExchangeID    component.ExchangeID `json:"messaging_exchange_id,omitempty"` // with ComponentType, instead of ComponentID
+	ComponentType component.Type       `json:"component_type,omitempty"`
+	Trigger       upgrade.Trigger      `json:"trigger,omitempty"` // request (default), or hourly: role service, with Term
+	Term          int64                `json:"term,omitempty"`
+	RequestedBy   string               `json:"requested_by,omitempty"`
+	Reason        string               `json:"reason,omitempty"`
+	Force         bool                 `json:"force,omitempty"`
+	Quiet         bool                 `json:"quiet,omitempty"` // publish no doorbell: the caller is the overseer
+}
+
+// Judgement is what the overseer writes about one requested upgrade: start it, or refuse it. It carries its term.
+type Judgement struct {
+	Term    int64           `json:"term"`
+	Verdict Verdict         `json:"verdict"`
+	Target  upgrade.Version `json:"target"`           // of a start
+	Inputs  json.RawMessage `json:"inputs,omitempty"` // what was looked at, for the journal
+}
+
+// Check is what the overseer writes after an automatic check: the verdict and when to look next. With Create an
+// upgrade with trigger hourly is requested in the same transaction.
+type Check struct {
+	Term        int64     `json:"term"`
+	Verdict     Verdict   `json:"verdict"`
+	NextCheckAt time.Time `json:"next_check_at"`
+	Create      bool      `json:"create"`
+}
+
+// Lease is leadership over an exchange. Durations are milliseconds on the database's clock.
+type Lease struct {
+	Holder       string     `json:"holder"` // hostname of the leader
+	Term         int64      `json:"term"`
+	ExpiresInMS  int64      `json:"expires_in_ms"`
+	CoveredSince *time.Time `json:"covered_since"`
+	CoveredUntil *time.Time `json:"covered_until"`
+	Covering     bool       `json:"covering"` // covered until within live_within of the database's now
+}
+
+// LeaseRequest acquires or renews leadership. Term 0 acquires. Covered says that, up to now, the leader consumed, its
+// own beats came back and its batches committed; false or a new term starts covered time anew.
+type LeaseRequest struct {
+	Holder  string `json:"holder"`
+	Term    int64  `json:"term"`
+	TTLMS   int64  `json:"ttl_ms"`
+	Covered bool   `json:"covered"`
+}
+
+// Snapshot is everything that a pass of the overseer decides on, read in one repeatable-read transaction.
+type Snapshot struct {
+	DatabaseTime time.Time             `json:"database_time"`
+	Exchange     Exchange              `json:"exchange"`
+	Lease        *Lease                `json:"lease"`
+	Refs         []component.Ref       `json:"refs"`
+	Components   []component.Component `json:"components"`
+	Upgrades     []OpenUpgrade         `json:"upgrades"` // open ones, explicit requests first, then by age
+	Quarantines  []Quarantine          `json:"quarantines"`
+	Counts       []module.Count        `json:"module_counts"`
+	Modules      []module.Module       `json:"modules"` // only of types with a running upgrade
+	MinHealthyMS int64                 `json:"min_healthy_ms"`
+	LiveWithinMS int64                 `json:"live_within_ms"`
+}
+
+// OpenUpgrade is an open upgrade with what its proof needs.
+type OpenUpgrade struct {
+	Upgrade
+	Need *upgrade.Need `json:"need"` // only while its step is verify
+}
+
+// Quarantine refuses one version of one type in one exchange.
+type Quarantine struct {
+	ID               string               `json:"id"`
+	ExchangeID       component.ExchangeID `json:"messaging_exchange_id"`
+	ComponentType    component.Type       `json:"component_type"`
+	SourceRepo       string               `json:"source_repo"`
+	SourceRepoGitRef string               `json:"source_repo_git_ref"`
+	UpgradeID        upgrade.ID           `json:"upgrade_id,omitempty"`
+	Reason           string               `json:"reason"`
+	Message          string               `json:"message"`
+	CreatedAt        time.Time            `json:"created_at"`
+	ExpiresAt        *time.Time           `json:"expires_at"`
+}
+
+// ModuleBatch is a coalesced batch of heartbeats, at most one per hostname.
+type ModuleBatch struct {
+	Modules []messages.ModuleStatus `json:"modules"`
+}
+
+// BatchResult says what a batch did.
+type BatchResult struct {
+	Accepted int `json:"accepted"`
+}
+
+// Expiry asks for one sweep over the silent modules of an exchange, under the leader's term.
+type Expiry struct {
+	Term int64 `json:"term"`
+}
+
+// ExpiryResult says what a sweep did. Held means that deletions wait for an operator (design section 6).
+type ExpiryResult struct {
+	Inactivated []string `json:"inactivated"`
+	Deleted     []string `json:"deleted"`
+	Held        bool     `json:"held"`
+}
+
+// ClaimRequest claims an order. The same hostname claims again under a new boot_id and gets a new token.
+type ClaimRequest struct {
+	Attempt  int    `json:"attempt"`
+	Hostname string `json:"hostname"`
+	BootID   string `json:"boot_id"`
+}
+
+// Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy.
+type Claim struct {
+	Token       int64          `json:"token"`
+	ExpiresInMS int64          `json:"expires_in_ms"`
+	Order       messages.Order `json:"order"`
+}
+
+// Renewal renews or releases a claim.
+type Renewal struct {
+	Token int64 `json:"token"`
+}
+
+// OrderView shows an order: closed means that manager-api has learned its result, or wants none any more, and that
+// the upgrade it belonged to has ended or moved on.
+type OrderView struct {
+	ID         string             `json:"id"`
+	WorkflowID string             `json:"workflow_id"`
+	Milestone  messages.Milestone `json:"milestone"`
+	State      string             `json:"state"`   // open | claimed | completed | failed | closed
+	Settled    bool               `json:"settled"` // the upgrade has proven or ended this phase: the work file may go
+	Attempt    int                `json:"attempt"`
+	Holder     string             `json:"holder,omitempty"`
+	Token      int64              `json:"token,omitempty"`
+	Order      *messages.Order    `json:"order,omitempty"`
+}
+
+// Release is an immutable result of config, or what was found running (adopted).
+type Release struct {
+	ID                   string                    `json:"id"`
+	ComponentID          component.ID              `json:"component_id"`
+	Phase                int                       `json:"phase"`
+	Adopted              bool                      `json:"adopted"`
+	SourceRepo           string                    `json:"source_repo"`
+	SourceRepoGitRef     string                    `json:"source_repo_git_ref"`
+	SourceCommitHash     string                    `json:"source_commit_hash"`
+	DeploymentRepo       string                    `json:"deployment_repo"`
+	DeploymentRepoGitRef string                    `json:"deployment_repo_git_ref"`
+	DeploymentCommitHash string                    `json:"deployment_commit_hash"`
+	EtcdToken            string                    `json:"etcd_token"`
+	Units                []messages.UnitDefinition `json:"units"`
+	Instances            *int                      `json:"instances"`
+	ProvenAt             *time.Time                `json:"proven_at"`
+	InsertedAt           time.Time                 `json:"inserted_at"`
+}
+
+// JournalEntry is one row of the journal, as /events and /audit show it.
+type JournalEntry struct {
+	Seq       int64           `json:"seq"`
+	At        time.Time       `json:"at"`
+	Actor     string          `json:"actor"`
+	Subject   string          `json:"subject"`
+	Code      string          `json:"code"`
+	Message   string          `json:"message"`
+	Inputs    json.RawMessage `json:"inputs,omitempty"`
+	RequestID string          `json:"request_id,omitempty"`
+}
+
+// Page is one page of a new resource's list; Next is the cursor of the following one, empty at the end.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// Problem is an RFC 9457 problem; Code is our machine-readable code, such as "superseded".
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Code   string `json:"code,omitempty"`
+}

@@ -1,0 +1,44 @@
+// Package module holds MessagingExchangeModules: what actually runs, as far as heartbeats tell. It is pure.
+package module
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+)
+
+// Statuses of a module.
+const (
+	Active   = "active"
+	Inactive = "inactive"
+)
+
+// Module is one running instance, as its heartbeats describe it. All times are of the database's clock.
+type Module struct {
+	ExchangeID       component.ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"`
+	Hostname         string               `json:"hostname" db:"hostname"`
+	Type             component.Type       `json:"type" db:"type"`
+	Service          string               `json:"service" db:"service"`
+	Status           string               `json:"status" db:"status"`
+	BootID           string               `json:"boot_id" db:"boot_id"`
+	SourceRepo       string               `json:"source_repo" db:"source_repo"`
+	SourceRepoGitRef string               `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	LastSeen         time.Time            `json:"last_seen" db:"last_seen"`       // receipt of the last beat
+	BootSince        time.Time            `json:"boot_since" db:"boot_since"`     // first beat of this boot_id
+	SteadySince      time.Time            `json:"steady_since" db:"steady_since"` // since when boot_id, status and ref have not changed
+}
+
+// Live reports whether the module is active and was heard within the given time.
+func (m Module) Live(now time.Time, within time.Duration) bool {
+	return m.Status == Active && now.Sub(m.LastSeen) <= within
+}
+
+// Count is how many live modules of one kind report one version.
+type Count struct {
+	Type             component.Type `json:"type" db:"type"`
+	Service          string         `json:"service" db:"service"`
+	SourceRepoGitRef string         `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	Status           string         `json:"status" db:"status"`
+	Live             int            `json:"live" db:"live"`   // active and heard within live_within
+	Total            int            `json:"total" db:"total"` // live or not
+}

@@ -1,0 +1,147 @@
+// Package upgrade holds the life of one Upgrade: its states, the one table by which it moves, the proof that ends
+// it and the clock that gives it up. It is pure: what has to be done is returned as effects, the shell performs them.
+//
+//	requested ─▶ ineligible | canceled | expired
+//	requested ─▶ in_progress ─▶ verifying ─▶ completed
+//	                 ▲──────────────┘ deployer pair: phase 2
+//	in_progress, verifying ─▶ rolling_back ─▶ rolled_back | rollback_failed
+//	                       └▶ failed
+//
+// Terminal states absorb: no event moves them.
+package upgrade
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+)
+
+// ID identifies an Upgrade (UUIDv7).
+type ID string
+
+// State of an Upgrade.
+type State string
+
+// The states of design section 5.
+const (
+	Requested      State = "requested"
+	InProgress     State = "in_progress"
+	Verifying      State = "verifying"
+	RollingBack    State = "rolling_back"
+	Completed      State = "completed"
+	Ineligible     State = "ineligible"
+	Canceled       State = "canceled"
+	Expired        State = "expired"
+	Failed         State = "failed"
+	RolledBack     State = "rolled_back"
+	RollbackFailed State = "rollback_failed"
+)
+
+// States lists all states in the order of the drawing.
+var States = []State{Requested, InProgress, Verifying, RollingBack, Completed, Ineligible, Canceled, Expired, Failed, RolledBack, RollbackFailed}
+
+// Running reports whether the upgrade occupies its exchange's slot.
+func (s State) Running() bool { return s == InProgress || s == Verifying || s == RollingBack }
+
+// Open reports whether the upgrade has not ended; a component has at most one open upgrade.
+func (s State) Open() bool { return s == Requested || s.Running() }
+
+// Trigger says what made an Upgrade.
+type Trigger string
+
+// The three triggers.
+const (
+	TriggerHourly   Trigger = "hourly"
+	TriggerRequest  Trigger = "request"
+	TriggerRollback Trigger = "rollback" // an operator's return to a stored release
+)
+
+// Cause says why an upgrade failed; only CauseVersion quarantines.
+type Cause string
+
+// The three causes.
+const (
+	CauseVersion     Cause = "version"
+	CauseEnvironment Cause = "environment"
+	CauseOperator    Cause = "operator"
+)
+
+// Step is where the current phase stands: its workflow runs, or its result is being verified.
+type Step string
+
+// The steps of a phase.
+const (
+	StepNone   Step = ""
+	StepDeploy Step = "deploy"
+	StepVerify Step = "verify"
+)
+
+// Version is a source repository and a ref in it.
+type Version struct {
+	SourceRepo       string `json:"source_repo"`
+	SourceRepoGitRef string `json:"source_repo_git_ref"`
+}
+
+// Upgrade is the part of the record that the table moves.
+type Upgrade struct {
+	ID      ID
+	Type    component.Type
+	Proof   component.ProofKind
+	Trigger Trigger
+	State   State
+	Phase   int    // 1-based; while rolling back the phase being undone
+	Step    Step   // of the current phase
+	Cause   Cause  // why it failed; empty while it goes well
+	Reason  string // enumerated, snake_case
+	Message string // for people; says what to do
+	Touched bool   // whether any instance was changed
+	Proven  bool   // whether a proven release to return to exists
+	From    Version
+	To      Version
+}
+
+// Phases are the parts of this upgrade, in order.
+func (u Upgrade) Phases() []Phase { return PhasesOf(u.Type) }
+
+// Phase is one workflow of an upgrade: who executes it, on which repository, and what proves it.
+type Phase struct {
+	Milestone  Executor // the deploy milestone, which names the executor
+	Service    string   // only modules of this service count; empty counts all of the type
+	RepoSuffix string   // appended to the deployment repository, before a trailing ".git"
+	ProbeQueue Executor // the executor that must answer a probe after the deploy; empty means none
+}
+
+// Executor names a deploy milestone; the executor that consumes it runs every milestone of the workflow.
+type Executor string
+
+// ExecDeployOA is deployer-oa (queue deploy_oa); ExecDeploy is deployer (queue deployer).
+const (
+	ExecNone     Executor = ""
+	ExecDeployOA Executor = "deploy_oa"
+	ExecDeploy   Executor = "deploy"
+)
+
+// PhasesOf returns the phases for a type. Type deployer has two: deployer-oa replaces the deployers, then the new
+// deployer replaces deployer-oa from the repository with "_oa" appended. Seed types go through deployer-oa, all
+// others through deployer (design section 5, Workflows).
+func PhasesOf(t component.Type) []Phase {
+	switch {
+	case t == component.Deployer:
+		return []Phase{
+			{Milestone: ExecDeployOA, Service: "deployer", ProbeQueue: ExecDeploy},
+			{Milestone: ExecDeploy, Service: "deployer-oa", RepoSuffix: "_oa", ProbeQueue: ExecDeployOA},
+		}
+	case t.Seed():
+		return []Phase{{Milestone: ExecDeployOA}}
+	default:
+		return []Phase{{Milestone: ExecDeploy}}
+	}
+}
+
+// Clock is the time that is left to a running upgrade. It runs only over time in which manager-api could have
+// learned of progress; time in which it stands still is summed up until the upgrade is abandoned.
+type Clock struct {
+	Left     time.Duration
+	Stalled  time.Duration
+	TickedAt time.Time
+}
