@@ -76,13 +76,13 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)
 	}
-	if o.check {
-		fmt.Fprintln(stdout, "configuration is valid")
-		return exitOK
-	}
 	env, err := newEnv(s.Name, s.Version, cfg.BaseConfig(), newLogger(cfg.BaseConfig(), zapcore.AddSync(stderr)))
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)
+	}
+	if o.check {
+		fmt.Fprintln(stdout, "configuration is valid")
+		return exitOK
 	}
 	setupTracing()
 	if err := run(cfg, env); err != nil {

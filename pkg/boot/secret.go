@@ -27,7 +27,8 @@ func (s Secret) String() string {
 // Format redacts for every verb; String alone would leave %d and %#v open.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// MarshalText redacts in JSON (as value and as key), YAML and zap.
+// MarshalText redacts in JSON, YAML and zap. Only as a map key in JSON, where
+// encoding/json asks no string type, it would show.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // SecretFrom is the convention for every key x with a companion x_file: the value
