@@ -1,0 +1,74 @@
+// Package store is manager-api's memory: the only place that speaks SQL.
+//
+// Invariants: an exported method owns one transaction, an unexported one takes tx. Every change writes its journal row
+// in the same transaction. The state of an upgrade changes in move alone, by the table of pkg/upgrade. Rows are locked in
+// the order lease, upgrade, workflow, order, component, so that writers that meet wait and do not deadlock. All instants
+// come from the database's clock. Errors carry the kinds of pkg/fault.
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/pkg/times"
+)
+
+// Store reads and changes what manager-api remembers. It is safe for concurrent use, also by several processes.
+type Store struct {
+	db    *postgres.DB
+	times times.Times
+	home  string
+	ring  func()
+}
+
+// Config is what a Store needs.
+type Config struct {
+	DB    *postgres.DB
+	Times times.Times
+	Home  string // name of the exchange that manager-api itself belongs to
+	// Ring is called after a commit that left messages to publish; it must not block. nil means nobody listens.
+	Ring func()
+}
+
+// New makes a Store. It does not touch the database: Migrate does, and Usable says whether it has.
+func New(c Config) *Store {
+	if c.Ring == nil {
+		c.Ring = func() {}
+	}
+	return &Store{db: c.DB, times: c.Times, home: c.Home, ring: c.Ring}
+}
+
+// tx runs fn in one transaction and rings for the messages that it may have left in the outbox. fn may run several
+// times after deadlocks: it must do nothing but SQL and set what it returns.
+func (s *Store) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+	if err := s.db.InTx(ctx, fn); err != nil {
+		return err
+	}
+	s.ring()
+	return nil
+}
+
+// view runs fn over one unchanging view of the data (repeatable read, read only).
+func (s *Store) view(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+	return s.db.InReadTx(ctx, fn)
+}
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error { return s.db.Ping(ctx) }
+
+// Now is the instant of the database's clock.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	if err := s.db.GetContext(ctx, &now, `SELECT now()`); err != nil {
+		return now, fmt.Errorf("read the database's clock: %w", postgres.Translate(err))
+	}
+	return now.UTC(), nil
+}
+
+// newID is a fresh UUIDv7: ids of new resources sort by age.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
