@@ -1,0 +1,4 @@
+package api
+
+// registerUpgradeRoutes registers the new resources.
+func registerUpgradeRoutes(s *Server) {}
