@@ -189,7 +189,8 @@ func (b *Broker) consumeSession(ctx context.Context) *session {
 }
 
 // serveConsumers lets the consumers use the session until it ends, and declares a new topology on it.
-func (b *Broker) serveConsumers(ctx context.Context, s *session) error {
+func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
+	open()
 	for {
 		select {
 		case <-s.done:

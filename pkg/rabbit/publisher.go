@@ -25,6 +25,7 @@ var (
 type publisher struct {
 	broker   *Broker
 	session  *session
+	ready    func() // says once that the first channel is open
 	ch       *amqp.Channel
 	returns  chan amqp.Return
 	closes   chan *amqp.Error
@@ -46,8 +47,8 @@ type flight struct {
 
 // servePublisher publishes until the session ends. A channel that the broker closes, or one that only nacks, is replaced;
 // when the next one fares no better, so is the session.
-func (b *Broker) servePublisher(ctx context.Context, s *session) error {
-	p := &publisher{broker: b, session: s, declared: time.Now()}
+func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) error {
+	p := &publisher{broker: b, session: s, ready: sync.OnceFunc(open), declared: time.Now()}
 	fruitless := false
 	for {
 		err := p.serveChannel(ctx)
@@ -74,6 +75,7 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 	if err := p.open(); err != nil {
 		return err
 	}
+	p.ready()
 	defer func() {
 		p.session.closeChannel(p.ch) // settles every confirm that is still out
 		p.flying.Wait()

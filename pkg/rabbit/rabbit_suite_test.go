@@ -2,6 +2,7 @@ package rabbit_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,9 @@ func config(urls ...string) rabbit.Config {
 }
 
 // unique returns a name that no other spec uses.
-func unique() string { return "q" + strings.ReplaceAll(time.Now().UTC().Format("150405.000000000"), ".", "") }
+func unique() string {
+	return "q" + strings.ReplaceAll(time.Now().UTC().Format("150405.000000000"), ".", "")
+}
 
 // topologyFor is a small table like a service's: a root exchange, a child below it, one work queue and one for beats.
 func topologyFor(name string) rabbit.Topology {
@@ -129,4 +132,13 @@ func (h *harness) background(f func() error) {
 		Expect(f()).To(Succeed())
 	}()
 	DeferCleanup(func() { h.stop(); Eventually(joined).Should(BeClosed()) })
+}
+
+// logText is everything that was logged, messages and fields.
+func (h *harness) logText() string {
+	var text strings.Builder
+	for _, entry := range h.logs.All() {
+		fmt.Fprintln(&text, entry.Message, entry.ContextMap())
+	}
+	return text.String()
 }

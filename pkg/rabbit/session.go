@@ -20,19 +20,22 @@ var (
 	errStopped          = errors.New("stopped")
 )
 
+// server uses a session while it lasts; its return ends the session. It calls open when the session is fit for use.
+type server func(ctx context.Context, s *session, open func()) error
+
 // link is one of the two connections of a Broker: a loop that dials, declares, serves, and begins again.
 type link struct {
 	broker *Broker
-	role   string                                // "publish" or "consume"
-	serve  func(context.Context, *session) error // runs while the session lasts; its return ends the session
-	renew  chan struct{}                         // the topology is to be declared again
+	role   string // "publish" or "consume"
+	serve  server
+	renew  chan struct{} // the topology is to be declared again
 
 	state   State    // guarded by Broker.mu, as are the next two
 	reason  string   // of the last failure, "" while open
 	current *session // nil unless open
 }
 
-func newLink(b *Broker, role string, serve func(context.Context, *session) error) *link {
+func newLink(b *Broker, role string, serve server) *link {
 	l := &link{broker: b, role: role, serve: serve, renew: make(chan struct{}, 1), state: Closed, reason: "not started"}
 	b.metrics.state(b.cfg.Name, role, Closed)
 	return l
@@ -118,10 +121,11 @@ func (l *link) once(ctx context.Context, attempt int) error {
 	if err := s.declare(b.currentTopology()); err != nil {
 		return err
 	}
-	l.attach(s)
 	defer l.attach(nil)
-	b.setState(l, Open, nil)
-	return l.serve(ctx, s)
+	return l.serve(ctx, s, func() {
+		l.attach(s)
+		b.setState(l, Open, nil)
+	})
 }
 
 // attach makes the session the current one (nil: none).

@@ -16,16 +16,19 @@ type Proxy struct {
 	flows    sync.WaitGroup
 
 	mu     sync.Mutex
-	wake   *sync.Cond // signalled when stalled or closed changes
-	conns  map[net.Conn]bool
+	wake   *sync.Cond        // signalled when stalled or closed changes
+	conns  map[net.Conn]bool // true: to a client
 	stall  bool
 	closed bool
 }
 
 // NewProxy starts a proxy to target (host:port), which is closed when the spec is over.
-func NewProxy(target string) *Proxy {
+func NewProxy(target string) *Proxy { return NewProxyAt("127.0.0.1:0", target) }
+
+// NewProxyAt is NewProxy with an address to listen on.
+func NewProxyAt(address, target string) *Proxy {
 	ginkgo.GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	p := &Proxy{listener: listener, target: target, conns: map[net.Conn]bool{}}
 	p.wake = sync.NewCond(&p.mu)
@@ -55,6 +58,18 @@ func (p *Proxy) Stall() { p.set(func() { p.stall = true }) }
 
 // Resume ends a Stall; what was held back is delivered.
 func (p *Proxy) Resume() { p.set(func() { p.stall = false }) }
+
+// SendToClients writes bytes of the spec's own to every client, as if the server had sent them. The connections should be
+// idle, so that they fall between two messages.
+func (p *Proxy) SendToClients(b []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c, isClient := range p.conns {
+		if isClient {
+			_, _ = c.Write(b)
+		}
+	}
+}
 
 // Close ends the proxy and all its connections. Calling it again does nothing.
 func (p *Proxy) Close() {
@@ -104,7 +119,7 @@ func (p *Proxy) track(client, server net.Conn) bool {
 		_, _ = client.Close(), server.Close()
 		return false
 	}
-	p.conns[client], p.conns[server] = true, true
+	p.conns[client], p.conns[server] = true, false
 	return true
 }
 
