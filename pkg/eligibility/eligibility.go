@@ -1,0 +1,221 @@
+// Package eligibility judges whether a component may be upgraded now (design section 5, Eligibility). It is pure: one
+// input, one verdict, the first refusal wins. The overseer asks it at an automatic check and, on a fresh snapshot,
+// once more before a start.
+package eligibility
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// Reason is the enumerated outcome of a judgement, as the API shows it.
+type Reason string
+
+// The reasons in the order in which they are looked at; Eligible refuses nothing.
+const (
+	Eligible            Reason = "eligible"
+	NoRef               Reason = "no_ref"
+	UpgradeOpen         Reason = "upgrade_open"
+	StrategyManual      Reason = "strategy_manual"
+	DeploymentRepoBlank Reason = "deployment_repo_blank"
+	AutoUpgradeDisabled Reason = "auto_upgrade_disabled"
+	RefBlank            Reason = "ref_blank"
+	Quarantined         Reason = "quarantined"
+	NoExecutor          Reason = "no_executor"
+	AlreadyLatest       Reason = "already_latest"
+)
+
+// Reasons lists all reasons in the order in which they are looked at.
+var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank, Quarantined, NoExecutor, AlreadyLatest, Eligible}
+
+// Input is everything that a judgement depends on.
+type Input struct {
+	Component   component.Component
+	Ref         *component.Ref // the gold standard of its type; nil: there is none
+	Trigger     upgrade.Trigger
+	Force       bool              // overrides auto_upgrade_disabled, quarantined and already_latest, nothing else
+	Open        bool              // another upgrade of the component is open
+	Quarantined []upgrade.Version // versions of the type that are refused in this exchange
+	Counts      []module.Count    // what runs in the exchange
+	// Commit is the commit of the recorded version, where it is known: a module may report it instead of the ref.
+	Commit string
+	// Release is the version of the stored release that a rollback returns to; for Trigger rollback alone.
+	Release upgrade.Version
+	// Deployers is the recorded ref of the exchange's component of type deployer, "" where none is recorded.
+	Deployers string
+}
+
+// Verdict is the outcome. Target is set whenever a target is known, also of a refusal.
+type Verdict struct {
+	Reason Reason
+	Target upgrade.Version
+	Detail string // what the sentence names: a missing executor, a blank field
+}
+
+// OK reports whether nothing refuses.
+func (v Verdict) OK() bool { return v.Reason == Eligible }
+
+// String says for people what was found and what to do about it.
+func (v Verdict) String() string {
+	switch v.Reason {
+	case Eligible:
+		return fmt.Sprintf("eligible: to be upgraded to %s", v.Target.SourceRepoGitRef)
+	case NoRef:
+		return fmt.Sprintf("no gold standard: create a system component ref of type %s", v.Detail)
+	case UpgradeOpen:
+		return "another upgrade of this component is open: wait until it has ended, or cancel it"
+	case StrategyManual:
+		return "the upgrade strategy is manual: request the upgrade, or set upgrade_strategy to hourly"
+	case DeploymentRepoBlank:
+		return fmt.Sprintf("the component's %s is blank: set it", v.Detail)
+	case AutoUpgradeDisabled:
+		return "auto_upgrade_enabled of the ref is false: set it to true, or request the upgrade with force"
+	case RefBlank:
+		return fmt.Sprintf("the ref's %s is blank: set it", v.Detail)
+	case Quarantined:
+		return fmt.Sprintf("%s failed here and is in quarantine: set another ref, clear the quarantine, or request the upgrade with force", v.Target.SourceRepoGitRef)
+	case NoExecutor:
+		return v.Detail + ": start it, or wait until it is heard"
+	case AlreadyLatest:
+		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do", v.Target.SourceRepoGitRef)
+	default:
+		return string(v.Reason)
+	}
+}
+
+// Judge returns the first refusal, or Eligible with the target. A rollback returns to a stored release: what the gold
+// standard says does not matter to it, only whether somebody can execute it.
+func Judge(in Input) Verdict {
+	if in.Trigger == upgrade.TriggerRollback {
+		return in.judgeRollback()
+	}
+	if in.Ref == nil {
+		return Verdict{Reason: NoRef, Detail: string(in.Component.Type)}
+	}
+	v := Verdict{Target: upgrade.Version{SourceRepo: in.Ref.SourceRepo, SourceRepoGitRef: in.Ref.SourceRepoGitRef}}
+	v.Reason, v.Detail = in.refusal(v.Target)
+	return v
+}
+
+func (in Input) refusal(target upgrade.Version) (Reason, string) {
+	c := in.Component
+	switch {
+	case in.Open:
+		return UpgradeOpen, ""
+	case in.Trigger == upgrade.TriggerHourly && c.Strategy != component.Hourly:
+		return StrategyManual, ""
+	case component.Blank(c.DeploymentRepo):
+		return DeploymentRepoBlank, "deployment_repo"
+	case component.Blank(c.DeploymentRepoGitRef):
+		return DeploymentRepoBlank, "deployment_repo_git_ref"
+	case !in.Ref.AutoUpgradeEnabled && !in.Force:
+		return AutoUpgradeDisabled, ""
+	case component.Blank(target.SourceRepo):
+		return RefBlank, "source_repo"
+	case component.Blank(target.SourceRepoGitRef):
+		return RefBlank, "source_repo_git_ref"
+	case in.quarantined(target) && !in.Force:
+		return Quarantined, ""
+	}
+	if missing := in.missingExecutor(true); missing != "" {
+		return NoExecutor, missing
+	}
+	if in.latest(target) && !in.Force {
+		return AlreadyLatest, ""
+	}
+	return Eligible, ""
+}
+
+func (in Input) judgeRollback() Verdict {
+	v := Verdict{Reason: Eligible, Target: in.Release}
+	if in.Open {
+		v.Reason = UpgradeOpen
+		return v
+	}
+	// Whoever returns does so because something is wrong: the executors have to live, at whatever version.
+	if missing := in.missingExecutor(false); missing != "" {
+		v.Reason, v.Detail = NoExecutor, missing
+	}
+	return v
+}
+
+func (in Input) quarantined(target upgrade.Version) bool {
+	for _, q := range in.Quarantined {
+		if q == target {
+			return true
+		}
+	}
+	return false
+}
+
+// latest compares what is recorded, and what runs, with the target.
+func (in Input) latest(target upgrade.Version) bool {
+	recorded := upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef}
+	if recorded != target {
+		return false
+	}
+	for _, n := range in.Counts {
+		if n.Type == in.Component.Type && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, target.SourceRepoGitRef, in.Commit) {
+			return false
+		}
+	}
+	return true
+}
+
+// ReportsOther says whether a module that reports this version runs another one than ref (or commit, where that is
+// known). Whole strings are compared. A module that reports no version does not; nor does one that reports a full
+// commit hash while the ref is a name whose commit nobody knows here: nothing can be concluded from that.
+func ReportsOther(reported, ref, commit string) bool {
+	if reported == "" || reported == ref || reported == commit {
+		return false
+	}
+	return commit != "" || !isCommit(reported) || isCommit(ref)
+}
+
+func isCommit(s string) bool {
+	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// serviceOf names the service that consumes an executor's queue; its modules are of type deployer.
+func serviceOf(e upgrade.Executor) string {
+	if e == upgrade.ExecDeployOA {
+		return "deployer-oa"
+	}
+	return "deployer"
+}
+
+// missingExecutor says which executor is not there, "" if none is missing. Each phase needs its own. The deployer's
+// pair replaces each other, so both must also be what is recorded of them, where something is.
+func (in Input) missingExecutor(atRecorded bool) string {
+	for _, phase := range upgrade.PhasesOf(in.Component.Type) {
+		service := serviceOf(phase.Milestone)
+		ref := ""
+		if atRecorded && in.Component.Type == component.Deployer {
+			ref = in.Deployers
+		}
+		if !in.live(service, "") {
+			return "no live " + service + " is here to execute it"
+		}
+		if ref != "" && !in.live(service, ref) {
+			return fmt.Sprintf("no live %s reports its recorded version %s", service, ref)
+		}
+	}
+	return ""
+}
+
+// live reports whether a live module of the service exists, at the ref unless that is empty.
+func (in Input) live(service, ref string) bool {
+	for _, n := range in.Counts {
+		if n.Type != component.Deployer || n.Service != service || n.Live == 0 {
+			continue
+		}
+		if ref == "" || (n.SourceRepoGitRef != "" && !ReportsOther(n.SourceRepoGitRef, ref, in.Commit)) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,195 @@
+package eligibility_test
+
+import (
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+const (
+	repo    = "https://git.example/overseer"
+	commit1 = "1111111111111111111111111111111111111111"
+	commit2 = "2222222222222222222222222222222222222222"
+)
+
+var target = upgrade.Version{SourceRepo: repo, SourceRepoGitRef: "v2"}
+
+type change func(*eligibility.Input)
+
+// given is a valid input, an automatic check that finds v2 wanted and v1 recorded, with changes.
+func given(changes ...change) eligibility.Input {
+	in := eligibility.Input{
+		Component: component.Component{ID: 1, ExchangeID: 7, Type: component.Overseer, SourceRepo: repo, SourceRepoGitRef: "v1",
+			DeploymentRepo: "https://git.example/overseer_deploy", DeploymentRepoGitRef: "main", Strategy: component.Hourly},
+		Ref:     &component.Ref{Type: component.Overseer, SourceRepo: repo, SourceRepoGitRef: "v2", AutoUpgradeEnabled: true},
+		Trigger: upgrade.TriggerHourly,
+		Counts:  []module.Count{live("deployer", "v1"), live("deployer-oa", "v1"), {Type: component.Overseer, SourceRepoGitRef: "v1", Live: 1, Total: 1}},
+	}
+	for _, c := range changes {
+		c(&in)
+	}
+	return in
+}
+
+func live(service, ref string) module.Count {
+	return module.Count{Type: component.Deployer, Service: service, SourceRepoGitRef: ref, Status: module.Active, Live: 1, Total: 1}
+}
+
+func withoutRef(in *eligibility.Input) { in.Ref = nil }
+func withOpen(in *eligibility.Input)   { in.Open = true }
+func withManual(in *eligibility.Input) { in.Component.Strategy = component.Manual }
+func asRequest(in *eligibility.Input)  { in.Trigger = upgrade.TriggerRequest }
+func asRollback(in *eligibility.Input) {
+	in.Trigger, in.Release = upgrade.TriggerRollback, upgrade.Version{SourceRepo: repo, SourceRepoGitRef: "v0"}
+}
+func withForce(in *eligibility.Input)          { in.Trigger, in.Force = upgrade.TriggerRequest, true }
+func withBlankRepo(in *eligibility.Input)      { in.Component.DeploymentRepo = " \t" }
+func withBlankRepoRef(in *eligibility.Input)   { in.Component.DeploymentRepoGitRef = "" }
+func withAutoOff(in *eligibility.Input)        { in.Ref.AutoUpgradeEnabled = false }
+func withBlankSource(in *eligibility.Input)    { in.Ref.SourceRepo = "" }
+func withBlankSourceRef(in *eligibility.Input) { in.Ref.SourceRepoGitRef = "  " }
+func withQuarantine(in *eligibility.Input)     { in.Quarantined = []upgrade.Version{target} }
+func withOtherQuarantine(in *eligibility.Input) {
+	in.Quarantined = []upgrade.Version{{SourceRepo: repo, SourceRepoGitRef: "v3"}}
+}
+func withLatest(in *eligibility.Input) {
+	in.Component.SourceRepoGitRef = "v2"
+	in.Counts[2].SourceRepoGitRef = "v2"
+}
+func withRunning(ref string) change {
+	return func(in *eligibility.Input) { in.Counts[2].SourceRepoGitRef = ref }
+}
+func withRecorded(ref string) change {
+	return func(in *eligibility.Input) { in.Component.SourceRepoGitRef = ref }
+}
+func withDead(service string) change {
+	return func(in *eligibility.Input) {
+		for i := range in.Counts {
+			if in.Counts[i].Service == service {
+				in.Counts[i].Live = 0
+			}
+		}
+	}
+}
+func ofType(t component.Type) change {
+	return func(in *eligibility.Input) { in.Component.Type, in.Ref.Type, in.Counts[2].Type = t, t, t }
+}
+func withDeployersAt(ref string) change { return func(in *eligibility.Input) { in.Deployers = ref } }
+
+var _ = Describe("Eligibility", func() {
+	DescribeTable("the first refusal wins",
+		func(in eligibility.Input, want eligibility.Reason) {
+			Expect(eligibility.Judge(in).Reason).To(Equal(want))
+		},
+		Entry("another version is wanted: eligible", given(), eligibility.Eligible),
+		Entry("nothing was ever recorded: eligible", given(withRecorded(""), withRunning("")), eligibility.Eligible),
+		Entry("the type has no ref", given(withoutRef), eligibility.NoRef),
+		Entry("no ref is said before an open upgrade", given(withoutRef, withOpen), eligibility.NoRef),
+		Entry("an upgrade is open", given(withOpen), eligibility.UpgradeOpen),
+		Entry("an open upgrade is said before the manual strategy", given(withOpen, withManual), eligibility.UpgradeOpen),
+		Entry("force does not override an open upgrade", given(withForce, withOpen), eligibility.UpgradeOpen),
+		Entry("a manual component is not checked by itself (C7)", given(withManual), eligibility.StrategyManual),
+		Entry("an explicit request upgrades a manual component", given(withManual, asRequest), eligibility.Eligible),
+		Entry("the manual strategy is said before a blank deployment repository", given(withManual, withBlankRepo), eligibility.StrategyManual),
+		Entry("the deployment repository is white space only", given(withBlankRepo), eligibility.DeploymentRepoBlank),
+		Entry("the deployment ref is blank", given(withBlankRepoRef), eligibility.DeploymentRepoBlank),
+		Entry("force does not override a blank deployment repository", given(withForce, withBlankRepo), eligibility.DeploymentRepoBlank),
+		Entry("a blank deployment repository is said before disabled upgrades", given(withBlankRepo, withAutoOff), eligibility.DeploymentRepoBlank),
+		Entry("automatic upgrades are disabled", given(withAutoOff), eligibility.AutoUpgradeDisabled),
+		Entry("a request does not override disabled upgrades", given(withAutoOff, asRequest), eligibility.AutoUpgradeDisabled),
+		Entry("force overrides disabled upgrades", given(withAutoOff, withForce), eligibility.Eligible),
+		Entry("disabled upgrades are said before a blank ref", given(withAutoOff, withBlankSource), eligibility.AutoUpgradeDisabled),
+		Entry("the ref's source repository is blank", given(withBlankSource), eligibility.RefBlank),
+		Entry("the ref's git ref is blank", given(withBlankSourceRef), eligibility.RefBlank),
+		Entry("force does not override a blank ref", given(withForce, withBlankSourceRef), eligibility.RefBlank),
+		Entry("the target is quarantined here (C10, R8)", given(withQuarantine), eligibility.Quarantined),
+		Entry("a request does not override a quarantine", given(withQuarantine, asRequest), eligibility.Quarantined),
+		Entry("force overrides a quarantine", given(withQuarantine, withForce), eligibility.Eligible),
+		Entry("a quarantine of another ref does not matter", given(withOtherQuarantine), eligibility.Eligible),
+		Entry("a quarantine is said before a missing executor", given(withQuarantine, withDead("deployer-oa")), eligibility.Quarantined),
+		Entry("deployer-oa is needed for one of OpenAperture's own", given(withDead("deployer-oa")), eligibility.NoExecutor),
+		Entry("deployer is not needed for one of OpenAperture's own", given(withDead("deployer")), eligibility.Eligible),
+		Entry("deployer is needed for a user's own type", given(ofType("billing"), withDead("deployer")), eligibility.NoExecutor),
+		Entry("deployer-oa is not needed for a user's own type", given(ofType("billing"), withDead("deployer-oa")), eligibility.Eligible),
+		Entry("force does not override a missing executor", given(withForce, withDead("deployer-oa")), eligibility.NoExecutor),
+		Entry("a missing executor is said before already the latest", given(withLatest, withDead("deployer-oa")), eligibility.NoExecutor),
+		Entry("recorded and running are the target", given(withLatest), eligibility.AlreadyLatest),
+		Entry("recorded is the target and nobody reports a version", given(withRecorded("v2"), withRunning("")), eligibility.AlreadyLatest),
+		Entry("recorded is the target, but a live module reports another", given(withRecorded("v2")), eligibility.Eligible),
+		Entry("force overrides already the latest", given(withLatest, withForce), eligibility.Eligible),
+		Entry("a longer ref that begins alike is another version", given(withRecorded("v2"), withRunning("v2.1")), eligibility.Eligible),
+	)
+
+	DescribeTable("the deployers are replaced only by a peer that is live at its recorded version (D3, I7)",
+		func(in eligibility.Input, want eligibility.Reason) {
+			Expect(eligibility.Judge(in).Reason).To(Equal(want))
+		},
+		Entry("both live at the recorded version", given(ofType(component.Deployer), withDeployersAt("v1")), eligibility.Eligible),
+		Entry("nothing recorded yet: both live suffices", given(ofType(component.Deployer), withDeployersAt("")), eligibility.Eligible),
+		Entry("no deployer", given(ofType(component.Deployer), withDeployersAt("v1"), withDead("deployer")), eligibility.NoExecutor),
+		Entry("no deployer-oa", given(ofType(component.Deployer), withDeployersAt("v1"), withDead("deployer-oa")), eligibility.NoExecutor),
+		Entry("live, but at another version than recorded", given(ofType(component.Deployer), withDeployersAt("v0")), eligibility.NoExecutor),
+		Entry("another type does not ask at which version its executor is", given(withDeployersAt("v0")), eligibility.Eligible),
+	)
+
+	DescribeTable("a rollback asks for executors only",
+		func(in eligibility.Input, want eligibility.Reason) {
+			v := eligibility.Judge(in)
+			Expect(v.Reason).To(Equal(want))
+			Expect(v.Target.SourceRepoGitRef).To(Equal("v0"))
+		},
+		Entry("whatever the gold standard says", given(asRollback, withAutoOff, withBlankRepo, withManual), eligibility.Eligible),
+		Entry("without any ref", given(asRollback, withoutRef), eligibility.Eligible),
+		Entry("while another upgrade is open", given(asRollback, withOpen), eligibility.UpgradeOpen),
+		Entry("without an executor", given(asRollback, withDead("deployer-oa")), eligibility.NoExecutor),
+		Entry("by deployers that are not at their recorded version",
+			given(ofType(component.Deployer), asRollback, withDeployersAt("v9")), eligibility.Eligible),
+	)
+
+	DescribeTable("what a module reports is compared as a whole string",
+		func(reported, ref, commit string, other bool) {
+			Expect(eligibility.ReportsOther(reported, ref, commit)).To(Equal(other))
+		},
+		Entry("no version", "", "v2", "", false),
+		Entry("the ref", "v2", "v2", "", false),
+		Entry("the ref's commit", commit1, "v2", commit1, false),
+		Entry("another ref", "v1", "v2", "", true),
+		Entry("another commit than the known one", commit2, "v2", commit1, true),
+		Entry("a commit that cannot be compared with the name", commit1, "v2", "", false),
+		Entry("another commit than the commit that is recorded", commit1, commit2, "", true),
+		Entry("an abbreviated commit is a name", "1111111", "v2", "", true),
+	)
+
+	It("says the target with every verdict that knows one", func() {
+		Expect(eligibility.Judge(given()).Target).To(Equal(target))
+		Expect(eligibility.Judge(given(withOpen)).Target).To(Equal(target))
+		Expect(eligibility.Judge(given(withoutRef)).Target).To(BeZero())
+	})
+
+	It("has a sentence of its own for every reason", func() {
+		seen := map[string]bool{}
+		for _, r := range eligibility.Reasons {
+			text := eligibility.Verdict{Reason: r, Target: target, Detail: "deployment_repo"}.String()
+			Expect(text).NotTo(Equal(string(r)))
+			Expect(strings.Count(text, " ")).To(BeNumerically(">", 2), text)
+			Expect(seen).NotTo(HaveKey(text))
+			seen[text] = true
+		}
+	})
+
+	DescribeTable("a sentence says what to do",
+		func(in eligibility.Input, want string) { Expect(eligibility.Judge(in).String()).To(Equal(want)) },
+		Entry("no ref", given(withoutRef), "no gold standard: create a system component ref of type overseer"),
+		Entry("blank deployment ref", given(withBlankRepoRef), "the component's deployment_repo_git_ref is blank: set it"),
+		Entry("quarantine", given(withQuarantine), "v2 failed here and is in quarantine: set another ref, clear the quarantine, or request the upgrade with force"),
+		Entry("no executor", given(withDead("deployer-oa")), "no live deployer-oa is here to execute it: start it, or wait until it is heard"),
+		Entry("executor at another version", given(ofType(component.Deployer), withDeployersAt("v0")),
+			"no live deployer-oa reports its recorded version v0: start it, or wait until it is heard"),
+	)
+})
