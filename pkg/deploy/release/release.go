@@ -1,0 +1,142 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Request says what to render. SourceRepo and SourceRef may be blank: then source.json says them.
+type Request struct {
+	ComponentType  string
+	ExchangeID     int64
+	DeploymentRepo string
+	DeploymentRef  string
+	SourceRepo     string
+	SourceRef      string
+}
+
+// Release is what a deploy milestone deploys: rendered units, their cluster and count, and both full commits.
+type Release struct {
+	Units            []messages.UnitDefinition
+	EtcdToken        string
+	FleetConfig      *messages.FleetConfig // nil or without a count: one instance per machine
+	SourceRepo       string
+	SourceRef        string
+	SourceCommit     string
+	DeploymentCommit string
+}
+
+// Render makes the release of a request. It fetches and resolves both repositories at the same time.
+func (g *Git) Render(ctx context.Context, r Request) (Release, error) {
+	if strings.TrimSpace(r.SourceRepo) == "" || strings.TrimSpace(r.SourceRef) == "" {
+		return g.renderFromSourceFile(ctx, r)
+	}
+	var t tree
+	out := Release{SourceRepo: r.SourceRepo, SourceRef: r.SourceRef}
+	both, inner := errgroup.WithContext(ctx)
+	both.Go(func() (err error) { t, out.DeploymentCommit, err = g.deployment(inner, r); return err })
+	both.Go(func() (err error) { out.SourceCommit, err = g.resolve(inner, r.SourceRepo, r.SourceRef); return err })
+	if err := both.Wait(); err != nil {
+		return Release{}, err
+	}
+	return out.complete(t, r)
+}
+
+// renderFromSourceFile takes what the request leaves out from source.json.
+func (g *Git) renderFromSourceFile(ctx context.Context, r Request) (Release, error) {
+	t, id, err := g.deployment(ctx, r)
+	if err != nil {
+		return Release{}, err
+	}
+	var source struct {
+		Repo string `json:"source_repo"`
+		Ref  string `json:"source_repo_git_ref"`
+	}
+	if err := readJSON(t, "source.json", &source); err != nil {
+		return Release{}, err
+	}
+	out := Release{DeploymentCommit: id, SourceRepo: orElse(r.SourceRepo, source.Repo), SourceRef: orElse(r.SourceRef, source.Ref)}
+	if strings.TrimSpace(out.SourceRepo) == "" || strings.TrimSpace(out.SourceRef) == "" {
+		return Release{}, failure.New(failure.RepoInvalid, "neither the order nor source.json names a source repository and ref")
+	}
+	out.SourceCommit, err = g.resolve(ctx, out.SourceRepo, out.SourceRef)
+	if err != nil {
+		return Release{}, err
+	}
+	return out.complete(t, r)
+}
+
+func orElse(a, b string) string {
+	if strings.TrimSpace(a) != "" {
+		return a
+	}
+	return b
+}
+
+// deployment fetches the deployment repository and reads what we use of it.
+func (g *Git) deployment(ctx context.Context, r Request) (tree, string, error) {
+	c, err := g.fetch(ctx, r.DeploymentRepo, r.DeploymentRef)
+	if err != nil {
+		return tree{}, "", err
+	}
+	t, err := g.read(ctx, c, func(name string) bool {
+		_, isUnit := unitFile(name)
+		return isUnit || name == "source.json" || name == "docker.json" || name == "etcd.json" || name == "fleet.json"
+	})
+	return t, c.id, err
+}
+
+// complete reads the JSON files and renders the units.
+func (out Release) complete(t tree, r Request) (Release, error) {
+	var etcd struct {
+		Token string `json:"token"`
+	}
+	if err := readJSON(t, "etcd.json", &etcd); err != nil {
+		return Release{}, err
+	}
+	if etcd.Token = strings.TrimSpace(etcd.Token); etcd.Token == "" || len(etcd.Token) > 255 || strings.ContainsFunc(etcd.Token, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return Release{}, failure.New(failure.RepoInvalid, "etcd.json names no cluster token")
+	}
+	var docker map[string]any // of the predecessor's builders; only its form is our business
+	if err := readJSON(t, "docker.json", &docker); err != nil {
+		return Release{}, err
+	}
+	var fleet messages.FleetConfig
+	if err := readJSON(t, "fleet.json", &fleet); err != nil {
+		return Release{}, err
+	}
+	if n := fleet.InstanceCount; n != nil && (*n < 1 || *n > 1000) {
+		return Release{}, failure.New(failure.RepoInvalid, "fleet.json: instance_cnt %d is not between 1 and 1000", *n)
+	}
+	out.EtcdToken, out.FleetConfig = etcd.Token, &fleet
+	var err error
+	out.Units, err = renderUnits(t, values{
+		"commit_hash": out.SourceCommit, "source_ref": out.SourceRef, "timestamp": t.committedAt.Format(time.RFC1123),
+		"dst_port": "0", "instance": "%i", "hostname": "%H",
+		"component_type": r.ComponentType, "exchange_id": strconv.FormatInt(r.ExchangeID, 10),
+	})
+	if err != nil {
+		return Release{}, err
+	}
+	return out, nil
+}
+
+// readJSON decodes a file of the tree; one that is absent leaves into as it is.
+func readJSON(t tree, file string, into any) error {
+	text, ok := t.files[file]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		return failure.New(failure.RepoInvalid, "%s: %w", file, err)
+	}
+	return nil
+}
