@@ -1,0 +1,156 @@
+// Package pgtest gives specs a real Postgres database of their own. It is for
+// suites only.
+//
+//	var db *pgtest.Database
+//	var _ = BeforeSuite(func() { db = pgtest.New(store.Migrate) })
+//	var _ = BeforeEach(func() { db.Truncate() })
+//
+// The server is named by TEST_DATABASE_URL; without it specs fail, they do not
+// skip. The template is migrated once per test run of a package, and every Ginkgo
+// process works in its own copy. All of it is dropped at the end.
+package pgtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/lib/pq"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/postgres"
+)
+
+// Database is the copy of one Ginkgo process.
+type Database struct {
+	// URL connects to it.
+	URL  string
+	kept []string
+}
+
+// Migrate brings an empty database to its schema.
+type Migrate func(ctx context.Context, url string) error
+
+// New makes the database: call it in BeforeSuite, or in a spec. Truncate spares
+// the tables in kept, besides goose's own. It is dropped when the suite (or the
+// spec) ends.
+func New(migrate Migrate, kept ...string) *Database {
+	ginkgo.GinkgoHelper()
+	server := ServerURL()
+	admin := open(server)
+	defer func() { _ = admin.Close() }()
+	// A run has one parent process and one package folder, whatever the number of
+	// its Ginkgo processes.
+	folder, err := os.Getwd()
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %p", folder, os.Getppid(), migrate))
+	template := "oatest_" + hex.EncodeToString(sum[:6])
+	name := fmt.Sprintf("%s_%d", template, os.Getpid())
+	d := &Database{URL: withDatabase(server, name), kept: append([]string{"goose_db_version"}, kept...)}
+
+	locked(admin, template, func() {
+		if !exists(admin, template) {
+			exec(admin, "CREATE DATABASE "+template)
+			err := migrate(context.Background(), withDatabase(server, template))
+			if err != nil {
+				drop(admin, template)
+			}
+			gomega.Expect(err).ToNot(gomega.HaveOccurred(), "migrate the template")
+		}
+		drop(admin, name) // of an earlier New of this process
+		exec(admin, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", name, template))
+	})
+	ginkgo.DeferCleanup(func() {
+		admin := open(server)
+		defer func() { _ = admin.Close() }()
+		locked(admin, template, func() {
+			drop(admin, name)
+			drop(admin, template) // a process that still needs it makes it again
+		})
+	})
+	return d
+}
+
+// Open opens a pool on the database and closes it when the spec ends. One open
+// connection finds code that needs two at once, which is a deadlock in waiting.
+func (d *Database) Open(maxOpen int) *postgres.DB {
+	ginkgo.GinkgoHelper()
+	c := postgres.DefaultConfig("pgtest")
+	c.URL, c.MaxOpen = boot.Secret(d.URL), maxOpen
+	db, err := postgres.Open(c)
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	ginkgo.DeferCleanup(db.Close)
+	return db
+}
+
+// Truncate empties every table of the public schema but the kept ones, and
+// restarts their sequences. Call it in BeforeEach.
+func (d *Database) Truncate() {
+	ginkgo.GinkgoHelper()
+	db := open(d.URL)
+	defer func() { _ = db.Close() }()
+	var tables sql.NullString
+	err := db.QueryRow(`SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables
+		WHERE schemaname = 'public' AND NOT tablename = ANY($1)`, pq.Array(d.kept)).Scan(&tables)
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	if tables.Valid {
+		exec(db, "TRUNCATE "+tables.String+" RESTART IDENTITY")
+	}
+}
+
+// ServerURL is TEST_DATABASE_URL; the spec fails without it.
+func ServerURL() string {
+	ginkgo.GinkgoHelper()
+	server := os.Getenv("TEST_DATABASE_URL")
+	gomega.Expect(server).ToNot(gomega.BeEmpty(), "TEST_DATABASE_URL names the Postgres server for specs; 'make test' sets it")
+	return server
+}
+
+func open(url string) *sql.DB {
+	ginkgo.GinkgoHelper()
+	connector, err := pq.NewConnector(url)
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1) // the session that holds the lock is the one that works
+	exec(db, "SET lock_timeout = '10s'")
+	return db
+}
+
+// locked runs what other processes of the same run must not do at the same time.
+func locked(db *sql.DB, key string, do func()) {
+	ginkgo.GinkgoHelper()
+	exec(db, "SELECT pg_advisory_lock(hashtext("+pq.QuoteLiteral(key)+"))")
+	defer exec(db, "SELECT pg_advisory_unlock_all()")
+	do()
+}
+
+func exists(db *sql.DB, name string) bool {
+	ginkgo.GinkgoHelper()
+	var found bool
+	gomega.Expect(db.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)`, name).Scan(&found)).To(gomega.Succeed())
+	return found
+}
+
+func drop(db *sql.DB, name string) {
+	ginkgo.GinkgoHelper()
+	exec(db, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+}
+
+func exec(db *sql.DB, statement string) {
+	ginkgo.GinkgoHelper()
+	_, err := db.Exec(statement)
+	gomega.Expect(err).ToNot(gomega.HaveOccurred(), strings.SplitN(statement, "(", 2)[0])
+}
+
+func withDatabase(server, name string) string {
+	u, err := url.Parse(server)
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	u.Path = "/" + name
+	return u.String()
+}

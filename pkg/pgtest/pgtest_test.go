@@ -1,0 +1,74 @@
+package pgtest_test
+
+import (
+	"context"
+	"database/sql"
+	"net/url"
+	"strings"
+
+	"github.com/openaperture/openaperture/pkg/pgtest"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+const schema = `CREATE TABLE goose_db_version (id int);
+	CREATE TABLE parents (id serial PRIMARY KEY);
+	CREATE TABLE children (parent_id int REFERENCES parents);
+	CREATE TABLE schema_info (id int);
+	INSERT INTO goose_db_version VALUES (1);
+	INSERT INTO schema_info VALUES (1);`
+
+var migrations int
+
+func migrate(ctx context.Context, url string) error {
+	migrations++
+	db, err := sql.Open("postgres", url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	_, err = db.ExecContext(ctx, schema)
+	return err
+}
+
+func names(like string) []string {
+	db, err := sql.Open("postgres", pgtest.ServerURL())
+	Expect(err).ToNot(HaveOccurred())
+	defer func() { _ = db.Close() }()
+	var list sql.NullString
+	Expect(db.QueryRow(`SELECT string_agg(datname, ' ') FROM pg_database WHERE datname LIKE $1 || '%'`, like).Scan(&list)).To(Succeed())
+	return strings.Fields(list.String)
+}
+
+var _ = Describe("A database for specs", Ordered, func() {
+	var used string
+
+	It("is migrated once, and emptied but for what is kept", func(ctx SpecContext) {
+		before := migrations
+		first := pgtest.New(migrate, "schema_info")
+		second := pgtest.New(migrate, "schema_info")
+		Expect(second.URL).To(Equal(first.URL))
+		Expect(migrations - before).To(Equal(1))
+		u, err := url.Parse(first.URL)
+		Expect(err).ToNot(HaveOccurred())
+		used = strings.TrimPrefix(u.Path, "/")[:len("oatest_123456789abc")]
+
+		db := second.Open(1)
+		count := func(table string) (n int) {
+			Expect(db.GetContext(ctx, &n, "SELECT count(*) FROM "+table)).To(Succeed())
+			return n
+		}
+		_, err = db.ExecContext(ctx, `INSERT INTO parents DEFAULT VALUES; INSERT INTO children VALUES (1)`)
+		Expect(err).ToNot(HaveOccurred())
+		second.Truncate()
+		Expect([]int{count("parents"), count("children"), count("schema_info"), count("goose_db_version")}).To(Equal([]int{0, 0, 1, 1}))
+		var id int
+		Expect(db.GetContext(ctx, &id, `INSERT INTO parents DEFAULT VALUES RETURNING id`)).To(Succeed())
+		Expect(id).To(Equal(1))
+	})
+
+	It("is gone afterwards, with its template", func() {
+		Expect(names(used)).To(BeEmpty())
+	})
+})
