@@ -1,0 +1,297 @@
+// Package health compares what is supposed to run in an exchange with what runs (design section 7). It is a pure function
+// of one snapshot: manager-api computes it on every read, the overseer before it acts. It proposes; nobody acts on it
+// beyond what the rules of eligibility allow.
+package health
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// Verdict says how a type fares in an exchange.
+type Verdict string
+
+// The verdicts.
+const (
+	Healthy    Verdict = "healthy"    // the desired version is recorded, and nothing that runs contradicts it
+	Missing    Verdict = "missing"    // nothing of it runs
+	Outdated   Verdict = "outdated"   // another version is recorded or runs
+	Unexpected Verdict = "unexpected" // it runs although no component wants it
+	Degraded   Verdict = "degraded"   // the desired version runs, but not all of it is heard
+	Unknown    Verdict = "unknown"    // nobody says what should run
+)
+
+// Verdicts lists all verdicts.
+var Verdicts = []Verdict{Healthy, Missing, Outdated, Unexpected, Degraded, Unknown}
+
+// Action is what should be done next.
+type Action string
+
+// The actions.
+const (
+	None    Action = "none"
+	Deploy  Action = "deploy"  // nothing runs: bring it there
+	Upgrade Action = "upgrade" // replace what runs
+	Stop    Action = "stop"    // proposed to people, not executed
+)
+
+// Reason is the enumerated reason for verdict and action. Where eligibility refuses an upgrade, its code is the reason.
+type Reason string
+
+// The reasons of health itself.
+const (
+	AsDesired       Reason = "as_desired"
+	ProvenByRuntime Reason = "proven_by_runtime" // no heartbeats are expected of this type
+	UpgradeRunning  Reason = "upgrade_running"
+	UpgradeDue      Reason = "upgrade_due"
+	NothingLive     Reason = "nothing_live"
+	NeverDeployed   Reason = "never_deployed"
+	SomeSilent      Reason = "some_silent"
+	PairIncomplete  Reason = "pair_incomplete" // deployer or deployer-oa is not heard
+	NoComponent     Reason = "no_component"
+	NoGoldStandard  Reason = "no_ref"
+)
+
+// Input is one snapshot of an exchange.
+type Input struct {
+	Refs        []component.Ref
+	Components  []component.Component
+	Open        map[component.ID]upgrade.State // open upgrades by component
+	Quarantined map[component.Type][]upgrade.Version
+	Counts      []module.Count // what runs; see Tally
+	Modules     []module.Module
+	Now         time.Time // of the clock that wrote Modules' LastSeen
+	LiveWithin  time.Duration
+}
+
+// Running is one module as health shows it.
+type Running struct {
+	Hostname         string    `json:"hostname"`
+	Service          string    `json:"service,omitempty"`
+	Status           string    `json:"status"`
+	SourceRepo       string    `json:"source_repo"`
+	SourceRepoGitRef string    `json:"source_repo_git_ref"`
+	LastSeen         time.Time `json:"last_seen"`
+	Live             bool      `json:"live"`
+}
+
+// Line is the health of one type in one exchange.
+type Line struct {
+	Type        component.Type   `json:"type"`
+	ComponentID component.ID     `json:"component_id,omitempty"` // 0: no component wants this type
+	Desired     *upgrade.Version `json:"desired"`
+	Recorded    *upgrade.Version `json:"recorded"`
+	Running     []Running        `json:"running"` // as far as Input.Modules told; by hostname
+	Live        int              `json:"live"`
+	Total       int              `json:"total"`
+	Verdict     Verdict          `json:"verdict"`
+	Action      Action           `json:"action"`
+	Reason      Reason           `json:"reason"`
+	Message     string           `json:"message"`
+}
+
+// Tally counts modules as a snapshot does.
+func Tally(modules []module.Module, now time.Time, liveWithin time.Duration) []module.Count {
+	var counts []module.Count
+	for _, m := range modules {
+		i := slices.IndexFunc(counts, func(c module.Count) bool {
+			return c.Type == m.Type && c.Service == m.Service && c.SourceRepoGitRef == m.SourceRepoGitRef && c.Status == m.Status
+		})
+		if i < 0 {
+			i = len(counts)
+			counts = append(counts, module.Count{Type: m.Type, Service: m.Service, SourceRepoGitRef: m.SourceRepoGitRef, Status: m.Status})
+		}
+		counts[i].Total++
+		if m.Live(now, liveWithin) {
+			counts[i].Live++
+		}
+	}
+	return counts
+}
+
+// Judge returns one line for every component and every module type that is present, ordered by type.
+func Judge(in Input) []Line {
+	var lines []Line
+	wanted := map[component.Type]bool{}
+	for _, c := range in.Components {
+		wanted[c.Type] = true
+		lines = append(lines, in.ofComponent(c))
+	}
+	for _, n := range in.Counts {
+		if wanted[n.Type] || n.Total == 0 {
+			continue
+		}
+		wanted[n.Type] = true
+		lines = append(lines, in.withoutComponent(n.Type))
+	}
+	slices.SortFunc(lines, func(a, b Line) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ComponentID, b.ComponentID))
+	})
+	return lines
+}
+
+func (in Input) line(t component.Type) Line {
+	l := Line{Type: t, Running: in.running(t)}
+	for _, n := range in.Counts {
+		if n.Type == t {
+			l.Live += n.Live
+			l.Total += n.Total
+		}
+	}
+	return l
+}
+
+func (in Input) running(t component.Type) []Running {
+	list := []Running{}
+	for _, m := range in.Modules {
+		if m.Type == t {
+			list = append(list, Running{Hostname: m.Hostname, Service: m.Service, Status: m.Status, SourceRepo: m.SourceRepo,
+				SourceRepoGitRef: m.SourceRepoGitRef, LastSeen: m.LastSeen, Live: m.Live(in.Now, in.LiveWithin)})
+		}
+	}
+	slices.SortFunc(list, func(a, b Running) int { return cmp.Compare(a.Hostname, b.Hostname) })
+	return list
+}
+
+func (in Input) withoutComponent(t component.Type) Line {
+	l := in.line(t)
+	l.Desired = in.desired(t)
+	l.Verdict, l.Reason = Unexpected, NoComponent
+	l.Action, l.Message = Stop, fmt.Sprintf("modules of type %s run here and no component wants them: create the component, or stop them", t)
+	if l.Live == 0 {
+		l.Action, l.Message = None, fmt.Sprintf("modules of type %s were here and are gone; their rows go after a while", t)
+	}
+	return l
+}
+
+func (in Input) desired(t component.Type) *upgrade.Version {
+	if r := in.ref(t); r != nil {
+		return &upgrade.Version{SourceRepo: r.SourceRepo, SourceRepoGitRef: r.SourceRepoGitRef}
+	}
+	return nil
+}
+
+func (in Input) ref(t component.Type) *component.Ref {
+	for i := range in.Refs {
+		if in.Refs[i].Type == t {
+			return &in.Refs[i]
+		}
+	}
+	return nil
+}
+
+func (in Input) ofComponent(c component.Component) Line {
+	l := in.line(c.Type)
+	l.ComponentID, l.Desired = c.ID, in.desired(c.Type)
+	if c.SourceRepo != "" || c.SourceRepoGitRef != "" {
+		l.Recorded = &upgrade.Version{SourceRepo: c.SourceRepo, SourceRepoGitRef: c.SourceRepoGitRef}
+	}
+	l.Verdict, l.Reason = in.fares(c, l)
+	l.Action, l.Reason, l.Message = in.next(c, l)
+	return l
+}
+
+// fares finds the verdict and why it was reached.
+func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
+	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
+	switch {
+	case l.Desired == nil:
+		return Unknown, NoGoldStandard
+	case l.Recorded == nil && l.Live == 0:
+		return Missing, NeverDeployed
+	case l.Live == 0 && !silentProof:
+		return Missing, NothingLive
+	case l.Recorded == nil || *l.Recorded != *l.Desired || in.othersRun(c.Type, *l.Desired):
+		return Outdated, UpgradeDue
+	case silentProof:
+		return Healthy, ProvenByRuntime
+	case c.Type == component.Deployer && in.pairIncomplete():
+		return Degraded, PairIncomplete
+	case in.someSilent(c.Type):
+		return Degraded, SomeSilent
+	default:
+		return Healthy, AsDesired
+	}
+}
+
+func (in Input) othersRun(t component.Type, desired upgrade.Version) bool {
+	return slices.ContainsFunc(in.Counts, func(n module.Count) bool {
+		return n.Type == t && n.Live > 0 && eligibility.ReportsOther(n.SourceRepoGitRef, desired.SourceRepoGitRef, "")
+	})
+}
+
+// someSilent: modules that said active and are not heard any more. Those that said inactive have stopped as they should.
+func (in Input) someSilent(t component.Type) bool {
+	return slices.ContainsFunc(in.Counts, func(n module.Count) bool {
+		return n.Type == t && n.Status == module.Active && n.Live < n.Total
+	})
+}
+
+func (in Input) pairIncomplete() bool {
+	for _, service := range []string{"deployer", "deployer-oa"} {
+		if !slices.ContainsFunc(in.Counts, func(n module.Count) bool {
+			return n.Type == component.Deployer && n.Service == service && n.Live > 0
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// next finds the action, the reason for it, or the reason against the one that would be needed.
+func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
+	switch l.Verdict {
+	case Healthy:
+		if l.Reason == ProvenByRuntime {
+			return None, l.Reason, "the desired version was proven by its runtime; this type sends no heartbeats"
+		}
+		return None, l.Reason, "the desired version is recorded and runs"
+	case Unknown:
+		return None, l.Reason, fmt.Sprintf("no gold standard: create a system component ref of type %s", c.Type)
+	case Degraded:
+		return in.nextOfDegraded(c, l)
+	case Missing, Outdated, Unexpected:
+	}
+	if state, open := in.Open[c.ID]; open {
+		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)
+	}
+	v := eligibility.Judge(eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
+		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers()})
+	switch {
+	case v.Reason == eligibility.AlreadyLatest:
+		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an upgrade with force"
+	case !v.OK():
+		return None, Reason(v.Reason), v.String()
+	case l.Verdict == Missing:
+		return Deploy, l.Reason, fmt.Sprintf("nothing of it is heard: the next check deploys %s", v.Target.SourceRepoGitRef)
+	default:
+		return Upgrade, l.Reason, fmt.Sprintf("another version is recorded or runs: the next check upgrades it to %s", v.Target.SourceRepoGitRef)
+	}
+}
+
+func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, string) {
+	if state, open := in.Open[c.ID]; open {
+		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)
+	}
+	if l.Reason == PairIncomplete {
+		return Deploy, l.Reason, "deployer and deployer-oa replace each other and one of them is not heard: start it"
+	}
+	return None, l.Reason, "some modules that were active are not heard: they come back, or become inactive after a while"
+}
+
+// deployers is the recorded ref of the exchange's own deployers.
+func (in Input) deployers() string {
+	for _, c := range in.Components {
+		if c.Type == component.Deployer {
+			return c.SourceRepoGitRef
+		}
+	}
+	return ""
+}
