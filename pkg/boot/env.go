@@ -50,7 +50,10 @@ func (e *Env) RunParts(ctx context.Context, parts ...loop.Part) error {
 	return loop.Group{Parts: parts, Shutdown: e.shutdown * 3 / 4}.Run(ctx)
 }
 
-func newEnv(service, version string, base Base, log *zap.Logger) (*Env, error) {
+// NewEnv is the Env of a new process, not listening and not started. Main makes it;
+// specs of a service's run function make their own, with Handler for the routes
+// and Health.Run for the readiness.
+func NewEnv(service, version string, base Base, log *zap.Logger) (*Env, error) {
 	host := os.Getenv("HOSTNAME")
 	if host == "" {
 		name, err := os.Hostname()

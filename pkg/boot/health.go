@@ -234,15 +234,22 @@ func runCheck(ctx context.Context, c namedCheck) Check {
 	return Check{Name: c.name, OK: true}
 }
 
+// Run keeps Ready up to date until ctx ends. Main runs it for its Env; specs that
+// make an Env run it themselves.
+func (h *Health) Run(ctx context.Context) error {
+	h.watch(ctx, func() {})
+	return nil
+}
+
 // watch evaluates on pokes, every 100 ms until first ready and every second from
 // then on, until ctx ends; firstReady is called once.
 func (h *Health) watch(ctx context.Context, firstReady func()) {
 	interval := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		h.expire()
-		if h.Report(ctx).Ready && firstReady != nil {
+		if h.Report(ctx).Ready && interval < time.Second {
+			interval = time.Second
 			firstReady()
-			firstReady, interval = nil, time.Second
 		}
 		select {
 		case <-ctx.Done():

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/zap"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -107,6 +110,31 @@ var _ = Describe("Health", func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		Expect(boot.NewHealth().WaitReady(ctx)).To(MatchError(context.Canceled))
+	})
+})
+
+var _ = Describe("An Env of a spec", func() {
+	It("serves and becomes ready like the one of a process", func() {
+		env, err := boot.NewEnv("sample", "1", boot.DefaultBase("127.0.0.1:0"), zap.NewNop())
+		Expect(err).ToNot(HaveOccurred())
+		ctx, cancel := context.WithCancel(context.Background())
+		joined := make(chan error, 2)
+		go func() { joined <- env.Health.Run(ctx) }()
+		go func() { joined <- env.RunParts(ctx) }()
+		server := httptest.NewServer(env.Handler())
+		DeferCleanup(func() {
+			server.Close()
+			cancel()
+			Eventually(joined).Should(Receive(BeNil()))
+			Eventually(joined).Should(Receive(BeNil()))
+		})
+		Eventually(env.Health.Ready).Should(BeTrue())
+		env.Handle(http.NotFoundHandler())
+		status, _ := get(server.URL + "/readyz")
+		Expect(status).To(Equal(http.StatusOK))
+		status, body := get(server.URL + "/x")
+		Expect(status).To(Equal(http.StatusNotFound))
+		Expect(body).To(Equal("404 page not found\n"))
 	})
 })
 

@@ -76,7 +76,7 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)
 	}
-	env, err := newEnv(s.Name, s.Version, cfg.BaseConfig(), newLogger(cfg.BaseConfig(), zapcore.AddSync(stderr)))
+	env, err := NewEnv(s.Name, s.Version, cfg.BaseConfig(), newLogger(cfg.BaseConfig(), zapcore.AddSync(stderr)))
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)
 	}

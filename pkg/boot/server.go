@@ -33,7 +33,7 @@ func listen(address string) (net.Listener, error) {
 // waits longer moves its own write deadline with http.ResponseController.
 func newServer(ctx context.Context, env *Env) *http.Server {
 	return &http.Server{
-		Handler:           env.handler(),
+		Handler:           env.Handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -44,7 +44,9 @@ func newServer(ctx context.Context, env *Env) *http.Server {
 	}
 }
 
-func (e *Env) handler() http.Handler {
+// Handler serves /healthz, /readyz and /metrics, and everything else by the routes
+// of Handle, with the path as it came.
+func (e *Env) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive", "service": e.Service, "version": e.Version, "boot_id": e.BootID})
