@@ -1,0 +1,136 @@
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/times"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Member is a service that has joined its exchange.
+type Member struct {
+	Exchange managerapi.Exchange
+	API      *managerapi.Client
+	Broker   *rabbit.Broker
+	Beater   *Beater
+	Times    times.Times
+}
+
+// Join makes the service a member of the configured exchange: it reads the exchange from manager-api, again and again
+// until that succeeds or ctx ends, and builds the broker with the exchange's topology. Until then, and while the broker is
+// not usable, the readiness checks say so; once joined, an absent manager-api does not make the service unready.
+// t is the component type that the service heartbeats. It returns an error only for a configuration that cannot be used,
+// or when ctx ends.
+func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Member, error) {
+	durations, err := cfg.Durations()
+	if err != nil {
+		return nil, err
+	}
+	token, amqpURL, err := cfg.secrets()
+	if err != nil {
+		return nil, err
+	}
+	api := managerapi.New(cfg.ManagerURL, token)
+	exchange, err := readExchange(ctx, api, cfg.Exchange(), env)
+	if err != nil {
+		return nil, err
+	}
+	broker, err := rabbit.New(rabbit.Config{Name: env.Service + "@" + exchange.Name, URLs: []string{amqpURL}, Topology: Topology(exchange),
+		Log: env.Log, Metrics: env.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("amqp_url: %w", err)
+	}
+	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
+	m := &Member{Exchange: exchange, API: api, Broker: broker, Times: durations}
+	m.Beater = &Beater{Publisher: broker, Ready: env.Health, Address: exchange.Address(), Every: durations.Heartbeat,
+		Log: env.Log.Named("beater"), Status: Status(cfg, env, t)}
+	return m, nil
+}
+
+// Status is what the heartbeats of this process carry.
+func Status(cfg Config, env *boot.Env, t component.Type) messages.ModuleStatus {
+	started := env.StartedAt.UTC()
+	return messages.ModuleStatus{Type: string(t), Service: env.Service, Hostname: env.Hostname, BootID: env.BootID,
+		SourceRepo: cfg.SourceRepo, SourceRepoGitRef: env.Version, DeploymentRepo: cfg.DeploymentRepo,
+		DeploymentRepoGitRef: cfg.DeploymentRepoGitRef, StartedAt: &started}
+}
+
+// readExchange asks until manager-api answers with the exchange. Every refusal is tried again: the exchange may be
+// created, or the token be granted, while we wait, and /readyz says why we do.
+func readExchange(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env) (managerapi.Exchange, error) {
+	var reason atomic.Pointer[error]
+	waiting := fmt.Errorf("exchange %d is not known yet", id)
+	reason.Store(&waiting)
+	env.Health.Add("exchange", func(context.Context) error { return *reason.Load() })
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, 5*time.Second
+	logged := ""
+	ex, err := backoff.Retry(ctx, func() (managerapi.Exchange, error) {
+		ex, err := api.Exchange(ctx, id)
+		if err == nil && ex.Name == "" {
+			err = errors.New("manager-api answered without a name")
+		}
+		if err == nil {
+			return ex, nil
+		}
+		err = fmt.Errorf("read exchange %d: %w", id, err)
+		reason.Store(&err)
+		if text := err.Error(); text != logged && ctx.Err() == nil {
+			logged = text
+			env.Log.Warn("not joined yet", zap.Error(err))
+		}
+		return ex, err
+	}, backoff.WithBackOff(b), backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		return ex, fmt.Errorf("join exchange %d: %w", id, err)
+	}
+	var none error
+	reason.Store(&none)
+	env.Health.Poke()
+	return ex, nil
+}
+
+// Parts returns the member's own parts together with those that use it, ready for Env.RunParts: broker first, heartbeats
+// last. On a stop the broker keeps its connections until all others have returned, so that they can still settle what
+// they have in hand and say goodbye.
+func (m *Member) Parts(users ...loop.Part) []loop.Part {
+	users = append(users, loop.Part{Name: "heartbeat", Run: m.Beater.Run})
+	var left sync.WaitGroup
+	left.Add(len(users))
+	parts := []loop.Part{{Name: "broker", Run: func(ctx context.Context) error { return m.runBroker(ctx, &left) }}}
+	for _, p := range users {
+		parts = append(parts, loop.Part{Name: p.Name, Run: func(ctx context.Context) error {
+			defer left.Done()
+			return p.Run(ctx)
+		}})
+	}
+	return parts
+}
+
+func (m *Member) runBroker(ctx context.Context, left *sync.WaitGroup) error {
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx until nobody uses the broker
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Broker.Run(inner) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	left.Wait()
+	stop()
+	return <-ended
+}
