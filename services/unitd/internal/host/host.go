@@ -1,0 +1,233 @@
+// Package host keeps the units of one host as they are desired: it owns the
+// records, decides which units this machine takes, supervises each through its
+// shim, and knows every unit's state.
+//
+// Invariants:
+//   - A change is on disk before it is answered, and is checked against the
+//     unit's token in the same critical section (design §8: fencing).
+//   - One unitd per state directory (flock); one shim per unit (package shim).
+//   - The end of Run leaves every unit running; Open finds them again.
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/services/unitd/internal/shim"
+)
+
+// Config is what a host needs.
+type Config struct {
+	StateDir string
+	Program  string            // the unitd binary, which is the shim too
+	Hostname string            // %H
+	Metadata map[string]string // shown with the machine
+	Log      *zap.Logger
+}
+
+// Host is one machine with its units. Its methods may be called from anywhere.
+type Host struct {
+	cfg     Config
+	machine Machine
+	bootID  string
+	lock    *os.File
+	files   records
+
+	change sync.Mutex // serialises changes, held over the fsync
+
+	mu          sync.Mutex // guards what follows, held briefly
+	records     map[string]record
+	placed      map[string]bool // which units this machine takes
+	supervisors map[string]*supervisor
+	states      map[string]unitState
+	waiting     []*supervisor // made, and to be started by Run
+	index       uint64        // rises with every change of any state, across restarts too
+	epoch       uint64        // the index at the start
+	changed     chan struct{} // closed at the next change
+	spawn       chan struct{}
+}
+
+// unitState is the latest state of one unit.
+type unitState struct {
+	state      State
+	listed     bool // shown in /state
+	alive      bool
+	generation string
+	index      uint64 // when it changed
+}
+
+// Open locks and reads the state directory. Nothing is started before Run.
+func Open(cfg Config) (*Host, error) {
+	for _, dir := range []string{"", "units", "run", "logs"} {
+		if err := os.MkdirAll(filepath.Join(cfg.StateDir, dir), 0o700); err != nil {
+			return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+		}
+	}
+	lock, err := takeLock(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{
+		cfg: cfg, lock: lock, files: records{filepath.Join(cfg.StateDir, "units")},
+		supervisors: map[string]*supervisor{}, states: map[string]unitState{},
+		changed: make(chan struct{}), spawn: make(chan struct{}, 1),
+		epoch: uint64(time.Now().UnixMicro()),
+	}
+	h.index = h.epoch
+	if err := h.read(); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Close releases the state directory. Run must have returned.
+func (h *Host) Close() error { return h.lock.Close() }
+
+// read loads what is on disk and makes a supervisor for every unit that is
+// recorded or has a runtime directory (deleted, but perhaps not stopped).
+func (h *Host) read() error {
+	var err error
+	if h.bootID, err = shim.BootID(); err != nil {
+		return err
+	}
+	id, err := machineID(h.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	h.machine = Machine{ID: id, Metadata: maps.Clone(h.cfg.Metadata), PrimaryIP: "127.0.0.1"}
+	if h.records, err = h.files.load(); err != nil {
+		return err
+	}
+	running, err := os.ReadDir(filepath.Join(h.cfg.StateDir, "run"))
+	if err != nil {
+		return fmt.Errorf("read runtime directory: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, entry := range running {
+		h.supervise(entry.Name())
+	}
+	h.reconcile()
+	return nil
+}
+
+// Run supervises the units until ctx ends. The units run on.
+func (h *Host) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		h.mu.Lock()
+		fresh := h.waiting
+		h.waiting = nil
+		h.mu.Unlock()
+		for _, s := range fresh {
+			all.Go(func() { h.superviseUntilForgotten(ctx, s) })
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-h.spawn:
+		}
+	}
+}
+
+// superviseUntilForgotten runs a supervisor. A unit that was put again in the
+// moment in which it was forgotten gets a new one.
+func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
+	for s.run(ctx) {
+		h.mu.Lock()
+		again := !s.wanted().forgotten
+		if !again {
+			if err := s.clear(); err != nil {
+				s.log.Warn("remains of a deleted unit cannot be removed", zap.Error(err))
+			}
+			delete(h.supervisors, s.name)
+		}
+		h.mu.Unlock()
+		if !again {
+			return
+		}
+	}
+}
+
+// supervise makes a unit's supervisor where there is none; h.mu is held.
+func (h *Host) supervise(name string) *supervisor {
+	if s, ok := h.supervisors[name]; ok {
+		return s
+	}
+	s := &supervisor{
+		name: name, program: h.cfg.Program, bootID: h.bootID, now: time.Now,
+		runDir: filepath.Join(h.cfg.StateDir, "run", name),
+		logDir: h.logDir(name),
+		log:    h.cfg.Log.With(zap.String("unit", name)),
+		wake:   make(chan struct{}, 1),
+		events: make(chan event),
+		want:   want{forgotten: true},
+	}
+	s.report = func(have have, status shim.Status, then step) { h.observe(s, have, status, then) }
+	h.supervisors[name] = s
+	h.waiting = append(h.waiting, s)
+	select {
+	case h.spawn <- struct{}{}:
+	default:
+	}
+	return s
+}
+
+func (h *Host) logDir(name string) string { return filepath.Join(h.cfg.StateDir, "logs", name) }
+
+// takeLock makes this process the only one that works on the state directory.
+// The holder writes its pid for those who come later.
+func takeLock(stateDir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(stateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder := make([]byte, 32)
+		n, _ := file.Read(holder)
+		_ = file.Close()
+		return nil, fmt.Errorf("state_dir %s is in use by another unitd (pid %s)%w", stateDir, strings.TrimSpace(string(holder[:n])), ErrInUse)
+	}
+	if err := file.Truncate(0); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+	}
+	if _, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+	}
+	return file, nil
+}
+
+// machineID reads the id of this machine, made at the first start.
+func machineID(stateDir string) (string, error) {
+	file := filepath.Join(stateDir, "machine-id")
+	text, err := os.ReadFile(file)
+	if err == nil && len(strings.TrimSpace(string(text))) == 32 {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return "", fmt.Errorf("read machine id: %w", err)
+	}
+	random := make([]byte, 16)
+	_, _ = rand.Read(random) // never fails
+	id := hex.EncodeToString(random)
+	if err := writeSynced(file, []byte(id+"\n")); err != nil {
+		return "", fmt.Errorf("write machine id: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,237 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+	"github.com/openaperture/openaperture/services/unitd/internal/shim"
+)
+
+// Unit is a unit as Fleet shows one.
+type Unit struct {
+	CurrentState DesiredState  `json:"currentState,omitempty"`
+	DesiredState DesiredState  `json:"desiredState,omitempty"`
+	MachineID    string        `json:"machineID,omitempty"`
+	Name         string        `json:"name"`
+	Options      []unit.Option `json:"options"`
+}
+
+// reconcile tells every supervisor what is wanted of its unit; h.mu is held.
+// Units without a supervisor get one when they are to run.
+func (h *Host) reconcile() {
+	h.placed = place(h.machine, h.candidates())
+	for name, r := range h.records {
+		if r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
+			continue
+		}
+		s := h.supervise(name)
+		s.demand(h.wants(r, s.wanted()))
+	}
+	for name, s := range h.supervisors {
+		if r, ok := h.records[name]; !ok || r.Deleted {
+			s.demand(want{forgotten: true})
+		}
+	}
+	h.refresh()
+}
+
+// wants derives from a record what is wanted of its unit; h.mu is held.
+// before spares the parsing of a definition that has not changed.
+func (h *Host) wants(r record, before want) want {
+	w := want{generation: r.Generation, launched: r.DesiredState == Launched && h.placed[r.Name], service: before.service}
+	if before.generation == r.Generation {
+		return w
+	}
+	name, err := parseName(r.Name)
+	if err == nil {
+		w.service, err = service.Parse(name, h.cfg.Hostname, r.Options)
+	}
+	if err != nil { // stored by a unitd that knew more
+		w.launched = false
+		h.cfg.Log.Error("stored unit cannot be run", zap.String("unit", r.Name), zap.Error(err))
+	}
+	return w
+}
+
+// candidates are the units that want a place, oldest first; h.mu is held.
+func (h *Host) candidates() []candidate {
+	var wanting []record
+	for _, r := range h.records {
+		name, err := unit.ParseName(r.Name)
+		runnable := err == nil && !name.IsTemplate() // a template is kept, never run
+		if runnable && !r.Deleted && r.DesiredState != Inactive {
+			wanting = append(wanting, r)
+		}
+	}
+	slices.SortFunc(wanting, func(a, b record) int {
+		return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(a.Name, b.Name))
+	})
+	list := make([]candidate, 0, len(wanting))
+	for _, r := range wanting {
+		list = append(list, candidate{r.Name, r.Options})
+	}
+	return list
+}
+
+// observe takes a supervisor's news.
+func (h *Host) observe(s *supervisor, have have, status shim.Status, then step) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	state := describe(State{Name: s.name, MachineID: h.machine.ID}, have, status, then)
+	state.Hash = s.wanted().service.Hash
+	if have.alive {
+		state.Hash = have.hash // what runs, not what will
+	}
+	h.note(s.name, unitState{state: state, alive: have.alive, generation: have.generation})
+}
+
+// refresh reconsiders which states are shown after a change of records; h.mu is held.
+func (h *Host) refresh() {
+	for name, s := range h.states {
+		h.note(name, s)
+	}
+}
+
+// note stores a unit's state and wakes who waits if it shows something new; h.mu is held.
+func (h *Host) note(name string, s unitState) {
+	before := h.states[name]
+	r, ok := h.records[name]
+	wanted := ok && !r.Deleted && r.DesiredState != Inactive
+	s.listed = s.alive || wanted && h.placed[name]
+	s.index = before.index
+	news := s.listed != before.listed || s.listed && s.state != before.state
+	if news {
+		h.index++
+		s.index = h.index
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
+	h.states[name] = s
+}
+
+// Machine is this host.
+func (h *Host) Machine() Machine { return h.machine }
+
+// Units lists all units by name.
+func (h *Host) Units() []Unit {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []Unit
+	for _, name := range slices.Sorted(maps.Keys(h.records)) {
+		if r := h.records[name]; !r.Deleted {
+			list = append(list, h.unit(r, h.placed[name]))
+		}
+	}
+	return list
+}
+
+// Unit shows one unit. A global one has neither current state nor machine.
+func (h *Host) Unit(name string) (Unit, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r, ok := h.records[name]
+	if !ok || r.Deleted {
+		return Unit{}, ErrUnknown
+	}
+	shown := h.unit(r, h.placed[name])
+	if unit.IsGlobal(r.Options) {
+		shown.CurrentState = ""
+	}
+	return shown, nil
+}
+
+// unit is h.mu's.
+func (h *Host) unit(r record, placed bool) Unit {
+	shown := Unit{Name: r.Name, Options: r.Options, DesiredState: r.DesiredState, CurrentState: Inactive}
+	if unit.IsGlobal(r.Options) {
+		return shown
+	}
+	s := h.states[r.Name]
+	switch {
+	case s.alive || placed && r.DesiredState == Launched && s.generation == r.Generation:
+		shown.CurrentState = Launched
+	case placed && r.DesiredState == Loaded:
+		shown.CurrentState = Loaded
+	}
+	if placed {
+		shown.MachineID = h.machine.ID
+	}
+	return shown
+}
+
+// States lists the states of all units that are placed here or still run, by name.
+func (h *Host) States() ([]State, uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []State
+	for _, name := range slices.Sorted(maps.Keys(h.states)) {
+		if s := h.states[name]; s.listed {
+			list = append(list, s.state)
+		}
+	}
+	return list, h.index
+}
+
+// State shows one unit's state and its change index; false where it has none.
+func (h *Host) State(name string) (State, uint64, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s, ok := h.states[name]
+	if !ok {
+		return State{}, h.epoch, false
+	}
+	return s.state, s.index, s.listed
+}
+
+// Wait returns when the change index of a unit is another than seen, after
+// limit, or when ctx ends or stopping is closed, whichever is first.
+func (h *Host) Wait(ctx context.Context, name string, seen uint64, limit time.Duration, stopping <-chan struct{}) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		h.mu.Lock()
+		changed := h.changed
+		index := h.epoch
+		if s, ok := h.states[name]; ok {
+			index = s.index
+		}
+		h.mu.Unlock()
+		if index != seen {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-stopping:
+			return
+		}
+	}
+}
+
+// Logs returns the last lines of a unit's log as clean text, at most limit bytes.
+func (h *Host) Logs(name string, lines, limit int) (string, error) {
+	if _, err := h.Unit(name); err != nil {
+		return "", err
+	}
+	return shim.Tail(h.logDir(name), lines, limit)
+}
+
+// Counts are the numbers of units by systemd's active state, for metrics.
+func (h *Host) Counts() map[string]int {
+	list, _ := h.States()
+	counts := map[string]int{}
+	for _, s := range list {
+		counts[s.Active]++
+	}
+	return counts
+}

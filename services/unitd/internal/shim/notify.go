@@ -1,0 +1,86 @@
+package shim
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// notification is one datagram of sd_notify(3) with its sender, as the kernel vouches for it.
+type notification struct {
+	pid    int
+	uid    uint32
+	fields map[string]string
+}
+
+// listenNotify opens the unit's notify socket. It is an abstract one: it needs
+// no permissions of the unit's user, has no length of path and dies with the shim.
+func listenNotify(invocation string) (*net.UnixConn, string, error) {
+	name := "@openaperture/unitd/" + invocation
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return nil, "", fmt.Errorf("open notify socket: %w", err)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, "", fmt.Errorf("open notify socket: %w", err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_PASSCRED, 1)
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("open notify socket: %w", err)
+	}
+	return conn, name, nil
+}
+
+// readNotifications hands every datagram on until the socket is closed.
+func readNotifications(conn *net.UnixConn, to chan<- notification) {
+	text, control := make([]byte, 8192), make([]byte, 256)
+	for {
+		n, m, _, _, err := conn.ReadMsgUnix(text, control)
+		if err != nil {
+			return
+		}
+		sender, ok := credentials(control[:m])
+		if !ok {
+			continue
+		}
+		to <- notification{pid: int(sender.Pid), uid: sender.Uid, fields: notifyFields(string(text[:n]))}
+	}
+}
+
+func credentials(control []byte) (*syscall.Ucred, bool) {
+	messages, err := syscall.ParseSocketControlMessage(control)
+	if err != nil {
+		return nil, false
+	}
+	for i := range messages {
+		rights, err := syscall.ParseUnixRights(&messages[i])
+		if err == nil { // descriptors that came along are not wanted
+			for _, fd := range rights {
+				_ = syscall.Close(fd)
+			}
+			continue
+		}
+		if sender, err := syscall.ParseUnixCredentials(&messages[i]); err == nil {
+			return sender, true
+		}
+	}
+	return nil, false
+}
+
+func notifyFields(text string) map[string]string {
+	fields := map[string]string{}
+	for line := range strings.SplitSeq(text, "\n") {
+		if key, value, ok := strings.Cut(line, "="); ok {
+			fields[key] = value
+		}
+	}
+	return fields
+}

@@ -1,0 +1,290 @@
+package shim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+)
+
+// runner performs one activation from start to end on one goroutine, whose
+// thread is locked: the unit's processes die with that thread.
+type runner struct {
+	dir        string
+	activation Activation
+	identity   identity
+	status     Status
+	control    *controller
+	out        *output
+	null, pipe *os.File
+	notifyName string
+
+	children      <-chan os.Signal // SIGCHLD
+	notifications <-chan notification
+	stops         <-chan struct{}
+
+	exits     map[int]*syscall.WaitStatus // of the processes that this runner started
+	main      int                         // pid of the main process, 0 before
+	childless bool                        // no descendant is left
+	ready     bool                        // READY=1 was seen
+	stopping  bool                        // a stop was requested
+}
+
+// outcome is why pump returned.
+type outcome int
+
+const (
+	met outcome = iota
+	stopped
+	expired
+)
+
+// pump handles events until done, until a stop is requested (where heedStop) or until deadline.
+func (r *runner) pump(deadline <-chan time.Time, heedStop bool, done func() bool) outcome {
+	for {
+		switch {
+		case done():
+			return met
+		case heedStop && r.stopping:
+			return stopped
+		}
+		select {
+		case <-r.children:
+			r.reap()
+		case n := <-r.notifications:
+			r.heed(n)
+		case <-r.stops:
+			r.stopping = true
+		case <-deadline:
+			return expired
+		}
+	}
+}
+
+// after is a timer for a time span that may be infinite.
+func after(span time.Duration) <-chan time.Time {
+	if span == service.Infinity {
+		return nil
+	}
+	return time.After(span)
+}
+
+// reap collects every dead child, adopted ones too.
+func (r *runner) reap() {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil:
+			r.childless = true
+			return
+		case pid == 0:
+			return
+		}
+		if _, own := r.exits[pid]; own {
+			r.exits[pid] = &status
+		}
+	}
+}
+
+// heed acts on a notification if its sender may send it.
+func (r *runner) heed(n notification) {
+	allowed := n.pid == r.main && r.main != 0
+	if r.activation.Service.NotifyAll {
+		allowed = allowed || n.uid == r.identity.uid || n.uid == 0
+	}
+	if !allowed {
+		return
+	}
+	if n.fields["READY"] == "1" {
+		r.ready = true
+	}
+	if n.fields["STOPPING"] == "1" && r.status.Phase == PhaseRunning {
+		r.publish(PhaseSigterm) // it ends by itself: not active any more
+	}
+	if text, ok := n.fields["STATUS"]; ok && text != r.status.Text {
+		r.status.Text = text
+		r.publish(r.status.Phase)
+	}
+}
+
+// publish records a phase and tells it.
+func (r *runner) publish(phase Phase) {
+	r.status.Phase = phase
+	if err := writeJSON(filepath.Join(r.dir, statusFile), r.status); err != nil {
+		r.out.say("status cannot be recorded: %v", err) // the connected unitd still learns it
+	}
+	r.control.tell(r.status)
+}
+
+func (r *runner) gone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
+func (r *runner) mainGone() bool    { return r.gone(r.main) }
+func (r *runner) noneLeft() bool    { return r.childless }
+
+// run is the whole activation.
+func (r *runner) run() {
+	exit := r.activate()
+	r.terminate() // what a main process that ended by itself left behind
+	exit.At = time.Now().UTC()
+	exit.Requested = r.stopping
+	r.out.say("ended: %s", exit.Detail)
+	r.status.MainPID = 0
+	r.status.Exit = &exit
+	r.publish(PhaseDead)
+}
+
+func (r *runner) activate() Exit {
+	s := r.activation.Service
+	identity, err := lookUp(s.User, s.Group)
+	if err != nil {
+		return resources(err)
+	}
+	r.identity = identity
+	startBy := after(s.TimeoutStart)
+	if exit, ok := r.startPre(startBy); !ok {
+		return exit
+	}
+	if s.Type == service.Oneshot {
+		return r.oneshot(startBy)
+	}
+	return r.daemon(startBy)
+}
+
+// startPre runs the ExecStartPre commands one after another.
+func (r *runner) startPre(startBy <-chan time.Time) (Exit, bool) {
+	for _, command := range r.activation.Service.StartPre {
+		r.publish(PhaseStartPre)
+		exit, ok := r.runCommand(command, startBy)
+		if !ok {
+			return exit, false
+		}
+	}
+	return Exit{}, true
+}
+
+// runCommand runs one command to its end; false: the activation must not go on.
+func (r *runner) runCommand(command unit.Command, by <-chan time.Time) (Exit, bool) {
+	pid, err := r.spawn(command)
+	if err != nil {
+		return resources(err), command.IgnoreFailure
+	}
+	switch r.pump(by, true, func() bool { return r.gone(pid) }) {
+	case stopped:
+		return r.stop(), false
+	case expired:
+		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
+	case met:
+	}
+	exit := exitOf(*r.exits[pid])
+	return exit, exit.Result == service.ResultSuccess || command.IgnoreFailure
+}
+
+// daemon runs a service of Type simple or notify.
+func (r *runner) daemon(startBy <-chan time.Time) Exit {
+	command := r.activation.Service.Start[0]
+	if err := r.startMain(command); err != nil {
+		return resources(err)
+	}
+	if r.activation.Service.Type == service.Notify {
+		if exit, ok := r.awaitReady(startBy); !ok {
+			return exit
+		}
+	}
+	r.status.ActiveSince = time.Now().UTC()
+	r.publish(PhaseRunning)
+	if r.pump(nil, true, r.mainGone) == stopped {
+		return r.stop()
+	}
+	return r.mainExit(command)
+}
+
+func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
+	r.publish(PhaseStart)
+	switch r.pump(startBy, true, func() bool { return r.ready || r.mainGone() }) {
+	case stopped:
+		return r.stop(), false
+	case expired:
+		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
+	case met:
+	}
+	if r.ready {
+		return Exit{}, true
+	}
+	exit := exitOf(*r.exits[r.main])
+	if exit.Result == service.ResultSuccess {
+		exit = Exit{Result: service.ResultProtocol, Detail: "protocol: ended before READY=1"}
+	}
+	return exit, false
+}
+
+// oneshot runs its commands one after another; with RemainAfterExit it then is active until it is stopped.
+func (r *runner) oneshot(startBy <-chan time.Time) Exit {
+	r.publish(PhaseStart)
+	for _, command := range r.activation.Service.Start {
+		if err := r.startMain(command); err != nil {
+			return resources(err)
+		}
+		switch r.pump(startBy, true, r.mainGone) {
+		case stopped:
+			return r.stop()
+		case expired:
+			return Exit{Result: service.ResultTimeout, Detail: "timeout"}
+		case met:
+		}
+		if exit := r.mainExit(command); exit.Result != service.ResultSuccess {
+			return exit
+		}
+	}
+	if !r.activation.Service.RemainAfterExit {
+		return Exit{Result: service.ResultSuccess, Detail: "success"}
+	}
+	r.status.MainPID = 0
+	r.status.ActiveSince = time.Now().UTC()
+	r.publish(PhaseExited)
+	r.pump(nil, true, func() bool { return false })
+	return r.stop()
+}
+
+func (r *runner) startMain(command unit.Command) error {
+	pid, err := r.spawn(command)
+	if err != nil {
+		return err
+	}
+	r.main, r.status.MainPID = pid, pid
+	r.out.say("started %s with pid %d", r.activation.Service.Specifiers.Name, pid)
+	return nil
+}
+
+func (r *runner) mainExit(command unit.Command) Exit {
+	exit := exitOf(*r.exits[r.main])
+	if command.IgnoreFailure {
+		exit.Result = service.ResultSuccess
+	}
+	return exit
+}
+
+func resources(err error) Exit {
+	return Exit{Result: service.ResultResources, Detail: err.Error()}
+}
+
+// exitOf judges an exit as systemd does: 0 and the signals that ask to end are success.
+func exitOf(status syscall.WaitStatus) Exit {
+	if status.Signaled() {
+		exit := Exit{Result: service.ResultSignal, Detail: "signal " + status.Signal().String()}
+		switch status.Signal() {
+		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE:
+			exit.Result = service.ResultSuccess
+		}
+		return exit
+	}
+	if code := status.ExitStatus(); code != 0 {
+		return Exit{Result: service.ResultExitCode, Detail: fmt.Sprintf("exit-code %d", code)}
+	}
+	return Exit{Result: service.ResultSuccess, Detail: "success"}
+}

@@ -1,0 +1,97 @@
+package shim
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+)
+
+// stop performs a requested stop: ExecStop while the main process lives (or a
+// oneshot remains), then signals by KillMode.
+func (r *runner) stop() Exit {
+	if r.main != 0 && (!r.mainGone() || r.status.Phase == PhaseExited) {
+		r.publish(PhaseStop)
+		r.stopCommands()
+	}
+	if r.terminate() {
+		return Exit{Result: service.ResultTimeout, Detail: "timeout"}
+	}
+	return Exit{Result: service.ResultSuccess, Detail: "success"}
+}
+
+// stopCommands runs ExecStop. A command that fails or hangs changes nothing: the signals follow.
+func (r *runner) stopCommands() {
+	stopBy := after(r.activation.Service.TimeoutStop)
+	for _, command := range r.activation.Service.Stop {
+		pid, err := r.spawn(command)
+		if err != nil {
+			r.out.say("ExecStop: %v", err)
+			continue
+		}
+		if r.pump(stopBy, false, func() bool { return r.gone(pid) }) == expired {
+			r.out.say("ExecStop: timeout")
+			_ = syscall.Kill(-pid, syscall.SIGKILL) // its group; the rest follows with the unit
+			return
+		}
+	}
+}
+
+// terminate ends the unit's processes by KillMode and returns when they are
+// gone; true if it needed SIGKILL. Called again it has nothing to do.
+func (r *runner) terminate() bool {
+	r.reap()
+	switch r.activation.Service.KillMode {
+	case service.KillNone:
+		return false
+	case service.KillProcess:
+		return r.end(r.mainOnly, r.mainOnly, r.mainGone)
+	case service.KillMixed:
+		forced := r.end(r.mainOnly, r.mainOnly, r.mainGone)
+		if !r.childless {
+			r.kill(r.everyone, r.noneLeft)
+		}
+		return forced
+	case service.KillControlGroup:
+	}
+	return r.end(r.everyone, r.everyone, r.noneLeft)
+}
+
+func (r *runner) everyone() []int { return descendants(r.status.ShimPID) }
+
+func (r *runner) mainOnly() []int {
+	if r.mainGone() {
+		return nil
+	}
+	return []int{r.main}
+}
+
+// end sends SIGTERM, waits for TimeoutStopSec and then kills.
+func (r *runner) end(ask, force func() []int, gone func() bool) bool {
+	if gone() {
+		return false
+	}
+	r.publish(PhaseSigterm)
+	for _, pid := range ask() {
+		_ = syscall.Kill(pid, syscall.SIGTERM) // gone already is as good
+		_ = syscall.Kill(pid, syscall.SIGCONT) // a stopped process would not see it
+	}
+	if r.pump(after(r.activation.Service.TimeoutStop), false, gone) == met {
+		return false
+	}
+	r.kill(force, gone)
+	return true
+}
+
+// kill repeats SIGKILL until the processes are gone: one may have forked meanwhile.
+func (r *runner) kill(targets func() []int, gone func() bool) {
+	r.publish(PhaseSigkill)
+	for {
+		for _, pid := range targets() {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is as good
+		}
+		if r.pump(time.After(100*time.Millisecond), false, gone) == met {
+			return
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
+	"github.com/openaperture/openaperture/services/unitd/internal/host"
+)
+
+// selfProgram is this very binary, also after it was replaced on disk: a shim
+// is always of the version of the unitd that starts it.
+const selfProgram = "/proc/self/exe"
+
+func run(ctx context.Context, cfg Config, env *boot.Env) error {
+	token, err := boot.SecretFrom("", cfg.TokenFile)
+	if err != nil {
+		return fmt.Errorf("token_file: %w", err)
+	}
+	h, err := open(cfg, env)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Close() }()
+	env.Metrics.MustRegister(unitsCollector{h})
+	api := fleetapi.New(fleetapi.Config{
+		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Stopping: env.Stopping,
+	})
+	env.Handle(api)
+	parts := []loop.Part{{Name: "units", Run: h.Run}}
+	if cfg.Socket != "" {
+		listener, err := listenSocket(cfg.Socket)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, loop.Part{Name: "socket", Run: socketServer{listener, api}.run})
+	}
+	return env.RunParts(ctx, parts...)
+}
+
+func open(cfg Config, env *boot.Env) (*host.Host, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("find host name: %w", err)
+	}
+	metadata := map[string]string{"hostname": name, "unitd_version": env.Version}
+	maps.Copy(metadata, cfg.MachineMetadata)
+	return host.Open(host.Config{
+		StateDir: cfg.StateDir, Program: selfProgram, Hostname: name, Metadata: metadata, Log: env.Log.Named("host"),
+	})
+}
+
+// lockPatience is for how long stop-all waits for a unitd that is just ending.
+const lockPatience = 10 * time.Second
+
+// stopAll is the subcommand. A unitd that runs would start the units again, so it must have ended.
+func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) error {
+	forget := len(args) == 1 && args[0] == "forget"
+	if len(args) > 0 && !forget {
+		return errors.New("stop-all takes nothing or 'forget'")
+	}
+	h, err := open(cfg, env)
+	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+		h, err = open(cfg, env)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.StopAll(ctx, forget), h.Close())
+}
+
+// listenSocket opens the Unix socket for its owner alone. A stale file is
+// replaced, one that somebody serves is not.
+func listenSocket(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("listen on %s: another process serves this socket", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		_ = os.Remove(path) // if it cannot be removed, listening says why
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("listen on socket: %w", err)
+	}
+	return listener, nil
+}
+
+// socketServer serves the API on the Unix socket until ctx ends.
+type socketServer struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+func (s socketServer) run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(s.listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve socket: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // detached: ctx has ended
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		_ = server.Close()
+	}
+	<-ended
+	return ctx.Err()
+}
+
+// unitsCollector shows the number of units by active state.
+type unitsCollector struct{ host *host.Host }
+
+var unitsMetric = prometheus.NewDesc("unitd_units", "Units of this host by systemd active state.", []string{"state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c unitsCollector) Describe(to chan<- *prometheus.Desc) { to <- unitsMetric }
+
+// Collect implements prometheus.Collector.
+func (c unitsCollector) Collect(to chan<- prometheus.Metric) {
+	for state, n := range c.host.Counts() {
+		to <- prometheus.MustNewConstMetric(unitsMetric, prometheus.GaugeValue, float64(n), state)
+	}
+}
