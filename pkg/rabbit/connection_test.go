@@ -21,7 +21,7 @@ const canary = "c4n@ry/p?%:#secret"
 
 var _ = Describe("the connections", func() {
 	It("T4: a dial to a peer that accepts and stays silent ends at its time-out and is tried again", func() {
-		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		silent, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func() { _ = silent.Close() })
 		accepted := make(chan net.Conn, 64)
@@ -134,7 +134,7 @@ var _ = Describe("the connections", func() {
 	)
 
 	It("does not mistake a peer that hangs up during the handshake for refused credentials", func() {
-		rude, err := net.Listen("tcp", "127.0.0.1:0")
+		rude, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(rude.Close)
 		go func() {
@@ -179,7 +179,7 @@ var _ = Describe("the connections", func() {
 	})
 
 	It("T2: waits for a broker that is away, and is open within two seconds of its return", func() {
-		parked, err := net.Listen("tcp", "127.0.0.1:0") // reserves an address
+		parked, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0") // reserves an address
 		Expect(err).NotTo(HaveOccurred())
 		address := parked.Addr().String()
 		Expect(parked.Close()).To(Succeed())

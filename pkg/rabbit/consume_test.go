@@ -160,9 +160,9 @@ var _ = Describe("consuming", func() {
 		Expect(context.Cause(second.ctx)).To(MatchError(rabbit.ErrStale))
 		h.awaitState(rabbit.Open)
 		close(second.finish) // its ack belongs to the dead session
-		again, last := take(), call{}
+		again := take()
 		close(again.finish)
-		last = take()
+		last := take()
 		close(last.finish)
 		Expect([]string{again.body, last.body}).To(ConsistOf("b", "c"))
 		Expect(h.Session()).To(BeNumerically(">", session))

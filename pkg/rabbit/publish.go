@@ -85,7 +85,7 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 }
 
 // PublishBatch sends many messages with up to Config.Window of them in flight, and returns one result per message in
-// their order, each as Publish would.
+// their order, each as Publish would. Config.PublishTimeout bounds the whole batch.
 func (b *Broker) PublishBatch(ctx context.Context, messages []Message) []error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.PublishTimeout)
 	defer cancel()

@@ -3,6 +3,7 @@ package rabbit_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -113,6 +114,44 @@ var _ = Describe("publishing", func() {
 		Eventually(func() string { _, why := h.State(); return why }).ShouldNot(BeEmpty())
 		h.stop()
 		Eventually(h.done, 10*time.Second).Should(BeClosed())
+	})
+
+	It("T16: gives up a channel on which confirms stop coming, long before missing heartbeats end the connection", func() {
+		proxy := rabbittest.NewProxy(host.Address())
+		h := open(func(c *rabbit.Config) {
+			c.URLs, c.Heartbeat = []string{host.Through(proxy.Address())}, time.Minute
+			c.PublishTimeout, c.RPCTimeout, c.DialTimeout = 100*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+		})
+		proxy.Stall()
+		Expect(rabbit.OutcomeOf(h.Publish(ctx, h.to("work", "x")))).To(Equal(rabbit.Unknown))
+		h.awaitState(rabbit.Connecting)
+		proxy.Resume()
+		Eventually(func() error { return h.Publish(ctx, h.to("work", "again")) }).Should(Succeed())
+	})
+
+	It("A19: serves many callers at once, while the topology is replaced and messages are consumed", func() {
+		h := open()
+		var seen bodies
+		h.consume(rabbit.Consumer{Queue: h.work(), Prefetch: 50, Handle: func(_ context.Context, d *rabbit.Delivery) error {
+			seen.add(d)
+			return nil
+		}})
+		var callers sync.WaitGroup
+		errs := make(chan error, 20*25)
+		for i := range 20 {
+			callers.Go(func() {
+				for j := range 25 {
+					errs <- h.Publish(ctx, h.to("work", fmt.Sprint(i, " ", j)))
+				}
+			})
+			h.SetTopology(topologyFor(h.name))
+		}
+		callers.Wait()
+		close(errs)
+		for err := range errs {
+			Expect(err).NotTo(HaveOccurred())
+		}
+		Eventually(func() int { return len(seen.all()) }).Should(Equal(500))
 	})
 
 	It("T19: refuses a body over 256 KiB before it is written", func() {

@@ -19,6 +19,7 @@ const (
 var (
 	errChannelGone = errors.New("publish channel closed by the broker")
 	errAllNacked   = errors.New("the broker refuses every message")
+	errNoConfirms  = errors.New("the broker confirms nothing any more")
 )
 
 // publisher owns the publish channels of one session. All its methods run on one goroutine.
@@ -35,6 +36,7 @@ type publisher struct {
 	returned map[string][]string // message id to the broker's words, until its confirm comes
 	nacks    int                 // in a row
 	acked    bool                // at least one message on this channel
+	progress time.Time           // of the last confirm, or of the first message that waits for one
 	closing  error               // why the channel closed
 	declared time.Time           // when the topology was declared last
 }
@@ -58,7 +60,7 @@ func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) er
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, errAllNacked) && !fruitless:
+		case (errors.Is(err, errAllNacked) || errors.Is(err, errNoConfirms)) && !fruitless:
 			fruitless = true
 		case errors.Is(err, errChannelGone):
 			if err := s.declare(b.currentTopology()); err != nil { // an exchange may be missing
@@ -83,13 +85,13 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 			p.land(<-p.settled)
 		}
 	}()
-	for {
+	patience := 2 * p.broker.cfg.PublishTimeout // all callers have given up by then
+	check := time.NewTicker(patience)
+	defer check.Stop()
+	for p.nacks < nacksPerChannel {
 		requests := p.broker.requests
-		if p.session.blocked.Load() || p.inFlight >= p.broker.cfg.Window || p.nacks >= nacksPerChannel {
+		if p.session.blocked.Load() || p.inFlight >= p.broker.cfg.Window {
 			requests = nil // callers wait, within their context: nothing is written into a blocked socket (T12)
-		}
-		if p.nacks >= nacksPerChannel {
-			return errAllNacked
 		}
 		select {
 		case r := <-requests:
@@ -102,6 +104,11 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 			p.closing = p.gone(err, ok)
 			return p.closing
 		case <-p.session.unblock:
+		case now := <-check.C: // a window full of messages for a lost quorum would stop all others for ever
+			if p.inFlight > 0 && now.Sub(p.progress) > patience && !p.session.blocked.Load() {
+				p.closing = errNoConfirms
+				return p.closing
+			}
 		case <-p.broker.publishing.renew:
 			if err := p.declare(); err != nil {
 				return err
@@ -113,6 +120,7 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return errAllNacked
 }
 
 // open opens a channel in confirm mode. The buffer for returns holds a whole window, so the library's reader never waits (T11, T14).
@@ -147,6 +155,9 @@ func (p *publisher) send(r *request) {
 		r.settle(Unknown, fmt.Errorf("write: %w", err))
 		return
 	}
+	if p.inFlight == 0 {
+		p.progress = time.Now()
+	}
 	p.inFlight++
 	f := &flight{request: r, confirm: confirm}
 	p.flying.Go(func() {
@@ -158,6 +169,7 @@ func (p *publisher) send(r *request) {
 // land judges a message whose confirm has fired. Its return, if any, came before and waits in the buffer (T14).
 func (p *publisher) land(f *flight) {
 	p.inFlight--
+	p.progress = time.Now()
 	p.drainReturns()
 	id := f.request.message.MessageId
 	if words := p.returned[id]; len(words) > 0 {

@@ -18,6 +18,7 @@ const steady = 10 * time.Second
 var (
 	errConnectionClosed = errors.New("connection closed")
 	errStopped          = errors.New("stopped")
+	errDialing          = errors.New("dialing for the first time")
 )
 
 // server uses a session while it lasts; its return ends the session. It calls open when the session is fit for use.
@@ -51,6 +52,7 @@ func (l *link) redeclare() {
 // run redials for ever, until ctx ends.
 func (l *link) run(ctx context.Context) {
 	b := l.broker
+	b.setState(l, Connecting, errDialing)
 	down := time.Now()
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		if attempt > 0 {
@@ -96,9 +98,6 @@ func (l *link) pause(ctx context.Context, d time.Duration) {
 // once builds one session, serves it, and takes it down again.
 func (l *link) once(ctx context.Context, attempt int) error {
 	b := l.broker
-	if attempt == 0 {
-		b.setState(l, Connecting, errors.New("dialing"))
-	}
 	address := b.addresses[attempt%len(b.addresses)]
 	conn, raw, err := dialAMQP(address, b.cfg, b.cfg.Name+" "+l.role)
 	if err != nil {

@@ -148,7 +148,8 @@ func (b *Broker) setState(l *link, state State, err error) {
 	case state == Open && moved:
 		b.logged = ""
 		b.log.Info("broker connection open", fields...)
-	case reason != "" && reason != b.logged:
+	case state == Open || state == Closed || errors.Is(err, errDialing): // no news
+	case reason != b.logged:
 		b.logged = reason
 		b.log.Warn("broker connection not usable", append(fields, zap.String("reason", reason))...)
 	}

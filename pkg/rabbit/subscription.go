@@ -97,7 +97,8 @@ func (s *subscription) receive(d amqp.Delivery) {
 		CorrelationID: d.CorrelationId, AppID: d.AppId, UserID: d.UserId, ContentType: d.ContentType, Timestamp: d.Timestamp,
 		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, tag: d.DeliveryTag, received: time.Now()}
 	if len(d.Body) > MaxBody {
-		s.reject(delivery, fmt.Errorf("body of %d bytes exceeds %d", len(d.Body), MaxBody))
+		delivery.Reject(fmt.Errorf("body of %d bytes exceeds %d", len(d.Body), MaxBody))
+		s.reject([]*Delivery{delivery})
 		return
 	}
 	s.pending = append(s.pending, delivery)
@@ -137,19 +138,21 @@ func (s *subscription) settle(err error) {
 		return
 	}
 	var rejected rejection
-	if errors.As(err, &rejected) {
-		for _, d := range batch {
-			s.reject(d, err)
-		}
-		return
-	}
-	kept := batch[:0]
+	hopeless := errors.As(err, &rejected)
+	var kept, dead []*Delivery
 	for _, d := range batch {
-		if d.rejected != nil {
-			s.reject(d, d.rejected)
-			continue
+		if hopeless {
+			d.rejected = err
 		}
-		kept = append(kept, d)
+		if d.rejected != nil {
+			dead = append(dead, d)
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	s.reject(dead)
+	if hopeless {
+		return
 	}
 	if err == nil {
 		s.failures = 0
@@ -181,20 +184,29 @@ func (s *subscription) openBelow(tag uint64) bool {
 		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
-func (s *subscription) reject(d *Delivery, reason error) {
-	s.broker.log.Warn("message dead-lettered", zap.String("queue", d.Queue), zap.String("message_id", d.ID), zap.Error(reason))
-	s.count("rejected", 1, s.send(func() error { return s.ch.Reject(d.tag, false) }))
+// reject dead-letters deliveries one by one and logs the first: a flood of bad messages must not flood the log.
+func (s *subscription) reject(dead []*Delivery) {
+	for i, d := range dead {
+		if i == 0 {
+			s.broker.log.Warn("messages dead-lettered", zap.String("queue", d.Queue), zap.Int("count", len(dead)),
+				zap.String("message_id", d.ID), zap.Error(d.rejected))
+		}
+		s.count("rejected", 1, s.send(func() error { return s.ch.Reject(d.tag, false) }))
+	}
 }
 
+// postpone plans the next try of each delivery, later with each failure.
 func (s *subscription) postpone(batch []*Delivery, err error) {
 	var held holding
 	hold := errors.As(err, &held)
 	now := time.Now()
-	for _, d := range batch {
+	for i, d := range batch {
 		wait := backoff(s.consumer.backoff, max(s.failures-1, deliveryCount(d)))
 		s.later = append(s.later, retry{delivery: d, due: now.Add(wait), hold: hold && now.Sub(d.received) < holdLimit})
-		s.broker.log.Warn("message not handled", zap.String("queue", d.Queue), zap.String("message_id", d.ID),
-			zap.Bool("held", hold), zap.Duration("again_in", wait), zap.Error(err))
+		if i == 0 {
+			s.broker.log.Warn("messages not handled", zap.String("queue", d.Queue), zap.Int("count", len(batch)),
+				zap.String("message_id", d.ID), zap.Bool("held", hold), zap.Duration("again_in", wait), zap.Error(err))
+		}
 	}
 }
 

@@ -58,8 +58,8 @@ type Queue struct {
 // DeadLetterName returns the name of the dead-letter queue that belongs to a Work queue.
 func DeadLetterName(queue string) string { return queue + "_error" }
 
-// arguments returns the x-arguments of the queue, and those of its dead-letter queue (nil when it has none).
-func (q Queue) arguments() (own, deadLetter amqp.Table) {
+// arguments returns the x-arguments of the queue and those of its dead-letter queue (nil when it has none).
+func (q Queue) arguments() (amqp.Table, amqp.Table) {
 	if q.Kind == Beats {
 		ttl := q.TTL
 		if ttl == 0 {
@@ -72,7 +72,7 @@ func (q Queue) arguments() (own, deadLetter amqp.Table) {
 	if limit == 0 {
 		limit = DefaultDeliveryLimit
 	}
-	own = amqp.Table{
+	own := amqp.Table{
 		amqp.QueueTypeArg:           amqp.QueueTypeQuorum,
 		"x-delivery-limit":          int64(limit),
 		"x-dead-letter-exchange":    "",

@@ -1,6 +1,7 @@
 package rabbittest
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -28,7 +29,7 @@ func NewProxy(target string) *Proxy { return NewProxyAt("127.0.0.1:0", target) }
 // NewProxyAt is NewProxy with an address to listen on.
 func NewProxyAt(address, target string) *Proxy {
 	ginkgo.GinkgoHelper()
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	p := &Proxy{listener: listener, target: target, conns: map[net.Conn]bool{}}
 	p.wake = sync.NewCond(&p.mu)
@@ -99,7 +100,7 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.target)
 		if err != nil {
 			_ = client.Close()
 			continue

@@ -6,6 +6,7 @@ package rabbittest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -104,13 +105,13 @@ func (h *Host) manage(method, path string, body, into any) {
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		payload = bytes.NewReader(text)
 	}
-	request, err := http.NewRequest(method, strings.TrimSuffix(need("TEST_RABBIT_MANAGEMENT_URL"), "/")+path, payload)
+	request, err := http.NewRequestWithContext(context.Background(), method, strings.TrimSuffix(need("TEST_RABBIT_MANAGEMENT_URL"), "/")+path, payload)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	request.Header.Set("Content-Type", "application/json")
 	client := http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}} // specs count goroutines
 	response, err := client.Do(request)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(response.Body)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	if method == http.MethodDelete && response.StatusCode == http.StatusNotFound {

@@ -1,0 +1,7 @@
+package rabbit
+
+// The pure rules, for their tables.
+var (
+	RedialDelay = redialDelay
+	Backoff     = backoff
+)
