@@ -82,7 +82,13 @@ func runSample(ctx context.Context, cfg config, env *boot.Env) error {
 		<-ctx.Done()
 		return ctx.Err()
 	case "routes":
-		env.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "route ", r.URL.Path) }))
+		env.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/wait" {
+				env.Log.Info("somebody waits")
+				<-env.Stopping
+			}
+			fmt.Fprint(w, "route ", r.URL.Path)
+		}))
 	}
 	return env.RunParts(ctx, wait)
 }

@@ -88,6 +88,14 @@ var _ = Describe("Health", func() {
 			boot.Check{Name: "broker", Error: "no answer within 2s"}, boot.Check{Name: "database", Error: "no answer within 2s"}))
 	}, NodeTimeout(10*time.Second))
 
+	It("is not spoilt by a caller who hangs up", func() {
+		h := boot.NewHealth()
+		ctx, hangUp := context.WithCancel(context.Background())
+		h.Add("database", func(ctx context.Context) error { hangUp(); return ctx.Err() })
+		h.Started()
+		Expect(h.Report(ctx).Ready).To(BeTrue())
+	})
+
 	It("tells those who wait when readiness changes", func(ctx SpecContext) {
 		h, l := boot.NewHealth(), &lamp{}
 		h.Add("database", l.check)

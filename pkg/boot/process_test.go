@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,6 +109,33 @@ var _ = Describe("A process", func() {
 		s := sampleProcess([]string{"OPENAPERTURE_BEHAVIOUR=routes"})
 		url := "http://" + address(s)
 		Eventually(func() string { _, body := get(url + "//x"); return body }).Should(Equal("route //x"))
+	})
+
+	It("lets requests in flight finish, and tells those that wait", func() {
+		s := sampleProcess([]string{"OPENAPERTURE_BEHAVIOUR=routes"})
+		url := "http://" + address(s)
+		Eventually(func() int { status, _ := get(url + "/x"); return status }).Should(Equal(http.StatusOK))
+		answer := make(chan string, 1)
+		go func() {
+			defer GinkgoRecover()
+			_, body := get(url + "/wait")
+			answer <- body
+		}()
+		Eventually(s.Err, "5s").Should(gbytes.Say("somebody waits"))
+		s.Terminate()
+		Eventually(answer, "5s").Should(Receive(Equal("route /wait")))
+		Eventually(s, "5s").Should(gexec.Exit(0))
+	})
+
+	It("refuses headers without measure", func() {
+		s := sampleProcess(nil)
+		req, err := http.NewRequest(http.MethodGet, "http://"+address(s)+"/healthz", nil)
+		Expect(err).ToNot(HaveOccurred())
+		req.Header.Set("X-Long", strings.Repeat("x", 32<<10))
+		res, err := http.DefaultClient.Do(req)
+		Expect(err).ToNot(HaveOccurred())
+		Expect(res.Body.Close()).To(Succeed())
+		Expect(res.StatusCode).To(Equal(http.StatusRequestHeaderFieldsTooLarge))
 	})
 
 	It("ends at once with 130 on the second signal", func() {

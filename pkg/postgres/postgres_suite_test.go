@@ -26,7 +26,13 @@ CREATE TABLE things (
 	name varchar(8) NOT NULL CONSTRAINT things_name_known CHECK (name <> 'bad'),
 	owner int CONSTRAINT things_owner_exists REFERENCES owners,
 	slot int CONSTRAINT things_one_per_slot UNIQUE DEFERRABLE INITIALLY DEFERRED
-);`
+);
+-- A commit during which the server goes away.
+CREATE TABLE doomed (id int);
+CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER doomed_dies AFTER INSERT ON doomed
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die();`
 
 var testDB *pgtest.Database
 

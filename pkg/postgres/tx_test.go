@@ -128,6 +128,17 @@ var _ = Describe("InTx", func() {
 		Entry("although it has happened", func(p *proxy) { p.cutAtCommit.Store(true) }, 1),
 		Entry("although it has not", func(p *proxy) { p.loseAtCommit.Store(true) }, 0),
 	)
+
+	It("takes the word of a server that goes away during a commit for nothing", func(ctx SpecContext) {
+		db, calls := testDB.Open(1), 0
+		err := db.InTx(ctx, func(tx *sqlx.Tx) error {
+			calls++
+			_, err := tx.Exec(`INSERT INTO doomed VALUES (1)`)
+			return err
+		})
+		Expect(err).To(MatchError(postgres.ErrCommitUnknown))
+		Expect(calls).To(Equal(1))
+	})
 })
 
 // rendezvous makes the first attempts of two transactions wait for each other;
