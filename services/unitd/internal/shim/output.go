@@ -80,12 +80,12 @@ func (o *output) say(format string, args ...any) {
 // UTF-8 text: no escape sequences, no control characters but tab and line
 // break. A unit that wrote nothing has an empty log.
 func Tail(dir string, lines, limit int) (string, error) {
-	text, err := tailFile(filepath.Join(dir, currentLog), limit)
+	text, whole, err := tailFile(filepath.Join(dir, currentLog), limit)
 	if err != nil {
 		return "", err
 	}
-	if len(text) < limit && strings.Count(text, "\n") < lines {
-		before, err := tailFile(filepath.Join(dir, previousLog), limit-len(text))
+	if whole && strings.Count(text, "\n") < lines {
+		before, _, err := tailFile(filepath.Join(dir, previousLog), limit-len(text))
 		if err != nil {
 			return "", err
 		}
@@ -94,30 +94,31 @@ func Tail(dir string, lines, limit int) (string, error) {
 	return lastLines(clean(text), lines), nil
 }
 
-func tailFile(name string, limit int) (string, error) {
+// tailFile reads the last limit bytes of a file from the start of a line, and tells whether that is the whole file.
+func tailFile(name string, limit int) (string, bool, error) {
 	file, err := os.Open(name)
 	if os.IsNotExist(err) {
-		return "", nil
+		return "", true, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read log: %w", err)
+		return "", false, fmt.Errorf("read log: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
-		return "", fmt.Errorf("read log: %w", err)
+		return "", false, fmt.Errorf("read log: %w", err)
 	}
 	from := max(0, info.Size()-int64(limit))
 	text, err := io.ReadAll(io.NewSectionReader(file, from, int64(limit)))
 	if err != nil {
-		return "", fmt.Errorf("read log: %w", err)
+		return "", false, fmt.Errorf("read log: %w", err)
 	}
-	if from > 0 { // begin with a whole line
+	if from > 0 {
 		if _, rest, ok := strings.Cut(string(text), "\n"); ok {
-			return rest, nil
+			return rest, false, nil
 		}
 	}
-	return string(text), nil
+	return string(text), from == 0, nil
 }
 
 func lastLines(text string, lines int) string {
