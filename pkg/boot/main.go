@@ -62,7 +62,7 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 		help(s, flags, stdout)
 		return exitOK
 	case o.version:
-		fmt.Fprintln(stdout, s.Name, s.Version)
+		_, _ = fmt.Fprintln(stdout, s.Name, s.Version)
 		return exitOK
 	case o.printSample:
 		_, _ = stdout.Write(s.Sample)
@@ -81,7 +81,7 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 		return complain(stderr, s.Name, err, exitUsage)
 	}
 	if o.check {
-		fmt.Fprintln(stdout, "configuration is valid")
+		_, _ = fmt.Fprintln(stdout, "configuration is valid")
 		return exitOK
 	}
 	setupTracing()
@@ -92,7 +92,7 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 }
 
 func complain(stderr io.Writer, name string, err error, code int) int {
-	fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(err))
+	_, _ = fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(err))
 	return code
 }
 
@@ -112,12 +112,12 @@ func parse(name string, args []string) (options, *pflag.FlagSet, error) {
 }
 
 func help[C Config](s Service[C], flags *pflag.FlagSet, w io.Writer) {
-	fmt.Fprintf(w, "%s\n\nUsage: %s [flags] [command]\n\nFlags:\n%s\nCommands (the default is to serve):\n", s.About, s.Name, flags.FlagUsages())
-	fmt.Fprintf(w, "  %-16s %s\n", "healthcheck", "ask the running service whether it is alive, or ready with 'healthcheck ready'; exit 0 or 1")
+	_, _ = fmt.Fprintf(w, "%s\n\nUsage: %s [flags] [command]\n\nFlags:\n%s\nCommands (the default is to serve):\n", s.About, s.Name, flags.FlagUsages())
+	_, _ = fmt.Fprintf(w, "  %-16s %s\n", "healthcheck", "ask the running service whether it is alive, or ready with 'healthcheck ready'; exit 0 or 1")
 	for _, c := range s.Commands {
-		fmt.Fprintf(w, "  %-16s %s\n", c.Name, c.About)
+		_, _ = fmt.Fprintf(w, "  %-16s %s\n", c.Name, c.About)
 	}
-	fmt.Fprintf(w, `
+	_, _ = fmt.Fprintf(w, `
 Every key of the configuration can be set by an environment variable, which wins
 over the file: %s and the key in upper case, '.' as '_'; for example
 %s. Lists are separated by commas. '%s --print-sample'
@@ -169,8 +169,13 @@ func healthPath(args []string) (string, error) {
 }
 
 func healthcheck(url string) error {
-	client := http.Client{Timeout: 4 * time.Second}
-	res, err := client.Get(url)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("health check: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}

@@ -20,7 +20,9 @@ import (
 // in flight finish, the parts stop, the process ends. Everything after the signal
 // takes at most ShutdownTimeout.
 func serve[C Config](s Service[C], cfg C, env *Env) error {
-	listener, err := listen(cfg.BaseConfig().Listen)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	listener, err := listen(ctx, cfg.BaseConfig().Listen)
 	if err != nil {
 		return err
 	}
@@ -28,9 +30,6 @@ func serve[C Config](s Service[C], cfg C, env *Env) error {
 	sig := catchSignals()
 	defer sig.release()
 	env.Stopping = sig.first
-
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	server := newServer(ctx, env)
 	p := process{env: env, server: server, cancel: cancel, ended: make(chan error, 2)}
 	var workers sync.WaitGroup

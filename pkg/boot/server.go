@@ -18,8 +18,8 @@ import (
 const maxConnections = 1024
 
 // listen takes the service's port, or says in one line what to do about it.
-func listen(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: address already in use: stop the other process or set listen / %s", address, EnvName("listen"))
 	}

@@ -62,6 +62,7 @@ type Error struct {
 	Message string  // shown to clients unless Kind is Internal
 	Fields  []Field // the wrong fields of an Invalid input, optional
 	cause   error
+	hidden  bool // the cause's text is not part of Message
 }
 
 // New makes an error of a kind from a format. A %w in the format becomes the
@@ -76,13 +77,8 @@ func New(kind Kind, format string, args ...any) *Error {
 // see both. It never returns nil, so that a nil err cannot turn a failure into
 // success.
 func Wrap(kind Kind, err error, format string, args ...any) *Error {
-	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), cause: wrapped{err}}
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), cause: err, hidden: true}
 }
-
-// wrapped marks a cause whose text is not yet part of the message.
-type wrapped struct{ error }
-
-func (w wrapped) Unwrap() error { return w.error }
 
 // WithCode returns a copy with a machine-readable code.
 func (e *Error) WithCode(code string) *Error {
@@ -100,20 +96,14 @@ func (e *Error) WithFields(fields ...Field) *Error {
 
 // Error is the message and, after a colon, the cause: text for logs.
 func (e *Error) Error() string {
-	w, ok := e.cause.(wrapped)
-	if !ok || w.error == nil {
+	if !e.hidden || e.cause == nil {
 		return e.Message
 	}
-	return e.Message + ": " + w.error.Error()
+	return e.Message + ": " + e.cause.Error()
 }
 
 // Unwrap is the cause, or nil.
-func (e *Error) Unwrap() error {
-	if w, ok := e.cause.(wrapped); ok {
-		return w.error
-	}
-	return e.cause
-}
+func (e *Error) Unwrap() error { return e.cause }
 
 // KindOf is the kind of the outermost fault in err's chain. A context that ended
 // is Unavailable; any other error without a kind is Internal. KindOf(nil) is

@@ -13,7 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-var secretCause = errors.New("dial 10.0.0.7: refused")
+var errSecret = errors.New("dial 10.0.0.7: refused")
 
 var _ = Describe("An error with a kind", func() {
 	DescribeTable("is recognised through every wrapping",
@@ -46,9 +46,9 @@ var _ = Describe("An error with a kind", func() {
 	})
 
 	It("says message and cause to the log and finds the cause", func() {
-		err := fault.Wrap(fault.Unavailable, secretCause, "the broker of exchange %d does not answer", 4)
+		err := fault.Wrap(fault.Unavailable, errSecret, "the broker of exchange %d does not answer", 4)
 		Expect(err).To(MatchError("the broker of exchange 4 does not answer: dial 10.0.0.7: refused"))
-		Expect(errors.Is(err, secretCause)).To(BeTrue())
+		Expect(errors.Is(err, errSecret)).To(BeTrue())
 	})
 
 	It("takes a %w of New as cause without repeating its text", func() {
@@ -67,11 +67,11 @@ var _ = Describe("An error with a kind", func() {
 var _ = Describe("What a client sees", func() {
 	DescribeTable("is the message without the cause",
 		func(err error, want fault.View) { Expect(fault.Public(err)).To(Equal(want)) },
-		Entry("a kind with a cause", fmt.Errorf("pass: %w", fault.Wrap(fault.Unavailable, secretCause, "try later")),
+		Entry("a kind with a cause", fmt.Errorf("pass: %w", fault.Wrap(fault.Unavailable, errSecret, "try later")),
 			fault.View{Kind: fault.Unavailable, Message: "try later"}),
 		Entry("code and fields", fault.New(fault.Conflict, "taken").WithCode("superseded").WithFields(fault.Field{Name: "token", Message: "is old"}),
 			fault.View{Kind: fault.Conflict, Code: "superseded", Message: "taken", Fields: []fault.Field{{Name: "token", Message: "is old"}}}),
-		Entry("an unknown error shows nothing of itself", secretCause,
+		Entry("an unknown error shows nothing of itself", errSecret,
 			fault.View{Kind: fault.Internal, Message: "internal error"}),
 		Entry("an internal error shows nothing of itself",
 			fault.New(fault.Internal, "password x").WithCode("c").WithFields(fault.Field{Name: "f", Message: "m"}),

@@ -66,7 +66,11 @@ var _ = Describe("Acquire", func() {
 			Expect(l.Holder).To(Equal(holder))
 			Expect(l.Token > first.Token).To(Equal(newToken))
 			Expect(l.Remaining()).To(BeNumerically("~", ttl, time.Second))
-			Expect(string(l.Data) == "{}").To(Equal(newToken)) // a new hold begins without the old one's data
+			want := `{"term":1}`
+			if newToken {
+				want = `{}` // a new hold begins without the old one's data
+			}
+			Expect(l.Data).To(MatchJSON(want))
 		},
 		Entry("another's lease is refused", func(*postgres.DB) {}, "b", false, false),
 		Entry("one's own goes on under its token", func(*postgres.DB) {}, "a", true, false),

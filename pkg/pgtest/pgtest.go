@@ -96,7 +96,7 @@ func (d *Database) Truncate() {
 	db := open(d.URL)
 	defer func() { _ = db.Close() }()
 	var tables sql.NullString
-	err := db.QueryRow(`SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables
+	err := db.QueryRowContext(context.Background(), `SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables
 		WHERE schemaname = 'public' AND NOT tablename = ANY($1)`, pq.Array(d.kept)).Scan(&tables)
 	gomega.Expect(err).ToNot(gomega.HaveOccurred())
 	if tables.Valid {
@@ -133,7 +133,7 @@ func locked(db *sql.DB, key string, do func()) {
 func exists(db *sql.DB, name string) bool {
 	ginkgo.GinkgoHelper()
 	var found bool
-	gomega.Expect(db.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)`, name).Scan(&found)).To(gomega.Succeed())
+	gomega.Expect(db.QueryRowContext(context.Background(), `SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)`, name).Scan(&found)).To(gomega.Succeed())
 	return found
 }
 
@@ -144,7 +144,7 @@ func drop(db *sql.DB, name string) {
 
 func exec(db *sql.DB, statement string) {
 	ginkgo.GinkgoHelper()
-	_, err := db.Exec(statement)
+	_, err := db.ExecContext(context.Background(), statement)
 	gomega.Expect(err).ToNot(gomega.HaveOccurred(), strings.SplitN(statement, "(", 2)[0])
 }
 

@@ -87,7 +87,7 @@ func (d *listenDialer) DialTimeout(network, address string, limit time.Duration)
 func (d *listenDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.ctx, cancel)()
+	defer context.AfterFunc(d.ctx, cancel)() //nolint:contextcheck // two contexts bound the dial: the driver's and that of the Listen call
 	c, err := d.dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
