@@ -1,0 +1,145 @@
+package heartbeats
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// MaxKeys is the most hostnames in one request.
+const MaxKeys = 1000
+
+const maxRetry = 2 * time.Second
+
+// Store is where batches are committed; *managerapi.Client is one. Invalid: at least one beat of the batch is refused
+// and none was stored.
+type Store interface {
+	Beat(ctx context.Context, id component.ExchangeID, b managerapi.ModuleBatch) (managerapi.BatchResult, error)
+}
+
+// Receiver is the handler of the system_modules queue. It is called with whatever arrived while it was busy, so an idle
+// one flushes at once and a busy one in the largest batches.
+type Receiver struct {
+	Store    Store
+	Exchange component.ExchangeID
+	// Committed hears of every batch that was stored.
+	Committed func(beats []messages.ModuleStatus)
+	// Failed hears of every batch that could not be stored at the first try.
+	Failed  func(err error)
+	Log     *zap.Logger
+	Metrics *Metrics
+}
+
+// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer it tries again until ctx ends, and returns
+// an error then: the broker takes the beats back, with their age.
+func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
+	latest := NewCoalescer(len(batch))
+	from := make(map[string][]*rabbit.Delivery, len(batch))
+	decoded := 0
+	for _, d := range batch {
+		m, known, err := messages.DecodeModuleStatus(d.Body)
+		switch {
+		case err != nil:
+			d.Reject(err)
+			r.Metrics.received.WithLabelValues("invalid").Inc()
+		case !known:
+			r.Metrics.received.WithLabelValues("unknown").Inc()
+		default:
+			decoded++
+			latest.Add(m)
+			from[m.Hostname] = append(from[m.Hostname], d)
+		}
+	}
+	beats := latest.Beats()
+	r.Metrics.received.WithLabelValues("decoded").Add(float64(decoded))
+	r.Metrics.coalesced.Add(float64(decoded - len(beats)))
+	for len(beats) > 0 {
+		n := min(MaxKeys, len(beats))
+		if err := r.flush(ctx, beats[:n], from); err != nil {
+			return err
+		}
+		beats = beats[n:]
+	}
+	return nil
+}
+
+// flush stores some beats. If manager-api refuses them it halves them until the one that is refused is found, and rejects
+// that one alone.
+func (r *Receiver) flush(ctx context.Context, beats []messages.ModuleStatus, from map[string][]*rabbit.Delivery) error {
+	err := r.store(ctx, beats)
+	switch {
+	case err == nil:
+		r.Committed(beats)
+		return nil
+	case !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.TooLarge):
+		return fmt.Errorf("store heartbeats: %w", err)
+	case len(beats) == 1:
+		for _, d := range from[beats[0].Hostname] {
+			d.Reject(err)
+		}
+		r.Metrics.received.WithLabelValues("refused").Inc()
+		return nil
+	}
+	half := len(beats) / 2
+	if err := r.flush(ctx, beats[:half], from); err != nil {
+		return err
+	}
+	return r.flush(ctx, beats[half:], from)
+}
+
+// store repeats one request until it is answered or ctx ends.
+func (r *Receiver) store(ctx context.Context, beats []messages.ModuleStatus) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, maxRetry) {
+		began := time.Now()
+		_, err := r.Store.Beat(ctx, r.Exchange, managerapi.ModuleBatch{Modules: beats})
+		if err == nil {
+			r.Metrics.flushSize.Observe(float64(len(beats)))
+			r.Metrics.flushTime.Observe(time.Since(began).Seconds())
+			return nil
+		}
+		if !fault.Is(err, fault.Unavailable) {
+			return err
+		}
+		r.Failed(err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+// Metrics of the heartbeat path.
+type Metrics struct {
+	received  *prometheus.CounterVec
+	coalesced prometheus.Counter
+	flushSize prometheus.Histogram
+	flushTime prometheus.Histogram
+}
+
+// NewMetrics registers them.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		received: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_heartbeats_received_total",
+			Help: "Heartbeats received, by what they turned out to be."}, []string{"kind"}),
+		coalesced: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_heartbeats_coalesced_total",
+			Help: "Heartbeats that a later one of the same hostname made superfluous."}),
+		flushSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_heartbeats_flush_size",
+			Help: "Hostnames in one request.", Buckets: []float64{1, 3, 10, 30, 100, 300, 1000}}),
+		flushTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_heartbeats_flush_seconds",
+			Help: "How long one request took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
+	}
+	reg.MustRegister(m.received, m.coalesced, m.flushSize, m.flushTime)
+	return m
+}

@@ -1,0 +1,116 @@
+package overseer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// Judge is where judgements are written; *managerapi.Client is one. Each is one conditional write. Conflict: the term is
+// stale or the state has moved, nothing was changed.
+type Judge interface {
+	Check(ctx context.Context, id component.ID, k managerapi.Check) error
+	Start(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error
+	Refuse(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error
+	Prove(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error
+	Expire(ctx context.Context, id component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error)
+}
+
+// apply performs the actions in their order and reports whether one changed what the next plan depends on. Each is asked
+// for within the trust window only. What is refused is left to the next pass; only silence of manager-api ends this one.
+func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error) {
+	for _, a := range plan {
+		if ctx.Err() != nil || !p.Term.Trusted() {
+			return moved, ErrTermOver
+		}
+		err := p.perform(ctx, a)
+		p.Metrics.actions.WithLabelValues(string(a.Kind), result(err)).Inc()
+		switch {
+		case err == nil:
+			moved = moved || a.Kind == Prove || a.Create
+			p.report(a)
+		case fault.Is(err, fault.Conflict), fault.Is(err, fault.NotFound):
+			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...) // news, not an error
+		default:
+			return moved, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err)
+		}
+	}
+	return moved, nil
+}
+
+func result(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return fault.KindOf(err).String()
+}
+
+func (p *Pass) perform(ctx context.Context, a Action) error {
+	switch a.Kind {
+	case Check:
+		return p.Judge.Check(ctx, a.Component, managerapi.Check{Term: p.Term.ID, Verdict: a.Verdict, NextCheckAt: a.NextCheck, Create: a.Create})
+	case Sweep:
+		return p.sweep(ctx)
+	case Prove, Refuse, Start:
+	}
+	inputs, err := json.Marshal(a.Inputs)
+	if err != nil {
+		return fmt.Errorf("encode inputs: %w", err)
+	}
+	j := managerapi.Judgement{Term: p.Term.ID, Verdict: a.Verdict, Target: a.Target, Inputs: inputs}
+	switch a.Kind {
+	case Prove:
+		return p.Judge.Prove(ctx, a.Upgrade, j)
+	case Refuse:
+		return p.Judge.Refuse(ctx, a.Upgrade, j)
+	case Start, Check, Sweep:
+	}
+	return p.Judge.Start(ctx, a.Upgrade, j)
+}
+
+func (p *Pass) sweep(ctx context.Context) error {
+	done, err := p.Judge.Expire(ctx, p.Exchange, managerapi.Expiry{Term: p.Term.ID})
+	if err != nil {
+		return err
+	}
+	p.swept = p.Now()
+	if len(done.Inactivated)+len(done.Deleted) > 0 || done.Held != p.held {
+		p.Log.Info("silent modules swept", zap.Strings("inactivated", done.Inactivated), zap.Strings("deleted", done.Deleted), zap.Bool("held", done.Held))
+	}
+	p.held = done.Held
+	return nil
+}
+
+// report logs what moved; a check that found nothing to do is a step.
+func (p *Pass) report(a Action) {
+	switch a.Kind {
+	case Start:
+		p.Log.Info("upgrade started", append(fields(a), zap.String("target", a.Target.SourceRepoGitRef))...)
+	case Refuse:
+		p.Log.Info("upgrade refused", fields(a)...)
+	case Prove:
+		p.Log.Info("phase proven", fields(a)...)
+	case Check:
+		if a.Create {
+			p.Log.Info("upgrade requested by check", fields(a)...)
+			return
+		}
+		p.Log.Debug("component checked", fields(a)...)
+	case Sweep:
+	}
+}
+
+func fields(a Action) []zap.Field {
+	list := []zap.Field{zap.String("type", string(a.Type)), zap.String("verdict", a.Verdict.Code)}
+	if a.Upgrade != "" {
+		list = append(list, zap.String("upgrade_id", string(a.Upgrade)))
+	}
+	return list
+}

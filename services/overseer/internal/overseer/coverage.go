@@ -1,0 +1,111 @@
+package overseer
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Hearing tells whether the broker lets us hear; *rabbit.Broker does.
+type Hearing interface {
+	// Session rises whenever consuming may have had a gap.
+	Session() uint64
+	Subscribed(queue string) bool
+}
+
+// Coverage knows whether the exchange is listened to without a break (design section 6): both queues are consumed, our own
+// heartbeats come back through the exchange, and batches commit. A break is reported as not covered at least once; covered
+// time then begins anew with the first own heartbeat that was received and committed after it. Safe for concurrent use.
+type Coverage struct {
+	hearing Hearing
+	queues  []string
+	within  time.Duration // how old the last own heartbeat may be
+	log     *zap.Logger
+
+	mu      sync.Mutex
+	session uint64    // of the last own heartbeat
+	own     time.Time // when the last own heartbeat was committed; zero: none since the last break
+	broken  bool      // since the last answer
+	since   time.Time // of the covered stretch as we know it; zero: not covered
+}
+
+// NewCoverage knows nothing yet.
+func NewCoverage(h Hearing, within time.Duration, log *zap.Logger, queues ...string) *Coverage {
+	return &Coverage{hearing: h, within: within, log: log, queues: queues}
+}
+
+// Begin starts anew, for a new term.
+func (c *Coverage) Begin() { c.Break("a new term") }
+
+// Break says that something may have been missed. It is logged if it ends a covered stretch.
+func (c *Coverage) Break(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken, c.own = true, time.Time{}
+	c.lost(reason)
+}
+
+// OwnBeat says that a heartbeat of our own, received under the session, was committed.
+func (c *Coverage) OwnBeat(session uint64, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.session, c.own = session, now
+}
+
+// Covered answers for the time since the last answer.
+func (c *Coverage) Covered(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reason := c.gap(now)
+	c.broken = false
+	if reason != "" {
+		c.lost(reason)
+		return false
+	}
+	if c.since.IsZero() {
+		c.since = now
+		c.log.Info("the exchange is covered")
+	}
+	return true
+}
+
+func (c *Coverage) gap(now time.Time) string {
+	if c.broken {
+		return "interrupted"
+	}
+	if c.own.IsZero() {
+		return "no heartbeat of our own came back yet"
+	}
+	if c.session != c.hearing.Session() {
+		c.own = time.Time{} // it says nothing about the new session
+		return "the broker session was interrupted"
+	}
+	for _, q := range c.queues {
+		if !c.hearing.Subscribed(q) {
+			return "queue " + q + " is not consumed"
+		}
+	}
+	if now.Sub(c.own) > c.within {
+		return "our own heartbeats do not come back"
+	}
+	return ""
+}
+
+// lost ends a covered stretch. Callers hold mu.
+func (c *Coverage) lost(reason string) {
+	if !c.since.IsZero() {
+		c.log.Info("the exchange is no longer covered", zap.String("reason", reason))
+	}
+	c.since = time.Time{}
+}
+
+// Seconds is for how long the exchange has been covered, 0 if it is not.
+func (c *Coverage) Seconds() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since.IsZero() {
+		return 0
+	}
+	return time.Since(c.since).Seconds()
+}

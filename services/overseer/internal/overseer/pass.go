@@ -1,0 +1,97 @@
+package overseer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/health"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// gap is the least time between two passes: news that comes in a flood is read in portions.
+const gap = 100 * time.Millisecond
+
+// Snapshots is where a pass reads; *managerapi.Client is one.
+type Snapshots interface {
+	Snapshot(ctx context.Context, id component.ExchangeID) (managerapi.Snapshot, error)
+}
+
+// Pass is the repeated judgement of one term: snapshot, plan, apply.
+type Pass struct {
+	Snapshots Snapshots
+	Judge     Judge
+	Exchange  component.ExchangeID
+	Term      *Term
+	Times     times.Times
+	Jitter    func() time.Duration // see Situation
+	// Watch is told the types whose heartbeats may complete a proof.
+	Watch func(types map[string]bool)
+	// Wake asks for another pass soon.
+	Wake    func()
+	Now     func() time.Time
+	Log     *zap.Logger
+	Metrics *Metrics
+
+	began time.Time // of the last pass
+	swept time.Time // of the last sweep, on our clock
+	held  bool
+}
+
+// Interval is how long a pass waits for news before it looks by itself.
+func Interval(t times.Times) time.Duration {
+	return min(max(t.Lease/3, time.Second), 5*time.Second)
+}
+
+// Do makes one pass. It returns an error when manager-api could not be asked or did not answer; the next pass makes good
+// for it. A term that is over is no error.
+func (p *Pass) Do(ctx context.Context) error {
+	pause(ctx, gap-p.Now().Sub(p.began))
+	if ctx.Err() != nil || !p.Term.Trusted() {
+		return nil
+	}
+	p.began = p.Now()
+	moved, err := p.once(ctx)
+	p.Metrics.passTime.Observe(p.Now().Sub(p.began).Seconds())
+	if errors.Is(err, ErrTermOver) {
+		p.Metrics.passes.WithLabelValues("term_over").Inc()
+		return nil
+	}
+	p.Metrics.passes.WithLabelValues(result(err)).Inc()
+	if moved {
+		p.Wake()
+	}
+	return err
+}
+
+func (p *Pass) once(ctx context.Context) (moved bool, err error) {
+	s, err := p.Snapshots.Snapshot(ctx, p.Exchange)
+	if err != nil {
+		return false, fmt.Errorf("read snapshot: %w", err)
+	}
+	p.Watch(Verifying(s))
+	p.Metrics.show(health.Judge(situationOf(s)))
+	return p.apply(ctx, Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
+		CheckInterval: p.Times.CheckInterval, Jitter: p.Jitter}))
+}
+
+// situationOf is the snapshot as health sees it.
+func situationOf(s managerapi.Snapshot) health.Input {
+	in := health.Input{Refs: s.Refs, Components: s.Components, Counts: s.Counts, Modules: s.Modules, Now: s.DatabaseTime,
+		LiveWithin: time.Duration(s.LiveWithinMS) * time.Millisecond,
+		Open:       map[component.ID]upgrade.State{}, Quarantined: map[component.Type][]upgrade.Version{}}
+	for _, u := range s.Upgrades {
+		in.Open[u.ComponentID] = u.State
+	}
+	for _, q := range s.Quarantines {
+		in.Quarantined[q.ComponentType] = append(in.Quarantined[q.ComponentType],
+			upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
+	}
+	return in
+}

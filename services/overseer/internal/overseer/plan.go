@@ -1,0 +1,216 @@
+// Package overseer judges one exchange: which component is due for a check, which requested upgrade starts, what is proven,
+// when to sweep the silent. A pass is snapshot, plan, apply: one read, one pure decision, one REST call per action.
+//
+// Invariants: only the leader judges, and only within its trust window; every write carries the term and is conditional in
+// manager-api, so leadership is a convenience and never what correctness rests on; a conflict is news and the next pass
+// reads it; messages only wake the pass.
+package overseer
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/schedule"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// Kind names what an action does.
+type Kind string
+
+// The kinds, in the order in which a plan holds them: proofs first, because they free the slot.
+const (
+	Prove  Kind = "prove"  // the current phase of an upgrade is proven
+	Sweep  Kind = "sweep"  // inactivate and delete silent modules
+	Refuse Kind = "refuse" // end a request as ineligible
+	Start  Kind = "start"  // begin a requested upgrade
+	Check  Kind = "check"  // record an automatic check and when to look next
+)
+
+// Kinds lists all kinds.
+var Kinds = []Kind{Prove, Sweep, Refuse, Start, Check}
+
+// Action is one thing to do, with the reason for it.
+type Action struct {
+	Kind      Kind
+	Type      component.Type
+	Component component.ID // of a check
+	Upgrade   upgrade.ID   // of prove, refuse and start
+	Verdict   managerapi.Verdict
+	Target    upgrade.Version // of a start
+	NextCheck time.Time       // of a check
+	Create    bool            // of a check: request an upgrade
+	Inputs    any             // what was looked at, for the journal
+}
+
+// Situation is everything that a plan depends on.
+type Situation struct {
+	Snapshot      managerapi.Snapshot
+	Term          int64 // our own; a snapshot under another leader plans nothing
+	SweepDue      bool
+	CheckInterval time.Duration
+	Jitter        func() time.Duration // draws from [0, CheckInterval) for a component that was never scheduled
+}
+
+// Plan decides what to do now. It starts at most one upgrade, and none while one runs in the exchange. The time is the
+// database's, which wrote all times of the snapshot.
+func Plan(s Situation) []Action {
+	lease := s.Snapshot.Lease
+	if lease == nil || lease.Term != s.Term {
+		return nil
+	}
+	plan := s.proofs()
+	if s.SweepDue && lease.Covering {
+		plan = append(plan, Action{Kind: Sweep, Verdict: managerapi.Verdict{Code: "sweep_due", Message: "the exchange is covered and a sweep is due"}})
+	}
+	plan = append(plan, s.slot()...)
+	return append(plan, s.checks()...)
+}
+
+// proofs finds the upgrades whose current phase is proven. One that is not is left alone: its clock runs in manager-api.
+func (s Situation) proofs() []Action {
+	var plan []Action
+	for _, u := range s.Snapshot.Upgrades {
+		if u.Need == nil || u.Step != upgrade.StepVerify || !u.State.Running() {
+			continue
+		}
+		if p := upgrade.Prove(*u.Need, s.Snapshot.Modules); p.OK() {
+			plan = append(plan, Action{Kind: Prove, Type: u.ComponentType, Upgrade: u.ID, Target: u.To,
+				Verdict: managerapi.Verdict{Code: string(p.Reason), Message: p.String()}, Inputs: p})
+		}
+	}
+	return plan
+}
+
+// slot decides who takes the exchange's slot, if it is free: the requests in their order, each judged again on this
+// snapshot; those before the first eligible one are refused.
+func (s Situation) slot() []Action {
+	var waiting []schedule.Request
+	byID := map[upgrade.ID]managerapi.OpenUpgrade{}
+	for _, u := range s.Snapshot.Upgrades {
+		if u.State.Running() {
+			return nil
+		}
+		if u.State == upgrade.Requested {
+			waiting = append(waiting, schedule.Request{ID: u.ID, Type: u.ComponentType, Trigger: u.Trigger, CreatedAt: u.CreatedAt})
+			byID[u.ID] = u
+		}
+	}
+	var plan []Action
+	for _, r := range schedule.Order(waiting) {
+		u := byID[r.ID]
+		c, ok := s.component(u.ComponentID)
+		if !ok {
+			continue // the snapshot does not hold its component: nothing is judged on partial knowledge
+		}
+		in := s.judgement(c)
+		in.Trigger, in.Force, in.Release = u.Trigger, u.Force, u.To
+		v := eligibility.Judge(in)
+		a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
+		if v.OK() {
+			a.Kind = Start
+			return append(plan, a)
+		}
+		plan = append(plan, a)
+	}
+	return plan
+}
+
+// checks finds the hourly components whose time has come, and those that were never scheduled: these get their phase
+// and a verdict to show, and no upgrade yet, so that a new exchange does not begin with everything at once.
+func (s Situation) checks() []Action {
+	now := s.Snapshot.DatabaseTime
+	var plan []Action
+	for _, c := range s.Snapshot.Components {
+		if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now)) {
+			continue
+		}
+		var jitter time.Duration
+		if c.NextCheckAt == nil {
+			jitter = s.Jitter()
+		}
+		in := s.judgement(c)
+		in.Trigger, in.Open = upgrade.TriggerHourly, s.open(c.ID)
+		v := eligibility.Judge(in)
+		plan = append(plan, Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
+			NextCheck: schedule.Next(c.NextCheckAt, now, s.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil})
+	}
+	return plan
+}
+
+func (s Situation) judgement(c component.Component) eligibility.Input {
+	in := eligibility.Input{Component: c, Counts: s.Snapshot.Counts}
+	for i := range s.Snapshot.Refs {
+		if s.Snapshot.Refs[i].Type == c.Type {
+			in.Ref = &s.Snapshot.Refs[i]
+		}
+	}
+	for _, q := range s.Snapshot.Quarantines {
+		expired := q.ExpiresAt != nil && !q.ExpiresAt.After(s.Snapshot.DatabaseTime)
+		if q.ComponentType == c.Type && !expired {
+			in.Quarantined = append(in.Quarantined, upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
+		}
+	}
+	for _, other := range s.Snapshot.Components {
+		if other.Type == component.Deployer {
+			in.Deployers = other.SourceRepoGitRef
+		}
+	}
+	return in
+}
+
+func (s Situation) component(id component.ID) (component.Component, bool) {
+	for _, c := range s.Snapshot.Components {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return component.Component{}, false
+}
+
+func (s Situation) open(id component.ID) bool {
+	for _, u := range s.Snapshot.Upgrades {
+		if u.ComponentID == id && u.State.Open() {
+			return true
+		}
+	}
+	return false
+}
+
+func verdict(v eligibility.Verdict) managerapi.Verdict {
+	return managerapi.Verdict{Code: string(v.Reason), Message: v.String()}
+}
+
+// Evidence is what a judgement looked at, as the journal keeps it.
+type Evidence struct {
+	Recorded    upgrade.Version   `json:"recorded"`
+	Strategy    string            `json:"upgrade_strategy"`
+	Ref         *component.Ref    `json:"ref"`
+	Force       bool              `json:"force,omitempty"`
+	Quarantined []upgrade.Version `json:"quarantined,omitempty"`
+	Running     []module.Count    `json:"running"` // of the type, and of its executors
+}
+
+func evidence(in eligibility.Input) Evidence {
+	e := Evidence{Recorded: upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef},
+		Strategy: string(in.Component.Strategy), Ref: in.Ref, Force: in.Force, Quarantined: in.Quarantined, Running: []module.Count{}}
+	for _, n := range in.Counts {
+		if n.Type == in.Component.Type || n.Type == component.Deployer {
+			e.Running = append(e.Running, n)
+		}
+	}
+	return e
+}
+
+// Verifying returns the types whose heartbeats may complete a proof.
+func Verifying(s managerapi.Snapshot) map[string]bool {
+	types := map[string]bool{}
+	for _, u := range s.Upgrades {
+		if u.State.Running() && u.Step == upgrade.StepVerify {
+			types[string(u.ComponentType)] = true
+		}
+	}
+	return types
+}

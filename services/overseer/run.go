@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/overseer/internal/heartbeats"
+	"github.com/openaperture/openaperture/services/overseer/internal/overseer"
+)
+
+// termDrain bounds the end of a term's parts, so that a stop takes less than 5 s.
+const termDrain = 4 * time.Second
+
+// run is the parts list. Every replica is a member of the exchange and beats; only the leader consumes and judges. The
+// process is ready when its broker session is up: neither an absent manager-api nor another leader makes it unready.
+func run(ctx context.Context, cfg config, env *boot.Env) error {
+	m, err := member.Join(ctx, cfg.Config, env, component.Overseer)
+	if err != nil {
+		return err
+	}
+	s := newService(cfg, env, m)
+	leader := &overseer.Leader{Leases: m.API, Exchange: m.Exchange.ID, Hostname: env.Hostname, TTL: m.Times.Lease,
+		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Stopping: env.Stopping,
+		Log: env.Log.Named("leader"), Metrics: s.metrics}
+	return env.RunParts(ctx, m.Parts(loop.Part{Name: "leader", Run: leader.Run})...)
+}
+
+// service is what outlives a term.
+type service struct {
+	*member.Member
+	env      *boot.Env
+	prefetch int
+	coverage *overseer.Coverage
+	metrics  *overseer.Metrics
+	beats    *heartbeats.Metrics
+	log      *zap.Logger
+}
+
+func newService(cfg config, env *boot.Env, m *member.Member) *service {
+	a := m.Exchange.Address()
+	s := &service{Member: m, env: env, prefetch: cfg.Prefetch, metrics: overseer.NewMetrics(env.Metrics),
+		beats: heartbeats.NewMetrics(env.Metrics), log: env.Log.Named("overseer")}
+	s.coverage = overseer.NewCoverage(m.Broker, m.Times.LiveWithin, env.Log.Named("coverage"),
+		a.QueueName(messages.QueueOverseer), a.QueueName(messages.QueueSystemModules))
+	env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "openaperture_overseer_covered_seconds",
+		Help: "For how long this leader has heard its exchange without a break; 0 if it does not."}, s.coverage.Seconds))
+	return s
+}
+
+// reign runs the leader's parts for one term: it hears the heartbeats, the doorbell, and judges.
+func (s *service) reign(ctx context.Context, t *overseer.Term) error {
+	s.coverage.Begin()
+	address := s.Exchange.Address()
+	waker := loop.NewWaker()
+	var watched atomic.Pointer[map[string]bool]
+	watched.Store(&map[string]bool{})
+
+	doorbell := &overseer.Doorbell{Requests: s.API, Exchange: s.Exchange.ID, Wake: waker.Wake, Log: s.log, Metrics: s.metrics}
+	pass := &overseer.Pass{Snapshots: s.API, Judge: s.API, Exchange: s.Exchange.ID, Term: t, Times: s.Times,
+		Jitter: func() time.Duration { return rand.N(s.Times.CheckInterval) },
+		Watch:  func(types map[string]bool) { watched.Store(&types) }, Wake: waker.Wake, Now: time.Now, Log: s.log, Metrics: s.metrics}
+	receive := func(hctx context.Context, batch []*rabbit.Delivery) error {
+		hctx, end := bound(hctx, ctx)
+		defer end()
+		return s.receiver(s.Broker.Session(), &watched, waker).Handle(hctx, batch)
+	}
+	ring := func(hctx context.Context, d *rabbit.Delivery) error {
+		hctx, end := bound(hctx, ctx)
+		defer end()
+		return doorbell.Handle(hctx, d)
+	}
+	return loop.Group{Shutdown: termDrain, Parts: []loop.Part{
+		{Name: "heartbeats", Run: func(ctx context.Context) error {
+			return s.Broker.ConsumeBatch(ctx, rabbit.BatchConsumer{Queue: address.QueueName(messages.QueueSystemModules), Prefetch: s.prefetch, Handle: receive})
+		}},
+		{Name: "doorbell", Run: func(ctx context.Context) error {
+			return s.Broker.Consume(ctx, rabbit.Consumer{Queue: address.QueueName(messages.QueueOverseer), Prefetch: 10, Handle: ring})
+		}},
+		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: pass.Do, OnError: s.complaints()}.Run},
+	}}.Run(ctx)
+}
+
+// bound ends a handler's context with the term: the broker's package detaches it, so that a stop can finish its handlers,
+// but nothing of a term goes on after it.
+func bound(handler, term context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(handler)
+	release := context.AfterFunc(term, cancel)
+	return ctx, func() { release(); cancel() }
+}
+
+// receiver handles one batch that was received under the session.
+func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bool], waker *loop.Waker) *heartbeats.Receiver {
+	return &heartbeats.Receiver{Store: s.API, Exchange: s.Exchange.ID, Log: s.log, Metrics: s.beats,
+		Failed: func(error) { s.coverage.Break("heartbeats could not be stored") },
+		Committed: func(beats []messages.ModuleStatus) {
+			types := *watched.Load()
+			for _, b := range beats {
+				if b.Hostname == s.env.Hostname && b.BootID == s.env.BootID {
+					s.coverage.OwnBeat(session, time.Now())
+				}
+				if types[b.Type] {
+					waker.Wake()
+				}
+			}
+		}}
+}
+
+// complaints logs what a pass could not do, once per text: manager-api may be away for long.
+func (s *service) complaints() func(error) {
+	told := ""
+	return func(err error) {
+		if text := err.Error(); text != told && !errors.Is(err, context.Canceled) {
+			told = text
+			s.log.Warn("pass not finished", zap.Error(err))
+		}
+	}
+}
