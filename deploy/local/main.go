@@ -7,11 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
+	"time"
 
+	"github.com/openaperture/openaperture/deploy/local/internal/demo"
+	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/suites"
+	"github.com/openaperture/openaperture/deploy/local/internal/table"
+	"github.com/openaperture/openaperture/pkg/times"
 )
 
 const usage = `usage: local <command>
@@ -46,22 +53,113 @@ func run(ctx context.Context, args []string) error {
 		command, args = args[0], args[1:]
 	}
 	switch command {
-	case "test":
-		packages := []string{"work"}
-		if len(args) > 0 {
-			packages = args
+	case "up":
+		return up(ctx, root)
+	case "down":
+		return down(ctx, root)
+	case "demo":
+		s, err := openStack(ctx, root)
+		if err != nil {
+			return err
 		}
-		return suites.Run(ctx, root, os.Stdout, nil, packages)
+		return demo.Run(ctx, s, os.Stdout, table.IsTerminal(os.Stdout))
+	case "e2e":
+		return endToEnd(ctx, root, args)
+	case "test":
+		if len(args) == 0 {
+			args = []string{"work"}
+		}
+		return suites.Run(ctx, root, os.Stdout, nil, args)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return fmt.Errorf("unknown command %q", command)
 	}
 }
 
+func openStack(ctx context.Context, root string) (*stack.Stack, error) {
+	profile := times.Fast
+	if named := os.Getenv("PROFILE"); named != "" {
+		profile = times.Profile(named)
+	}
+	if _, err := times.Named(profile); err != nil {
+		return nil, err
+	}
+	return stack.Open(ctx, root, filepath.Join(root, ".run"), profile)
+}
+
+func up(ctx context.Context, root string) error {
+	s, err := openStack(ctx, root)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	err = s.Up(ctx, func(what string) { fmt.Printf("%6.1fs  starting %s\n", time.Since(began).Seconds(), what) })
+	if err != nil {
+		return fmt.Errorf("%w (make down removes what is there)", err)
+	}
+	fmt.Printf("%6.1fs  every service is ready and beats; profile %s\n", time.Since(began).Seconds(), s.Profile)
+	demo.Leave(s, os.Stdout)
+	return nil
+}
+
+func down(ctx context.Context, root string) error {
+	if _, err := os.Stat(filepath.Join(root, ".run", "stack.json")); errors.Is(err, os.ErrNotExist) {
+		return os.RemoveAll(filepath.Join(root, ".run"))
+	}
+	s, err := openStack(ctx, root)
+	if err != nil {
+		return err
+	}
+	return s.Down(ctx)
+}
+
+// endToEnd runs the end-to-end suite n times, each in a process and a stack of its own, and stops at the first failure.
+// The seed rises with the runs: it chooses which service gets which kind of bad version, so that twelve runs in a row
+// see them all. SEED repeats a run.
+func endToEnd(ctx context.Context, root string, args []string) error {
+	runs, seed := 1, time.Now().Unix()%100_000
+	if len(args) > 0 {
+		n, err := strconv.Atoi(args[0])
+		if err != nil || n < 1 {
+			return fmt.Errorf("e2e %q: want how many times", args[0])
+		}
+		runs = n
+	}
+	if text := os.Getenv("SEED"); text != "" {
+		given, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("SEED %q: want a number", text)
+		}
+		seed = given
+	}
+	for i := range runs {
+		began := time.Now()
+		err := endToEndOnce(ctx, root, seed+int64(i))
+		fmt.Printf("run %d of %d, seed %d: %.0f s\n", i+1, runs, seed+int64(i), time.Since(began).Seconds())
+		if err != nil {
+			return fmt.Errorf("run %d with seed %d: %w (repeat it with SEED=%d make e2e)", i+1, seed+int64(i), err, seed+int64(i))
+		}
+	}
+	return nil
+}
+
+func endToEndOnce(ctx context.Context, root string, seed int64) error {
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=30m", "-tags=e2e", "./deploy/local/e2e",
+		"-args", "-ginkgo.v", "-ginkgo.no-color", fmt.Sprintf("-ginkgo.seed=%d", seed))
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) } // Ginkgo then cleans up
+	cmd.WaitDelay = 2 * time.Minute
+	return cmd.Run()
+}
+
 // workspace finds the directory of go.work, here or above.
 func workspace() (string, error) {
 	here, err := os.Getwd()
 	if err != nil {
+		return "", fmt.Errorf("find the workspace: %w", err)
+	}
+	if here, err = filepath.EvalSymlinks(here); err != nil { // processes are recognised by their real paths
 		return "", fmt.Errorf("find the workspace: %w", err)
 	}
 	for dir := here; ; dir = filepath.Dir(dir) {

@@ -1,0 +1,72 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/deploy/local/internal/demo"
+	"github.com/openaperture/openaperture/deploy/local/internal/proc"
+	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/pkg/times"
+)
+
+// bad is one way in which a service can be bad. The seed chooses one of the twelve.
+func bad(seed int64) (stack.Service, stack.Mode) {
+	n := int(seed % int64(len(stack.Own)*len(stack.Modes)))
+	return stack.Own[n%len(stack.Own)], stack.Modes[n/len(stack.Own)]
+}
+
+var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
+	var s *stack.Stack
+	var story *demo.Story
+
+	BeforeAll(func(ctx SpecContext) {
+		root, err := filepath.Abs("../../..")
+		Expect(err).NotTo(HaveOccurred())
+		dir, err := os.MkdirTemp("/var/tmp", "openaperture-e2e-")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(os.Chmod(dir, 0o755)).To(Succeed())
+		s, err = stack.Open(ctx, root, dir, times.Fast)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) {
+			if CurrentSpecReport().Failed() && os.Getenv("KEEP") != "" {
+				AddReportEntry("kept", dir)
+				return
+			}
+			Expect(s.Down(ctx)).To(Succeed())
+			Expect(dir).NotTo(BeADirectory())
+		}, NodeTimeout(3*time.Minute))
+		story = &demo.Story{Stack: s, Out: GinkgoWriter}
+	}, NodeTimeout(time.Minute))
+
+	It("comes up, and coming up again changes nothing", func(ctx SpecContext) {
+		Expect(s.Up(ctx, func(what string) { GinkgoWriter.Println("starting", what) })).To(Succeed())
+		first, err := proc.Running(s.Releases())
+		Expect(err).NotTo(HaveOccurred())
+		again, err := stack.Open(ctx, s.Root, s.Dir, times.Default)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(again.Up(ctx, func(string) {})).To(Succeed())
+		Expect(proc.Running(s.Releases())).To(Equal(first))
+	}, SpecTimeout(5*time.Minute))
+
+	It("replaces itself by a new version that nobody requested", func(ctx SpecContext) {
+		service, mode := bad(GinkgoRandomSeed())
+		Expect(story.Prepare(ctx, service, mode)).To(Succeed())
+		Expect(story.Upgrade(ctx)).To(Succeed())
+	}, SpecTimeout(10*time.Minute))
+
+	It("takes a bad version back and quarantines it", func(ctx SpecContext) {
+		Expect(story.Fail(ctx)).To(Succeed())
+	}, SpecTimeout(10*time.Minute))
+
+	It("upgrades a service that is no part of it", func(ctx SpecContext) {
+		Expect(story.Hello(ctx)).To(Succeed())
+		story.Summary()
+	}, SpecTimeout(5*time.Minute))
+})

@@ -1,0 +1,31 @@
+package stack
+
+import "context"
+
+// StartHello runs unitd and hello in it, without any server and any service of OpenAperture.
+func (s *Stack) StartHello(ctx context.Context) error {
+	if err := s.BuildHello(ctx, First); err != nil {
+		return err
+	}
+	if err := s.startUnitd(ctx); err != nil {
+		return err
+	}
+	return s.launch(ctx, Hello)
+}
+
+// UnitStates is what unitd says.
+func (s *Stack) UnitStates(ctx context.Context) (map[string]string, error) { return s.states(ctx) }
+
+// Configure writes secrets and configurations.
+func (s *Stack) Configure() error { return s.configure() }
+
+// UnitText is the template of a service's unit.
+func (s *Stack) UnitText(v Service) string { return s.template(v) }
+
+// StartServers starts both servers.
+func (s *Stack) StartServers(ctx context.Context) error {
+	if err := s.Postgres.Start(ctx); err != nil {
+		return err
+	}
+	return s.RabbitMQ.Start(ctx)
+}

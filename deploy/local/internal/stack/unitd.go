@@ -1,0 +1,183 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+// startUnitd starts unitd unless it answers. It runs on when we end, and its units run on when it ends.
+func (s *Stack) startUnitd(ctx context.Context) error {
+	if s.ready(ctx, s.UnitdURL()) {
+		return nil
+	}
+	if err := s.compile(ctx, s.path("bin")+"/", "local", []string{module + "services/unitd"}); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("listen: 127.0.0.1:%d\nstate_dir: %s\nmachine_metadata: {role: local}\n", s.Unitd, s.path("unitd"))
+	if err := s.config("unitd", config); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(s.path("log", "unitd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of unitd: %w", err)
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path("bin", "unitd"), "--config", s.path("config", "unitd.yaml"))
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, log, log
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "LANG=C.UTF-8"} // units inherit nothing of ours
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start unitd: %w", err)
+	}
+	if err := os.WriteFile(s.path("unitd.pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+		return fmt.Errorf("remember unitd's process: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // also reaps it, if it ends before we do
+	return s.until(ctx, 20*time.Second, "unitd is ready", func() (string, bool) {
+		select {
+		case err := <-ended:
+			ended <- err
+			return fmt.Sprintf("it ended (%v); see %s", err, log.Name()), false
+		default:
+			return "see " + log.Name(), s.ready(ctx, s.UnitdURL())
+		}
+	})
+}
+
+// stopUnits stops unitd and then every unit that it ran.
+func (s *Stack) stopUnits(ctx context.Context) error {
+	text, err := os.ReadFile(s.path("unitd.pid"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find unitd: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err == nil && s.isOurs(pid) {
+		_ = syscall.Kill(pid, syscall.SIGTERM) // gone meanwhile: fine; stop-all waits for its end
+	}
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.path("bin", "unitd"), "--config", s.path("config", "unitd.yaml"), "stop-all", "forget")
+	cmd.Dir = s.Dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("stop the units: %w: %s", err, lastLine(string(out)))
+	}
+	return nil
+}
+
+// isOurs guards against a process number that was given to somebody else since.
+func (s *Stack) isOurs(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.TrimSuffix(exe, " (deleted)") == s.path("bin", "unitd")
+}
+
+// put gives unitd a unit to launch.
+func (s *Stack) put(ctx context.Context, name string, options []messages.Option) error {
+	body, err := json.Marshal(map[string]any{"name": name, "desiredState": "launched", "options": options})
+	if err != nil {
+		return fmt.Errorf("put unit %s: %w", name, err)
+	}
+	return s.fleet(ctx, http.MethodPut, "units/"+url.PathEscape(name), body, nil)
+}
+
+// states are the active states by unit.
+func (s *Stack) states(ctx context.Context) (map[string]string, error) {
+	var answer struct {
+		States []struct {
+			Name   string `json:"name"`
+			Active string `json:"systemdActiveState"`
+		} `json:"states"`
+	}
+	if err := s.fleet(ctx, http.MethodGet, "state", nil, &answer); err != nil {
+		return nil, err
+	}
+	states := map[string]string{}
+	for _, u := range answer.States {
+		states[u.Name] = u.Active
+	}
+	return states, nil
+}
+
+func (s *Stack) fleet(ctx context.Context, method, path string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, s.UnitdURL()+"/fleet/v1/"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("ask unitd: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask unitd: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	if err != nil {
+		return fmt.Errorf("read unitd's answer: %w", err)
+	}
+	if res.StatusCode >= 300 {
+		return fmt.Errorf("%s %s of unitd: %d %s", method, path, res.StatusCode, strings.TrimSpace(string(text)))
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("read unitd's answer: %w", err)
+	}
+	return nil
+}
+
+// ready asks /readyz.
+func (s *Stack) ready(ctx context.Context, base string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// until asks five times a second. An end that comes too late says what it was waiting for and what was seen last.
+func (s *Stack) until(ctx context.Context, limit time.Duration, what string, ask func() (string, bool)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		seen, ok := ask()
+		if ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w: %s", what, ctx.Err(), seen)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
