@@ -8,11 +8,13 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/times"
@@ -20,17 +22,19 @@ import (
 
 // Store reads and changes what manager-api remembers. It is safe for concurrent use, also by several processes.
 type Store struct {
-	db    *postgres.DB
-	times times.Times
-	home  string
-	ring  func()
+	db     *postgres.DB
+	leases *postgres.DB
+	times  times.Times
+	home   string
+	ring   func()
 }
 
 // Config is what a Store needs.
 type Config struct {
-	DB    *postgres.DB
-	Times times.Times
-	Home  string // name of the exchange that manager-api itself belongs to
+	DB     *postgres.DB
+	Leases *postgres.DB // a pool of their own for leadership and claims; nil uses DB
+	Times  times.Times
+	Home   string // name of the exchange that manager-api itself belongs to
 	// Ring is called after a commit that left messages to publish; it must not block. nil means nobody listens.
 	Ring func()
 }
@@ -40,7 +44,10 @@ func New(c Config) *Store {
 	if c.Ring == nil {
 		c.Ring = func() {}
 	}
-	return &Store{db: c.DB, times: c.Times, home: c.Home, ring: c.Ring}
+	if c.Leases == nil {
+		c.Leases = c.DB
+	}
+	return &Store{db: c.DB, leases: c.Leases, times: c.Times, home: c.Home, ring: c.Ring}
 }
 
 // tx runs fn in one transaction and rings for the messages that it may have left in the outbox. fn may run several
@@ -72,3 +79,14 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 
 // newID is a fresh UUIDv7: ids of new resources sort by age.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// jsonText encodes a value for a jsonb column.
+func jsonText(v any) (string, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("encode %T: %w", v, err)
+	}
+	return string(raw), nil
+}
+
+func textArray(list []string) any { return pq.Array(list) }

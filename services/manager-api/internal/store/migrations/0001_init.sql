@@ -53,7 +53,7 @@ CREATE TABLE messaging_exchanges (
     allow_stop           boolean NOT NULL DEFAULT false, -- the exchange opts in to `stop` actions
     inserted_at          timestamptz NOT NULL DEFAULT now(),
     updated_at           timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT messaging_exchanges_address_key UNIQUE (root_exchange_name, routing_key)
+    CONSTRAINT messaging_exchanges_address_key UNIQUE (root_exchange_name, routing_key) DEFERRABLE -- checked per statement: a subtree moves in one
 );
 CREATE INDEX messaging_exchanges_parent ON messaging_exchanges (parent_exchange_id);
 
@@ -162,7 +162,7 @@ CREATE TABLE workflows (
 );
 CREATE INDEX workflows_deployment_repo ON workflows (deployment_repo);
 CREATE INDEX workflows_inserted ON workflows (inserted_at);
-CREATE INDEX workflows_upgrade ON workflows (upgrade_id);
+CREATE UNIQUE INDEX workflows_upgrade ON workflows (upgrade_id, phase, restoring) WHERE upgrade_id IS NOT NULL;
 
 CREATE TABLE users (
     id          serial PRIMARY KEY,
@@ -192,9 +192,9 @@ CREATE INDEX system_events_inserted ON system_events (inserted_at);
 
 -- Upgrades ------------------------------------------------------------------------------------------------------
 
-CREATE TABLE releases (                    -- immutable
+CREATE TABLE releases (                    -- immutable, but for the instant of the last proof
     id                      uuid PRIMARY KEY,
-    component_id            integer NOT NULL REFERENCES system_components ON DELETE CASCADE,
+    component_id            integer REFERENCES system_components ON DELETE CASCADE, -- null: of a workflow without upgrade
     phase                   integer NOT NULL DEFAULT 1,     -- type deployer has one release per phase
     adopted                 boolean NOT NULL DEFAULT false, -- found running, not rendered by config
     source_repo             text NOT NULL,
@@ -271,6 +271,7 @@ CREATE TABLE orders (
     milestone             text NOT NULL,
     state                 text NOT NULL,               -- open | claimed | completed | failed | closed
     attempt               integer NOT NULL DEFAULT 1,
+    token                 bigint NOT NULL DEFAULT 0,   -- the highest ever given for it; 0: never claimed
     body                  jsonb NOT NULL,              -- the order as it is sent, but for attempt and deadline
     deadline              timestamptz NOT NULL,
     confirmed_at          timestamptz,                 -- when the broker last confirmed the message

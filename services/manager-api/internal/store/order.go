@@ -1,0 +1,280 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// States of an order.
+const (
+	orderOpen      = "open"      // nobody works on it
+	orderClaimed   = "claimed"   // somebody does, or did until his claim expired
+	orderCompleted = "completed" // its result has been learned
+	orderFailed    = "failed"
+	orderClosed    = "closed" // nobody wants its result any more
+)
+
+// orderRow is one row of orders.
+type orderRow struct {
+	ID         string               `db:"id"`
+	WorkflowID string               `db:"workflow_id"`
+	ExchangeID component.ExchangeID `db:"messaging_exchange_id"`
+	Queue      messages.Queue       `db:"queue"`
+	Milestone  messages.Milestone   `db:"milestone"`
+	State      string               `db:"state"`
+	Attempt    int                  `db:"attempt"`
+	Token      int64                `db:"token"`
+	Body       json.RawMessage      `db:"body"`
+	Deadline   time.Time            `db:"deadline"`
+	Now        time.Time            `db:"now"`
+}
+
+const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, body, deadline, clock_timestamp() AS now`
+
+func (o orderRow) ended() bool   { return o.State != orderOpen && o.State != orderClaimed }
+func (o orderRow) lease() string { return leaseOfOrder(o.ID) }
+
+func leaseOfOrder(id string) string { return "order/" + id }
+
+func lockOrder(ctx context.Context, tx *sqlx.Tx, id string) (*orderRow, error) {
+	var o orderRow
+	err := tx.GetContext(ctx, &o, `SELECT `+orderColumns+` FROM orders WHERE id = $1 FOR UPDATE`, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fault.New(fault.NotFound, "there is no order %s", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read order %s: %w", id, err)
+	}
+	return &o, nil
+}
+
+// message is the order as it is sent: the row's truth.
+func (o orderRow) message() (messages.Order, error) {
+	var m messages.Order
+	if err := json.Unmarshal(o.Body, &m); err != nil {
+		return m, fmt.Errorf("decode order %s: %w", o.ID, err)
+	}
+	m.Attempt, m.Deadline = o.Attempt, o.Deadline.UTC()
+	return m, nil
+}
+
+// baseOrder is what every order of a workflow says.
+func (s *Store) baseOrder(w *workflowRow, m messages.Milestone) messages.Order {
+	o := messages.Order{OrderID: newID(), WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
+		MinHealthyMS: s.times.MinHealthy.Milliseconds(), HealthDeadlineMS: s.times.HealthDeadline.Milliseconds(),
+		ProgressDeadlineMS: s.times.ProgressDeadline.Milliseconds(), ComponentType: string(w.ComponentType),
+		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef}
+	if w.ExchangeID != nil {
+		o.MessagingExchangeID = int64(*w.ExchangeID)
+	}
+	if len(w.ExecuteOptions) > 0 && string(w.ExecuteOptions) != "null" {
+		o.ExecuteOptions = w.ExecuteOptions
+	}
+	return o
+}
+
+// order sends the order of a milestone to the workflow's executor. A failure says why there can be none.
+func (s *Store) order(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m messages.Milestone) (*failure, error) {
+	o := s.baseOrder(w, m)
+	switch m {
+	case messages.MilestoneConfig:
+	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
+		failed, err := withRelease(ctx, tx, w, &o)
+		if failed != nil || err != nil {
+			return failed, err
+		}
+	case messages.MilestoneProbe:
+		return environment("milestone_unknown", "a workflow cannot ask for a probe"), nil
+	default:
+		return environment("milestone_unknown", "no executor knows the milestone %q: use config, deploy or deploy_oa", m), nil
+	}
+	err := s.send(ctx, tx, w, w.Executor, o)
+	if fault.Is(err, fault.TooLarge) {
+		return environment("unit_invalid", "%s", fault.Public(err).Message), nil
+	}
+	return nil, err
+}
+
+// withRelease adds what a deploy milestone deploys and where: the cluster must be the exchange's own.
+func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.Order) (*failure, error) {
+	if w.ReleaseID == nil {
+		return environment("no_units", "the workflow has no config milestone before %s, so there is nothing to deploy", o.CurrentStep), nil
+	}
+	r, err := releaseByID(ctx, tx, *w.ReleaseID)
+	if err != nil {
+		return nil, err
+	}
+	cluster, failed, err := clusterOf(ctx, tx, r.EtcdToken, w.ExchangeID)
+	if failed != nil || err != nil {
+		return failed, err
+	}
+	o.EtcdToken, o.Cluster, o.FleetConfig = r.EtcdToken, cluster, &messages.FleetConfig{InstanceCount: r.Instances}
+	if err := json.Unmarshal(r.Units, &o.DeployableUnits); err != nil {
+		return nil, fmt.Errorf("decode units of release %s: %w", r.ID, err)
+	}
+	return nil, nil
+}
+
+// clusterOf finds the cluster that a release is for; a cluster of another exchange fails the workflow.
+func clusterOf(ctx context.Context, tx *sqlx.Tx, token string, ex *component.ExchangeID) (*messages.Cluster, *failure, error) {
+	var c struct {
+		Token    string                `db:"etcd_token"`
+		Exchange *component.ExchangeID `db:"messaging_exchange_id"`
+		Runtime  string                `db:"runtime"`
+		Endpoint string                `db:"endpoint"`
+	}
+	err := tx.GetContext(ctx, &c, `SELECT etcd_token, messaging_exchange_id, runtime, endpoint FROM etcd_clusters WHERE lower(etcd_token) = lower($1)`, token)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, environment("cluster_unknown", "no cluster has the etcd token %q: POST /clusters registers it", token), nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read cluster %q: %w", token, err)
+	}
+	if c.Exchange == nil || ex == nil || *c.Exchange != *ex {
+		return nil, environment("cluster_not_here", "the cluster %q belongs to another exchange", token), nil
+	}
+	return &messages.Cluster{EtcdToken: c.Token, Runtime: c.Runtime, Endpoint: c.Endpoint}, nil, nil
+}
+
+// queueOf is the queue of an executor.
+func queueOf(e upgrade.Executor) messages.Queue {
+	if e == upgrade.ExecDeployOA {
+		return messages.QueueDeployOA
+	}
+	return messages.QueueDeployer
+}
+
+// send stores an order and puts its message into the outbox.
+func (s *Store) send(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to upgrade.Executor, o messages.Order) error {
+	if w.ExchangeID == nil {
+		return fault.New(fault.Conflict, "the exchange of workflow %s is gone", w.ID).WithCode("no_exchange")
+	}
+	o.Deadline = w.Now.Add(s.times.OrderDeadline).UTC()
+	body, err := jsonText(o)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, body, deadline)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		o.OrderID, w.ID, *w.ExchangeID, string(queueOf(to)), string(o.CurrentStep), orderOpen, o.Attempt, body, o.Deadline)
+	if err != nil {
+		return fmt.Errorf("create order for %s: %w", o.CurrentStep, err)
+	}
+	return enqueueOrder(ctx, tx, *w.ExchangeID, queueOf(to), o)
+}
+
+func enqueueOrder(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, q messages.Queue, o messages.Order) error {
+	return enqueue(ctx, tx, outgoing{ExchangeID: ex, Queue: q, Type: messages.TypeMilestoneOrder, CorrelationID: o.WorkflowID, OrderID: o.OrderID, Body: o})
+}
+
+// resend sends an order again, as it stands, under a new message id.
+func resend(ctx context.Context, tx *sqlx.Tx, o *orderRow) error {
+	m, err := o.message()
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE orders SET confirmed_at = NULL WHERE id = $1`, o.ID); err != nil {
+		return fmt.Errorf("send order %s again: %w", o.ID, err)
+	}
+	return enqueueOrder(ctx, tx, o.ExchangeID, o.Queue, m)
+}
+
+// endOrder records that an order is over and ends its claim.
+func endOrder(ctx context.Context, tx *sqlx.Tx, o *orderRow, state string, result any) error {
+	text, err := jsonText(result)
+	if err != nil {
+		return err
+	}
+	o.State = state
+	if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = $2, result = $3, ended_at = now() WHERE id = $1`, o.ID, state, text); err != nil {
+		return fmt.Errorf("end order %s: %w", o.ID, err)
+	}
+	return dropLeases(ctx, tx, []string{o.lease()})
+}
+
+// closeOrders closes what is still wanted of a workflow and ends its claims, so that renewals answer "superseded".
+func closeOrders(ctx context.Context, tx *sqlx.Tx, workflowID string) error {
+	var ids []string
+	err := tx.SelectContext(ctx, &ids, `UPDATE orders SET state = 'closed', ended_at = now() WHERE workflow_id = $1 AND state IN ('open', 'claimed') RETURNING id`, workflowID)
+	if err != nil {
+		return fmt.Errorf("close orders of workflow %s: %w", workflowID, err)
+	}
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = leaseOfOrder(id)
+	}
+	return dropLeases(ctx, tx, names)
+}
+
+// OrderView shows an order. Body says whether to include the order itself.
+func (s *Store) OrderView(ctx context.Context, id string) (managerapi.OrderView, component.ExchangeID, error) {
+	var rows []viewRow
+	err := s.view(ctx, func(tx *sqlx.Tx) error {
+		rows = nil
+		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE o.id = $1`, id)
+	})
+	if err != nil {
+		return managerapi.OrderView{}, 0, fmt.Errorf("show order %s: %w", id, err)
+	}
+	if len(rows) == 0 {
+		return managerapi.OrderView{}, 0, fault.New(fault.NotFound, "there is no order %s", id)
+	}
+	v, err := rows[0].wire()
+	return v, rows[0].ExchangeID, err
+}
+
+// ClaimsOf lists the orders that a hostname of an exchange has claimed and that have not ended, oldest first. 0 is any exchange.
+func (s *Store) ClaimsOf(ctx context.Context, hostname string, ex component.ExchangeID) ([]managerapi.OrderView, error) {
+	var rows []viewRow
+	err := s.view(ctx, func(tx *sqlx.Tx) error {
+		rows = nil
+		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed') AND ($2 = 0 OR o.messaging_exchange_id = $2) ORDER BY o.id`, hostname, ex)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list claims of %s: %w", hostname, err)
+	}
+	out := make([]managerapi.OrderView, 0, len(rows))
+	for _, r := range rows {
+		v, err := r.wire()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+type viewRow struct {
+	orderRow
+	Holder  string `db:"holder"`
+	Settled bool   `db:"settled"`
+}
+
+// viewSQL settles an order once its upgrade has proven that phase, ended, or moved on to undoing it: its result is then
+// nobody's to undo but manager-api's.
+const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token, o.body, o.deadline,
+		now() AS now, coalesce(l.holder, '') AS holder,
+		o.state NOT IN ('open', 'claimed') AND (u.id IS NULL OR u.state NOT IN ` + openStates + `
+			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back')) OR (w.restoring AND u.phase < w.phase)) AS settled
+	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l ON l.name = 'order/' || o.id`
+
+func (r viewRow) wire() (managerapi.OrderView, error) {
+	m, err := r.message()
+	if err != nil {
+		return managerapi.OrderView{}, err
+	}
+	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State, Settled: r.Settled,
+		Attempt: r.Attempt, Holder: r.Holder, Token: r.Token, Order: &m}, nil
+}

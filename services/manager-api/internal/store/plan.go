@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+)
+
+// SealedConnection is one connection of a broker with its password as it is stored.
+type SealedConnection struct {
+	ID             int64  `db:"id"`
+	BrokerID       int64  `db:"messaging_broker_id"`
+	Username       string `db:"username"`
+	PasswordSealed []byte `db:"password_sealed"`
+	PasswordKeyID  string `db:"password_key_id"`
+	Host           string `db:"host"`
+	Port           *int   `db:"port"`
+	VirtualHost    string `db:"virtual_host"`
+}
+
+// Route says on which broker an exchange is served: BrokerID 0 is manager-api's own, which no row describes.
+type Route struct {
+	Exchange managerapi.Exchange
+	BrokerID int64
+}
+
+// BrokerInfo is one broker that exchanges are routed to.
+type BrokerInfo struct {
+	ID          int64  `db:"id"`
+	Name        string `db:"name"`
+	FailoverID  *int64 `db:"failover_broker_id"`
+	Connections []SealedConnection
+}
+
+// Plan is which exchange is served by which broker.
+type Plan struct {
+	Routes  []Route
+	Brokers map[int64]BrokerInfo // those of the routes, and their failovers
+}
+
+// Plan reads the routes of all exchanges: the exchange's own restriction first, else manager-api's own broker. Of several
+// restrictions the oldest counts.
+func (s *Store) Plan(ctx context.Context) (Plan, error) {
+	var p Plan
+	err := s.view(ctx, func(tx *sqlx.Tx) error {
+		p = Plan{Brokers: map[int64]BrokerInfo{}}
+		if err := s.planRoutes(ctx, tx, &p); err != nil {
+			return err
+		}
+		return planBrokers(ctx, tx, &p)
+	})
+	return p, err
+}
+
+func (s *Store) planRoutes(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
+	var rows []struct {
+		exchangeRow
+		Own *int64 `db:"own"`
+	}
+	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key, x.root_exchange_name,
+			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1) AS own
+		FROM messaging_exchanges x ORDER BY x.id`)
+	if err != nil {
+		return fmt.Errorf("read exchanges: %w", err)
+	}
+	byID := map[component.ExchangeID]exchangeRow{}
+	for _, r := range rows {
+		byID[r.ID] = r.exchangeRow
+	}
+	for _, r := range rows {
+		route := Route{Exchange: r.wire(ancestorsOf(r.exchangeRow, byID))}
+		if r.Own != nil && r.Name != s.home { // the home exchange's broker is the one of the configuration
+			route.BrokerID = *r.Own
+		}
+		p.Routes = append(p.Routes, route)
+	}
+	return nil
+}
+
+// ancestorsOf is the chain from the parent to the root; a ring, which REST refuses, ends it.
+func ancestorsOf(x exchangeRow, byID map[component.ExchangeID]exchangeRow) []exchangeRow {
+	var chain []exchangeRow
+	for p := x.ParentID; p != nil && len(chain) < 32; {
+		parent, ok := byID[*p]
+		if !ok {
+			break
+		}
+		chain = append(chain, parent)
+		p = parent.ParentID
+	}
+	return chain
+}
+
+func planBrokers(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
+	var brokers []BrokerInfo
+	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`); err != nil {
+		return fmt.Errorf("read brokers: %w", err)
+	}
+	var connections []SealedConnection
+	err := tx.SelectContext(ctx, &connections, `SELECT id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host
+		FROM messaging_broker_connections ORDER BY id`)
+	if err != nil {
+		return fmt.Errorf("read broker connections: %w", err)
+	}
+	for _, b := range brokers {
+		for _, c := range connections {
+			if c.BrokerID == b.ID {
+				b.Connections = append(b.Connections, c)
+			}
+		}
+		p.Brokers[b.ID] = b
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+type quarantineRow struct {
+	ID               string               `db:"id"`
+	ExchangeID       component.ExchangeID `db:"messaging_exchange_id"`
+	ComponentType    component.Type       `db:"component_type"`
+	SourceRepo       string               `db:"source_repo"`
+	SourceRepoGitRef string               `db:"source_repo_git_ref"`
+	UpgradeID        *upgrade.ID          `db:"upgrade_id"`
+	Reason           string               `db:"reason"`
+	Message          string               `db:"message"`
+	CreatedAt        time.Time            `db:"created_at"`
+	ExpiresAt        *time.Time           `db:"expires_at"`
+}
+
+const quarantineColumns = `id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id, reason, message, created_at, expires_at`
+
+func (q quarantineRow) wire() managerapi.Quarantine {
+	out := managerapi.Quarantine{ID: q.ID, ExchangeID: q.ExchangeID, ComponentType: q.ComponentType, SourceRepo: q.SourceRepo,
+		SourceRepoGitRef: q.SourceRepoGitRef, Reason: q.Reason, Message: q.Message, CreatedAt: q.CreatedAt.UTC(), ExpiresAt: utc(q.ExpiresAt)}
+	if q.UpgradeID != nil {
+		out.UpgradeID = *q.UpgradeID
+	}
+	return out
+}
+
+// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires.
+func (s *Store) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id, reason, message, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 > 0 THEN now() + $9 * interval '1 millisecond' END)
+		ON CONFLICT ON CONSTRAINT quarantines_target_key DO NOTHING`,
+		newID(), row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode, row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)
+	}
+	return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", row.ExchangeID), Code: "quarantined",
+		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage), Inputs: map[string]any{"upgrade_id": row.ID}})
+}
+
+// Quarantines lists what is refused, newest first; 0 is every exchange.
+func (s *Store) Quarantines(ctx context.Context, ex component.ExchangeID, before string, limit int) ([]managerapi.Quarantine, error) {
+	out := []managerapi.Quarantine{}
+	err := s.view(ctx, func(tx *sqlx.Tx) error {
+		var rows []quarantineRow
+		out = out[:0]
+		err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2 = '' OR id::text < $2)
+			AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC LIMIT $3`, ex, before, limit)
+		for _, r := range rows {
+			out = append(out, r.wire())
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list quarantines: %w", err)
+	}
+	return out, nil
+}
+
+// ClearQuarantine lets a version be tried again; 0 is any exchange.
+func (s *Store) ClearQuarantine(ctx context.Context, id string, ex component.ExchangeID) error {
+	return s.tx(ctx, func(tx *sqlx.Tx) error {
+		var q quarantineRow
+		err := tx.GetContext(ctx, &q, `DELETE FROM quarantines WHERE id::text = $1 AND ($2 = 0 OR messaging_exchange_id = $2) RETURNING `+quarantineColumns, id, ex)
+		if err != nil {
+			return notFound(err, "there is no quarantine %s", id)
+		}
+		if err := journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: "quarantine_cleared",
+			Message: fmt.Sprintf("%s %s may be tried again", q.ComponentType, q.SourceRepoGitRef), Inputs: q.wire()}); err != nil {
+			return err
+		}
+		return doorbell(ctx, tx, q.ExchangeID, 0, "")
+	})
+}
+
+// expireQuarantines removes the quarantines whose time is over.
+func expireQuarantines(ctx context.Context, tx *sqlx.Tx) error {
+	var rows []quarantineRow
+	if err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE expires_at <= now() RETURNING `+quarantineColumns); err != nil {
+		return fmt.Errorf("expire quarantines: %w", err)
+	}
+	for _, q := range rows {
+		err := journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: "quarantine_expired",
+			Message: fmt.Sprintf("%s %s may be tried again", q.ComponentType, q.SourceRepoGitRef)})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Applied says what became of a result.
+type Applied string
+
+// What can become of a result.
+const (
+	AppliedDone       Applied = "applied"
+	AppliedDuplicate  Applied = "duplicate"  // its message id was there before
+	AppliedSuperseded Applied = "superseded" // somebody else has taken the order over
+	AppliedIgnored    Applied = "ignored"    // the order has ended, nobody wants to know
+	AppliedUnknown    Applied = "unknown"    // no such order
+)
+
+// ApplyResult takes one result from the queue: the message id is recorded in the transaction of the effect. The late
+// result of an expired claim that nobody has taken over counts; one under a lower token than the order's does not.
+func (s *Store) ApplyResult(ctx context.Context, messageID string, r messages.Result) (Applied, error) {
+	var out Applied
+	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+		fresh, err := firstTime(ctx, tx, resultID(messageID, r))
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			out = AppliedDuplicate
+			return nil
+		}
+		x, err := s.lockChain(ctx, tx, r.OrderID)
+		if fault.Is(err, fault.NotFound) {
+			out = AppliedUnknown // of a deleted workflow; the inbox remembers it
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		out, err = s.apply(ctx, tx, x, r)
+		return err
+	})
+	return out, err
+}
+
+// resultID stands in for an id that the sender left out: the same result has the same one.
+func resultID(messageID string, r messages.Result) string {
+	if messageID != "" {
+		return messageID
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %s", r.OrderID, r.EventType, r.Token, r.At.UTC()))
+	return hex.EncodeToString(sum[:])
+}
+
+// chained is an order with what it belongs to, locked in the order upgrade, workflow, order. Upgrade may be nil.
+type chained struct {
+	upgrade  *upgradeRow
+	workflow *workflowRow
+	order    *orderRow
+}
+
+func (s *Store) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (chained, error) {
+	var x chained
+	var ids struct {
+		Workflow string      `db:"workflow_id"`
+		Upgrade  *upgrade.ID `db:"upgrade_id"`
+	}
+	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE o.id::text = $1`, orderID)
+	if err != nil {
+		return x, notFound(err, "there is no order %s", orderID)
+	}
+	if ids.Upgrade != nil {
+		if x.upgrade, err = lockUpgrade(ctx, tx, *ids.Upgrade); err != nil {
+			return x, err
+		}
+	}
+	if x.workflow, err = lockWorkflow(ctx, tx, ids.Workflow); err != nil {
+		return x, err
+	}
+	x.order, err = lockOrder(ctx, tx, orderID)
+	return x, err
+}
+
+func (s *Store) apply(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	if r.Token < x.order.Token {
+		return AppliedSuperseded, journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: "superseded",
+			Message: "a result under an old token was ignored", Inputs: map[string]any{"order_id": x.order.ID, "token": r.Token, "event": r.EventType}})
+	}
+	if r.EventType == messages.EventMilestoneFailed && r.Undone {
+		return s.undone(ctx, tx, x, r)
+	}
+	if x.order.ended() {
+		return AppliedIgnored, nil
+	}
+	switch r.EventType {
+	case messages.EventMilestoneProgress:
+		return AppliedDone, s.progress(ctx, tx, x, r)
+	case messages.EventMilestoneCompleted:
+		return AppliedDone, s.milestoneCompleted(ctx, tx, x, r)
+	case messages.EventMilestoneFailed:
+		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
+	default:
+		return AppliedIgnored, nil
+	}
+}
+
+// progress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
+func (s *Store) progress(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	_, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = now() + $2 * interval '1 millisecond' WHERE id = $1`, x.order.ID, s.times.OrderDeadline.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("record progress of order %s: %w", x.order.ID, err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE workflows SET elapsed_step_time = $2, elapsed_workflow_time = $3 WHERE id = $1`,
+		x.workflow.ID, human(x.workflow.since(x.workflow.StepBeganAt)), human(x.workflow.since(x.workflow.BeganAt)))
+	if err != nil {
+		return fmt.Errorf("record elapsed time of workflow %s: %w", x.workflow.ID, err)
+	}
+	if r.Message != "" {
+		if err := x.workflow.log(ctx, tx, "%s", r.Message); err != nil {
+			return err
+		}
+	}
+	if x.upgrade == nil {
+		return nil
+	}
+	return s.resetClock(ctx, tx, x.upgrade)
+}
+
+func (s *Store) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if err := endOrder(ctx, tx, x.order, orderCompleted, r); err != nil {
+		return err
+	}
+	if x.order.Milestone == messages.MilestoneProbe {
+		return s.probeAnswered(ctx, tx, x)
+	}
+	if x.workflow.Completed {
+		return nil
+	}
+	if err := x.workflow.log(ctx, tx, "Milestone %s completed", x.order.Milestone); err != nil {
+		return err
+	}
+	var failed *failure
+	var err error
+	switch x.order.Milestone {
+	case messages.MilestoneConfig:
+		failed, err = s.configured(ctx, tx, x, r)
+	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
+		failed, err = nil, s.deployed(ctx, tx, x, r)
+	case messages.MilestoneProbe:
+	}
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return s.failWorkflow(ctx, tx, x, *failed)
+	}
+	return s.goOn(ctx, tx, x, r)
+}
+
+// goOn enters the milestone after the completed one, or completes the workflow and tells its upgrade.
+func (s *Store) goOn(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if next := x.workflow.next(x.order.Milestone); next != "" {
+		failed, err := s.enter(ctx, tx, x.workflow, next)
+		if err != nil {
+			return err
+		}
+		if failed != nil {
+			return s.failWorkflow(ctx, tx, x, *failed)
+		}
+		if x.upgrade == nil {
+			return nil
+		}
+		return s.resetClock(ctx, tx, x.upgrade)
+	}
+	if err := x.workflow.succeed(ctx, tx); err != nil {
+		return err
+	}
+	if x.upgrade == nil {
+		return journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed", Message: "the workflow has completed"})
+	}
+	return s.move(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
+		map[string]any{"workflow_id": x.workflow.ID, "instances": r.Instances, "steps": r.Steps})
+}
+
+// configured stores the release that config produced.
+func (s *Store) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure, error) {
+	if x.workflow.next(messages.MilestoneConfig) == "" {
+		return nil, nil // nothing is to be deployed
+	}
+	if _, failed, err := clusterOf(ctx, tx, r.EtcdToken, x.workflow.ExchangeID); failed != nil || err != nil {
+		return failed, err
+	}
+	if len(r.DeployableUnits) == 0 {
+		return environment("no_units", "the deployment repository has no unit"), nil
+	}
+	release := releaseFrom(x.workflow, r)
+	if x.upgrade != nil {
+		release.ComponentID = &x.upgrade.ComponentID
+	}
+	if err := release.insert(ctx, tx); err != nil {
+		return nil, err
+	}
+	x.workflow.ReleaseID = &release.ID
+	_, err := tx.ExecContext(ctx, `UPDATE workflows SET release_id = $2, source_commit_hash = nullif($3, '') WHERE id = $1`, x.workflow.ID, release.ID, r.SourceCommitHash)
+	if err != nil {
+		return nil, fmt.Errorf("record release of workflow %s: %w", x.workflow.ID, err)
+	}
+	return nil, nil
+}
+
+func (s *Store) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2 WHERE id = $1`, x.workflow.ID, r.Instances); err != nil {
+		return fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
+	}
+	return s.adoptReplaced(ctx, tx, x, r)
+}
+
+func (s *Store) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) error {
+	if x.upgrade == nil {
+		return nil
+	}
+	if err := journal(ctx, tx, entry{Subject: x.upgrade.subject(), Code: "probe_answered", Message: "the executor has answered its probe",
+		Inputs: map[string]any{"order_id": x.order.ID}}); err != nil {
+		return err
+	}
+	return doorbell(ctx, tx, x.upgrade.ExchangeID, x.upgrade.ComponentID, string(x.upgrade.ID))
+}
+
+func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if err := endOrder(ctx, tx, x.order, orderFailed, r); err != nil {
+		return err
+	}
+	if x.order.Milestone == messages.MilestoneProbe || x.workflow.Completed {
+		return nil // an unanswered probe is the proof's business
+	}
+	if err := s.adoptReplaced(ctx, tx, x, r); err != nil {
+		return err
+	}
+	return s.failWorkflow(ctx, tx, x, failure{causeOf(r.Cause), r.Reason, r.Message, r.Touched})
+}
+
+// causeOf reads an executor's cause; one that we do not know blames no version.
+func causeOf(c messages.Cause) upgrade.Cause {
+	switch c {
+	case messages.CauseVersion:
+		return upgrade.CauseVersion
+	case messages.CauseOperator:
+		return upgrade.CauseOperator
+	case messages.CauseEnvironment:
+		return upgrade.CauseEnvironment
+	default:
+		return upgrade.CauseEnvironment
+	}
+}
+
+// failWorkflow ends a workflow and tells its upgrade, or people where it has none.
+func (s *Store) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f failure) error {
+	if err := x.workflow.fail(ctx, tx, f); err != nil {
+		return err
+	}
+	if x.upgrade != nil {
+		return s.move(ctx, tx, x.upgrade, f.event(), map[string]any{"workflow_id": x.workflow.ID})
+	}
+	if err := raise(ctx, tx, "workflow_failed", severityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
+		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
+		return err
+	}
+	return journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message})
+}
+
+// undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
+// counts only while that phase waits for its proof.
+func (s *Store) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	u := x.upgrade
+	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring || x.order.State != orderCompleted {
+		return AppliedIgnored, nil
+	}
+	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
+		return "", err
+	}
+	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: causeOf(r.Cause), Reason: r.Reason, Message: r.Message, Touched: true},
+		map[string]any{"workflow_id": x.workflow.ID})
+}

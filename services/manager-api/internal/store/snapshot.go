@@ -1,0 +1,168 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/module"
+)
+
+// Snapshot reads everything that a pass of the overseer decides on, in one repeatable-read transaction. Modules come as
+// counts; as rows only for types with a running upgrade, or all of them where the reader wants every row (the health of
+// an exchange shows what runs).
+func (s *Store) Snapshot(ctx context.Context, ex component.ExchangeID, everyModule bool) (managerapi.Snapshot, error) {
+	var out managerapi.Snapshot
+	err := s.view(ctx, func(tx *sqlx.Tx) error {
+		out = managerapi.Snapshot{MinHealthyMS: s.times.MinHealthy.Milliseconds(), LiveWithinMS: s.times.LiveWithin.Milliseconds()}
+		if err := tx.GetContext(ctx, &out.DatabaseTime, `SELECT now()`); err != nil {
+			return fmt.Errorf("read the database's clock: %w", err)
+		}
+		out.DatabaseTime = out.DatabaseTime.UTC()
+		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
+			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, s.readCounts,
+		} {
+			if err := read(ctx, tx, ex, &out); err != nil {
+				return err
+			}
+		}
+		return readModules(ctx, tx, ex, everyModule, &out)
+	})
+	return out, err
+}
+
+func readExchange(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var err error
+	out.Exchange, err = exchangeByID(ctx, tx, ex)
+	return err
+}
+
+func (s *Store) readLeader(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	l, err := s.leaderIn(ctx, tx, ex)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	out.Lease = &l
+	return err
+}
+
+func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	out.Refs, out.Components = []component.Ref{}, []component.Component{}
+	err := tx.SelectContext(ctx, &out.Refs, `SELECT type, source_repo, source_repo_git_ref, auto_upgrade_enabled FROM system_component_refs ORDER BY type`)
+	if err != nil {
+		return fmt.Errorf("read refs: %w", err)
+	}
+	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
+			upgrade_strategy AS strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict
+		FROM system_components WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
+	if err != nil {
+		return fmt.Errorf("read components of exchange %d: %w", ex, err)
+	}
+	for i := range out.Components {
+		out.Components[i].NextCheckAt = utc(out.Components[i].NextCheckAt)
+	}
+	return nil
+}
+
+func (s *Store) readUpgrades(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var rows []upgradeRow
+	err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = $1 AND state IN `+openStates+`
+		ORDER BY trigger = 'hourly', created_at, id`, ex)
+	if err != nil {
+		return fmt.Errorf("read open upgrades of exchange %d: %w", ex, err)
+	}
+	out.Upgrades = make([]managerapi.OpenUpgrade, 0, len(rows))
+	for i := range rows {
+		u, err := shown(ctx, tx, &rows[i])
+		if err != nil {
+			return err
+		}
+		need, err := s.need(ctx, tx, &rows[i])
+		if err != nil {
+			return err
+		}
+		out.Upgrades = append(out.Upgrades, managerapi.OpenUpgrade{Upgrade: u, Need: need})
+	}
+	return nil
+}
+
+func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var rows []quarantineRow
+	err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE messaging_exchange_id = $1 AND (expires_at IS NULL OR expires_at > now()) ORDER BY id`, ex)
+	if err != nil {
+		return fmt.Errorf("read quarantines of exchange %d: %w", ex, err)
+	}
+	out.Quarantines = make([]managerapi.Quarantine, 0, len(rows))
+	for _, q := range rows {
+		out.Quarantines = append(out.Quarantines, q.wire())
+	}
+	return nil
+}
+
+func (s *Store) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	out.Counts = []module.Count{}
+	err := tx.SelectContext(ctx, &out.Counts, `SELECT type, service, source_repo_git_ref, status, count(*) AS total,
+			count(*) FILTER (WHERE status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond') AS live
+		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1
+		GROUP BY type, service, source_repo_git_ref, status ORDER BY type, service, source_repo_git_ref, status`, ex, s.times.LiveWithin.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
+	}
+	return nil
+}
+
+func readModules(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, every bool, out *managerapi.Snapshot) error {
+	types := []string{}
+	for _, u := range out.Upgrades {
+		if u.State.Running() {
+			types = append(types, string(u.ComponentType))
+		}
+	}
+	if every {
+		for _, c := range out.Counts {
+			types = append(types, string(c.Type))
+		}
+	}
+	var err error
+	out.Modules, err = modulesOf(ctx, tx, ex, types)
+	return err
+}
+
+// exchangeByID reads an exchange with its ancestors.
+func exchangeByID(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) (managerapi.Exchange, error) {
+	var chain []exchangeRow
+	err := tx.SelectContext(ctx, &chain, `
+		WITH RECURSIVE chain AS (
+			SELECT x.*, 0 AS depth FROM messaging_exchanges x WHERE id = $1
+			UNION ALL SELECT p.*, c.depth + 1 FROM messaging_exchanges p JOIN chain c ON p.id = c.parent_exchange_id WHERE c.depth < 32)
+		SELECT id, name, parent_exchange_id, routing_key_fragment, routing_key, root_exchange_name FROM chain ORDER BY depth`, id)
+	if err != nil {
+		return managerapi.Exchange{}, fmt.Errorf("read exchange %d: %w", id, err)
+	}
+	if len(chain) == 0 {
+		return managerapi.Exchange{}, fault.New(fault.NotFound, "there is no exchange %d", id)
+	}
+	return chain[0].wire(chain[1:]), nil
+}
+
+type exchangeRow struct {
+	ID         component.ExchangeID  `db:"id"`
+	Name       string                `db:"name"`
+	ParentID   *component.ExchangeID `db:"parent_exchange_id"`
+	Fragment   *string               `db:"routing_key_fragment"`
+	RoutingKey string                `db:"routing_key"`
+	Root       string                `db:"root_exchange_name"`
+}
+
+func (x exchangeRow) wire(ancestors []exchangeRow) managerapi.Exchange {
+	out := managerapi.Exchange{ID: x.ID, Name: x.Name, ParentExchangeID: x.ParentID, RoutingKeyFragment: x.Fragment, RoutingKey: x.RoutingKey,
+		RootExchangeName: x.Root, Ancestors: []managerapi.Ancestor{}}
+	for _, a := range ancestors {
+		out.Ancestors = append(out.Ancestors, managerapi.Ancestor{Name: a.Name, RoutingKey: a.RoutingKey})
+	}
+	return out
+}

@@ -1,0 +1,221 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// CodeUpgradeOpen is the code of a request that another open upgrade forbids.
+const CodeUpgradeOpen = "upgrade_open"
+
+// componentRow is what the engine needs of a component.
+type componentRow struct {
+	ID          component.ID         `db:"id"`
+	ExchangeID  component.ExchangeID `db:"messaging_exchange_id"`
+	Type        component.Type       `db:"type"`
+	Proof       component.ProofKind  `db:"proof"`
+	SourceRepo  string               `db:"source_repo"`
+	SourceRef   string               `db:"source_repo_git_ref"`
+	LastVerdict string               `db:"last_verdict"`
+}
+
+const componentColumns = `id, messaging_exchange_id, type, proof, source_repo, source_repo_git_ref, last_verdict`
+
+func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (componentRow, error) {
+	var c componentRow
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 FOR NO KEY UPDATE`, id)
+	return c, notFound(err, "there is no component %d", id)
+}
+
+// find resolves a request's component, by its id or as a type in an exchange.
+func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
+	var c componentRow
+	if r.ComponentID != 0 {
+		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2)`, r.ComponentID, r.ExchangeID)
+		return c, notFound(err, "there is no component %d", r.ComponentID)
+	}
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2`, r.ExchangeID, string(r.ComponentType))
+	return c, notFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
+}
+
+// RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
+// however many ask at once. While it is only requested, a repeat with force adds the force. created says which.
+func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
+	if r.Trigger == "" {
+		r.Trigger = upgrade.TriggerRequest
+	}
+	err = s.tx(ctx, func(tx *sqlx.Tx) error {
+		created = false
+		if r.Trigger == upgrade.TriggerHourly {
+			if err := valid(ctx, tx, r.ExchangeID, r.Term); err != nil {
+				return err
+			}
+		}
+		c, err := find(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		row, fresh, err := s.request(ctx, tx, c, &upgradeRow{Trigger: r.Trigger, RequestedBy: r.RequestedBy, Reason: r.Reason, Force: r.Force})
+		if err != nil {
+			return err
+		}
+		changed := fresh
+		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested {
+			if err := s.addForce(ctx, tx, row, r); err != nil {
+				return err
+			}
+			changed = true
+		}
+		if changed && !r.Quiet {
+			if err := ringRequest(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		created = fresh
+		u, err = shown(ctx, tx, row)
+		return err
+	})
+	return u, created, err
+}
+
+// request inserts an upgrade unless one is open: the unique index decides races.
+func (s *Store) request(ctx context.Context, tx *sqlx.Tx, c componentRow, want *upgradeRow) (row *upgradeRow, fresh bool, err error) {
+	for range 3 {
+		var ids []upgrade.ID
+		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason, force,
+				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'requested', $11, $12, $13, $14)
+			ON CONFLICT (component_id) WHERE state IN `+openStates+` DO NOTHING RETURNING id`,
+			newID(), c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason, want.Force,
+			want.ReleaseID, c.SourceRepo, c.SourceRef, want.ToRepo, want.ToRef)
+		if err != nil {
+			return nil, false, fmt.Errorf("create upgrade of component %d: %w", c.ID, err)
+		}
+		if len(ids) == 1 {
+			row, err = lockUpgrade(ctx, tx, ids[0])
+			if err != nil {
+				return nil, false, err
+			}
+			return row, true, journal(ctx, tx, entry{Subject: row.subject(), Code: "requested", Message: fmt.Sprintf("an upgrade of %s was requested (%s)", c.Type, want.Trigger),
+				Inputs: map[string]any{"requested_by": want.RequestedBy, "reason": want.Reason, "force": want.Force, "component_id": c.ID}})
+		}
+		if row, err = openUpgrade(ctx, tx, c.ID); row != nil || err != nil {
+			return row, false, err
+		}
+	}
+	return nil, false, fault.New(fault.Unavailable, "upgrades of component %d come and go: try again", c.ID)
+}
+
+func (s *Store) addForce(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
+	row.Force, row.Trigger, row.RequestedBy, row.Reason = true, upgrade.TriggerRequest, r.RequestedBy, r.Reason
+	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = true, trigger = $2, requested_by = $3, reason = $4 WHERE id = $1`,
+		string(row.ID), string(row.Trigger), row.RequestedBy, row.Reason)
+	if err != nil {
+		return fmt.Errorf("force upgrade %s: %w", row.ID, err)
+	}
+	return journal(ctx, tx, entry{Subject: row.subject(), Code: "forced", Message: "the request was repeated with force", Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
+}
+
+// ringRequest tells the overseer of a request; it refers to the upgrade that exists.
+func ringRequest(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+	return enqueue(ctx, tx, outgoing{ExchangeID: row.ExchangeID, Queue: messages.QueueOverseer, Type: messages.TypeUpgradeRequest, CorrelationID: string(row.ID), Expendable: true,
+		Body: messages.OverseerMessage{Action: messages.ActionUpgradeRequest, Options: messages.OverseerOptions{ComponentType: string(row.ComponentType),
+			ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason, RequestID: string(row.ID)}}})
+}
+
+// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the proven one before the current one.
+type RollbackRequest struct {
+	ComponentID component.ID
+	ExchangeID  component.ExchangeID // 0: any
+	ReleaseID   string
+	RequestedBy string
+	Reason      string
+}
+
+// RequestRollback makes an upgrade with trigger rollback. Asked twice for the same release, the same upgrade answers;
+// any other open one is a Conflict.
+func (s *Store) RequestRollback(ctx context.Context, r RollbackRequest) (u managerapi.Upgrade, err error) {
+	err = s.tx(ctx, func(tx *sqlx.Tx) error {
+		c, err := find(ctx, tx, managerapi.UpgradeRequest{ComponentID: r.ComponentID, ExchangeID: r.ExchangeID})
+		if err != nil {
+			return err
+		}
+		target, err := rollbackTarget(ctx, tx, c, r.ReleaseID)
+		if err != nil {
+			return err
+		}
+		row, fresh, err := s.request(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback, RequestedBy: r.RequestedBy, Reason: r.Reason,
+			ReleaseID: &target.ID, ToRepo: target.SourceRepo, ToRef: target.SourceRepoGitRef})
+		if err != nil {
+			return err
+		}
+		if !fresh && (row.ReleaseID == nil || *row.ReleaseID != target.ID) {
+			return fault.New(fault.Conflict, "upgrade %s of this component is open: cancel it first", row.ID).WithCode(CodeUpgradeOpen)
+		}
+		if fresh {
+			if err := ringRequest(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		u, err = shown(ctx, tx, row)
+		return err
+	})
+	return u, err
+}
+
+func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
+	if releaseID == "" {
+		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL ORDER BY proven_at DESC, id DESC OFFSET 1 LIMIT 1`, c.ID)
+		if fault.Is(err, fault.NotFound) {
+			return nil, fault.New(fault.Conflict, "component %d has no earlier proven release", c.ID).WithCode(CodeNoRelease)
+		}
+		return r, err
+	}
+	r, err := oneRelease(ctx, tx, `WHERE id::text = $1 AND component_id = $2`, releaseID, c.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.ProvenAt == nil:
+		return nil, fault.New(fault.Conflict, "release %s was never proven", releaseID).WithCode(CodeNoRelease)
+	case r.Phase != 1:
+		return nil, fault.New(fault.Invalid, "release %s is of phase %d: name the one of phase 1", releaseID, r.Phase)
+	}
+	return r, nil
+}
+
+// Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found
+// one to be due. The verdict reaches the journal only when it differs from the last.
+func (s *Store) Check(ctx context.Context, id component.ID, ex component.ExchangeID, k managerapi.Check) error {
+	return s.tx(ctx, func(tx *sqlx.Tx) error {
+		c, err := find(ctx, tx, managerapi.UpgradeRequest{ComponentID: id, ExchangeID: ex})
+		if err != nil {
+			return err
+		}
+		if err := valid(ctx, tx, c.ExchangeID, k.Term); err != nil {
+			return err
+		}
+		if k.Create {
+			if _, _, err := s.request(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerHourly, RequestedBy: actorOf(ctx).Name}); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE system_components SET next_check_at = $2, last_check_at = now(), last_verdict = $3, last_verdict_message = $4 WHERE id = $1`,
+			id, k.NextCheckAt, k.Verdict.Code, k.Verdict.Message)
+		if err != nil {
+			return fmt.Errorf("record check of component %d: %w", id, err)
+		}
+		if k.Verdict.Code == c.LastVerdict {
+			return nil
+		}
+		return journal(ctx, tx, entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code, Message: k.Verdict.Message,
+			Inputs: map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}})
+	})
+}

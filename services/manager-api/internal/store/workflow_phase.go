@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// beginPhase makes the forward workflow of a phase and sends its first order: [config, deploy] on the component's
+// repository, or the deploy of a stored release where the upgrade is an operator's rollback.
+func (s *Store) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) (*failure, error) {
+	phase := upgrade.PhasesOf(row.ComponentType)[number-1]
+	if row.Trigger == upgrade.TriggerRollback {
+		r, err := s.storedRelease(ctx, tx, row, number)
+		if err != nil {
+			return nil, err
+		}
+		return s.deployRelease(ctx, tx, row, r, position{row.ID, number, false})
+	}
+	var repo, ref string
+	err := tx.QueryRowxContext(ctx, `SELECT deployment_repo, deployment_repo_git_ref FROM system_components WHERE id = $1`, row.ComponentID).Scan(&repo, &ref)
+	if err != nil {
+		return nil, fmt.Errorf("read deployment repository of component %d: %w", row.ComponentID, err)
+	}
+	w := &workflowRow{DeploymentRepo: suffixed(repo, phase.RepoSuffix), DeploymentRepoGitRef: ref, SourceRepo: row.ToRepo, SourceRepoGitRef: row.ToRef,
+		Phase: number, Executor: phase.Milestone}
+	return s.begin(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
+}
+
+// restorePhase makes the workflow that returns a phase to its proven release.
+func (s *Store) restorePhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) (*failure, error) {
+	r, err := provenRelease(ctx, tx, row.ComponentID, number)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return nil, fault.New(fault.Conflict, "phase %d of component %d has no proven release", number, row.ComponentID).WithCode(CodeNoRelease)
+	}
+	return s.deployRelease(ctx, tx, row, r, position{row.ID, number, true})
+}
+
+// deployRelease makes a workflow without config: no git, no rendering.
+func (s *Store) deployRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r *releaseRow, p position) (*failure, error) {
+	phase := upgrade.PhasesOf(row.ComponentType)[p.Phase-1]
+	w := &workflowRow{DeploymentRepo: r.DeploymentRepo, DeploymentRepoGitRef: r.DeploymentRepoGitRef, SourceRepo: r.SourceRepo,
+		SourceRepoGitRef: r.SourceRepoGitRef, Phase: p.Phase, Restoring: p.Restoring, Executor: phase.Milestone, ReleaseID: &r.ID}
+	return s.begin(ctx, tx, row, w, messages.Milestone(phase.Milestone))
+}
+
+// begin inserts a workflow of an upgrade and enters its first milestone.
+func (s *Store) begin(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, w *workflowRow, list ...messages.Milestone) (*failure, error) {
+	text, err := jsonText(list)
+	if err != nil {
+		return nil, err
+	}
+	w.ID, w.Milestones = newID(), []byte(text)
+	_, err = tx.ExecContext(ctx, `INSERT INTO workflows (id, deployment_repo, deployment_repo_git_ref, source_repo, source_repo_git_ref, source_commit_hash,
+			milestones, workflow_error, upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, began_at)
+		VALUES ($1, $2, $3, $4, $5, (SELECT source_commit_hash FROM releases WHERE id = $13), $6, false, $7, $8, $9, $10, $11, $12, $13, now())`,
+		w.ID, w.DeploymentRepo, w.DeploymentRepoGitRef, w.SourceRepo, w.SourceRepoGitRef, text, string(row.ID), row.ExchangeID,
+		string(row.ComponentType), w.Phase, w.Restoring, string(w.Executor), w.ReleaseID)
+	if err != nil {
+		return nil, fmt.Errorf("create workflow of phase %d: %w", w.Phase, err)
+	}
+	if w, err = lockWorkflow(ctx, tx, w.ID); err != nil {
+		return nil, err
+	}
+	failed, err := s.enter(ctx, tx, w, list[0])
+	if err != nil || failed == nil {
+		return nil, err
+	}
+	return failed, w.fail(ctx, tx, *failed)
+}
+
+// probe orders the executor that was replaced to answer: alive is not enough, it must hear.
+func (s *Store) probe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) error {
+	w, err := workflowAt(ctx, tx, position{row.ID, number, row.restoring()})
+	if err != nil {
+		return err
+	}
+	if w == nil {
+		return fmt.Errorf("upgrade %s has no workflow in phase %d", row.ID, number)
+	}
+	return s.send(ctx, tx, w, upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue, s.baseOrder(w, messages.MilestoneProbe))
+}
+
+// suffixed appends to a repository's name, before a trailing ".git".
+func suffixed(repo, suffix string) string {
+	if name, ok := strings.CutSuffix(repo, ".git"); ok && suffix != "" {
+		return name + suffix + ".git"
+	}
+	return repo + suffix
+}
