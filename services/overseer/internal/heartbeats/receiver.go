@@ -18,7 +18,12 @@ import (
 // MaxKeys is the most hostnames in one request.
 const MaxKeys = 1000
 
-const maxRetry = 2 * time.Second
+const (
+	maxRetry = 2 * time.Second
+	// giveUp bounds how long a batch is tried here. After that the broker takes its beats back and drops them when they
+	// are older than the queue allows: a backlog must not revive the dead.
+	giveUp = 20 * time.Second
+)
 
 // Store is where batches are committed; *managerapi.Client is one. Invalid: at least one beat of the batch is refused
 // and none was stored.
@@ -33,15 +38,17 @@ type Receiver struct {
 	Exchange component.ExchangeID
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
-	// Failed hears of every batch that could not be stored at the first try.
+	// Failed hears of every try that did not store a batch, unless it was refused for what it holds.
 	Failed  func(err error)
 	Log     *zap.Logger
 	Metrics *Metrics
 }
 
-// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer it tries again until ctx ends, and returns
-// an error then: the broker takes the beats back, with their age.
+// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer it tries again for 20 s or until ctx ends,
+// and returns an error then: the broker takes the beats back, with their age.
 func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
+	ctx, cancel := context.WithTimeout(ctx, giveUp)
+	defer cancel()
 	latest := NewCoalescer(len(batch))
 	from := make(map[string][]*rabbit.Delivery, len(batch))
 	decoded := 0
@@ -80,7 +87,7 @@ func (r *Receiver) flush(ctx context.Context, beats []messages.ModuleStatus, fro
 	case err == nil:
 		r.Committed(beats)
 		return nil
-	case !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.TooLarge):
+	case !refused(err):
 		return fmt.Errorf("store heartbeats: %w", err)
 	case len(beats) == 1:
 		for _, d := range from[beats[0].Hostname] {
@@ -96,6 +103,9 @@ func (r *Receiver) flush(ctx context.Context, beats []messages.ModuleStatus, fro
 	return r.flush(ctx, beats[half:], from)
 }
 
+// refused: the batch itself is at fault.
+func refused(err error) bool { return fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge) }
+
 // store repeats one request until it is answered or ctx ends.
 func (r *Receiver) store(ctx context.Context, beats []messages.ModuleStatus) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, maxRetry) {
@@ -106,10 +116,13 @@ func (r *Receiver) store(ctx context.Context, beats []messages.ModuleStatus) err
 			r.Metrics.flushTime.Observe(time.Since(began).Seconds())
 			return nil
 		}
-		if !fault.Is(err, fault.Unavailable) {
+		if refused(err) {
 			return err
 		}
 		r.Failed(err)
+		if !fault.Is(err, fault.Unavailable) {
+			return err
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

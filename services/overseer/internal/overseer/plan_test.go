@@ -1,0 +1,209 @@
+package overseer_test
+
+import (
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	"github.com/openaperture/openaperture/services/overseer/internal/overseer"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+type change func(*overseer.Situation)
+
+// given is a covered exchange under our own term 5, in which nothing is due: overseer and manager, hourly, at v1 of a
+// gold standard v2, and both executors. Changes make things due.
+func given(changes ...change) overseer.Situation {
+	next := now.Add(20 * time.Minute)
+	of := func(id component.ID, t component.Type) component.Component {
+		return component.Component{ID: id, Type: t, SourceRepo: "repo", SourceRepoGitRef: "v1", DeploymentRepo: "deploy", DeploymentRepoGitRef: "main",
+			Strategy: component.Hourly, NextCheckAt: &next}
+	}
+	ref := func(t component.Type) component.Ref {
+		return component.Ref{Type: t, SourceRepo: "repo", SourceRepoGitRef: "v2", AutoUpgradeEnabled: true}
+	}
+	live := func(t component.Type, service string) module.Count {
+		return module.Count{Type: t, Service: service, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1}
+	}
+	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
+		Snapshot: managerapi.Snapshot{DatabaseTime: now, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true},
+			Components: []component.Component{of(1, component.Overseer), of(2, component.Manager)},
+			Refs:       []component.Ref{ref(component.Overseer), ref(component.Manager)},
+			Counts: []module.Count{live(component.Overseer, "overseer"), live(component.Manager, "manager-api"),
+				live(component.Deployer, "deployer"), live(component.Deployer, "deployer-oa")}}}
+	for _, c := range changes {
+		c(&s)
+	}
+	return s
+}
+
+func open(id string, c component.ID, t component.Type, state upgrade.State, trigger upgrade.Trigger) managerapi.OpenUpgrade {
+	return managerapi.OpenUpgrade{Upgrade: managerapi.Upgrade{ID: upgrade.ID(id), ComponentID: c, ComponentType: t, State: state, Trigger: trigger,
+		CreatedAt: now, To: upgrade.Version{SourceRepo: "repo", SourceRepoGitRef: "v0"}}}
+}
+
+func withUpgrades(list ...managerapi.OpenUpgrade) change {
+	return func(s *overseer.Situation) { s.Snapshot.Upgrades = list }
+}
+
+func withDue(at time.Duration) change {
+	return func(s *overseer.Situation) { t := now.Add(at); s.Snapshot.Components[0].NextCheckAt = &t }
+}
+
+func unscheduled(s *overseer.Situation)  { s.Snapshot.Components[0].NextCheckAt = nil }
+func manual(s *overseer.Situation)       { s.Snapshot.Components[0].Strategy = component.Manual }
+func sweepDue(s *overseer.Situation)     { s.SweepDue = true }
+func uncovered(s *overseer.Situation)    { s.Snapshot.Lease.Covering = false }
+func otherTerm(s *overseer.Situation)    { s.Snapshot.Lease.Term = 6 }
+func noLease(s *overseer.Situation)      { s.Snapshot.Lease = nil }
+func noRefs(s *overseer.Situation)       { s.Snapshot.Refs = nil }
+func noExecutors(s *overseer.Situation)  { s.Snapshot.Counts = s.Snapshot.Counts[:2] }
+func noComponents(s *overseer.Situation) { s.Snapshot.Components = nil }
+func autoOff(s *overseer.Situation)      { s.Snapshot.Refs[0].AutoUpgradeEnabled = false }
+func quarantined(until time.Duration) change {
+	return func(s *overseer.Situation) {
+		expiry := now.Add(until)
+		s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo", SourceRepoGitRef: "v2", ExpiresAt: &expiry}}
+	}
+}
+
+func forced(u managerapi.OpenUpgrade) managerapi.OpenUpgrade { u.Force = true; return u }
+
+// verifying is an upgrade of the overseer that waits for its proof, of one module that is proven since `steady`.
+func verifying(state upgrade.State, steady time.Duration) change {
+	u := open("u1", 1, component.Overseer, state, upgrade.TriggerHourly)
+	u.Phase, u.Step = 1, upgrade.StepVerify
+	u.Need = &upgrade.Need{Type: component.Overseer, Count: 1, Ref: "v2", WorkflowBegan: now.Add(-5 * time.Minute), WorkflowEnded: now.Add(-time.Minute),
+		MinHealthy: 10 * time.Second, LeaderHostname: "o2"}
+	return func(s *overseer.Situation) {
+		s.Snapshot.Upgrades = []managerapi.OpenUpgrade{u}
+		s.Snapshot.Modules = []module.Module{{Hostname: "o2", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2",
+			LastSeen: now, BootSince: now.Add(-steady), SteadySince: now.Add(-steady)}}
+	}
+}
+
+// told is a plan as one line per action.
+func told(plan []overseer.Action) []string {
+	lines := []string{}
+	for _, a := range plan {
+		subject := string(a.Upgrade)
+		if a.Kind == overseer.Check {
+			subject = fmt.Sprintf("component %d, next %s", a.Component, a.NextCheck.Sub(now))
+			if a.Create {
+				subject += ", create"
+			}
+		}
+		lines = append(lines, fmt.Sprintf("%s %s: %s", a.Kind, subject, a.Verdict.Code))
+	}
+	return lines
+}
+
+const requested = upgrade.Requested
+
+var _ = Describe("A plan", func() {
+	DescribeTable("of automatic checks",
+		func(s overseer.Situation, want ...string) {
+			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+		},
+		Entry("nothing is due", given()),
+		Entry("a check is due and finds another version wanted", given(withDue(0)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("missed checks are one, in the old phase", given(withDue(-130*time.Minute)), "check component 1, next 50m0s, create: eligible"),
+		Entry("a component that was never scheduled gets its phase and no upgrade yet (C11)", given(unscheduled), "check component 1, next 7m0s: eligible"),
+		Entry("a manual component is not checked", given(unscheduled, manual)),
+		Entry("a manual component is not checked though it once was hourly", given(withDue(-time.Hour), manual)),
+		Entry("a refusal makes no upgrade", given(withDue(0), noRefs), "check component 1, next 1h0m0s: no_ref"),
+		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined(time.Hour)), "check component 1, next 1h0m0s: quarantined"),
+		Entry("an expired quarantine does not count", given(withDue(0), quarantined(-time.Second)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("an open upgrade is left alone (R1)",
+			given(withDue(0), withUpgrades(open("u1", 1, component.Overseer, upgrade.InProgress, upgrade.TriggerHourly))),
+			"check component 1, next 1h0m0s: upgrade_open"),
+		Entry("another leader's snapshot plans nothing (I14)", given(withDue(0), sweepDue, otherTerm)),
+		Entry("nobody's snapshot plans nothing", given(withDue(0), sweepDue, noLease)),
+	)
+
+	DescribeTable("of the slot",
+		func(s overseer.Situation, want ...string) {
+			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+		},
+		Entry("an eligible request starts", given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
+		Entry("a request of a manual component starts", given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"start u1: eligible"),
+		Entry("an automatic one of a component that has become manual is refused",
+			given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))), "refuse u1: strategy_manual"),
+		Entry("one that is no longer eligible is refused (judged again)",
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))), "refuse u1: auto_upgrade_disabled"),
+		Entry("force starts it nevertheless",
+			given(autoOff, withUpgrades(forced(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))), "start u1: eligible"),
+		Entry("nobody is there to execute it",
+			given(noExecutors, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "refuse u1: no_executor"),
+		Entry("a refused one makes room for the next in the same pass",
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			"refuse u1: auto_upgrade_disabled", "start u2: eligible"),
+		Entry("only one starts, the explicit one first",
+			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"start u1: eligible"),
+		Entry("of two automatic ones the manager starts",
+			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			"start u2: eligible"),
+		Entry("nothing starts, and nothing is refused, while one is in progress",
+			given(autoOff, withUpgrades(open("u2", 2, component.Manager, upgrade.InProgress, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+		Entry("nothing starts while one rolls back",
+			given(withUpgrades(open("u2", 2, component.Manager, upgrade.RollingBack, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+		Entry("an operator's rollback starts, whatever the gold standard says",
+			given(autoOff, manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRollback))), "start u1: eligible"),
+		Entry("one without its component is left alone (C15)", given(noComponents, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+	)
+
+	DescribeTable("of proofs",
+		func(s overseer.Situation, want ...string) {
+			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+		},
+		Entry("a steady module at the target proves", given(verifying(upgrade.Verifying, 15*time.Second)), "prove u1: proven"),
+		Entry("one that is not steady for long enough does not yet", given(verifying(upgrade.Verifying, 9*time.Second))),
+		Entry("what was restored is proven alike", given(verifying(upgrade.RollingBack, 15*time.Second)), "prove u1: proven"),
+		Entry("one whose workflow still runs is not judged", given(verifying(upgrade.InProgress, 15*time.Second), func(s *overseer.Situation) {
+			s.Snapshot.Upgrades[0].Step, s.Snapshot.Upgrades[0].Need = upgrade.StepDeploy, nil
+		})),
+	)
+
+	DescribeTable("of sweeps",
+		func(s overseer.Situation, want ...string) {
+			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+		},
+		Entry("a sweep is due", given(sweepDue), "sweep : sweep_due"),
+		Entry("nobody is swept while the exchange is not covered (E2, E3)", given(sweepDue, uncovered)),
+	)
+
+	It("holds its actions in the order in which they help each other", func() {
+		s := given(verifying(upgrade.Verifying, 15*time.Second), sweepDue, func(s *overseer.Situation) {
+			t := now
+			s.Snapshot.Components[1].NextCheckAt = &t
+		})
+		Expect(told(overseer.Plan(s))).To(Equal([]string{"prove u1: proven", "sweep : sweep_due", "check component 2, next 1h0m0s, create: eligible"}))
+	})
+
+	It("starts with the ref of this moment, and an operator's rollback with its release", func() {
+		s := given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))
+		Expect(overseer.Plan(s)[0].Target.SourceRepoGitRef).To(Equal("v2"))
+		s = given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRollback)))
+		Expect(overseer.Plan(s)[0].Target.SourceRepoGitRef).To(Equal("v0"))
+	})
+
+	It("gives every action a sentence, and every judgement what it looked at", func() {
+		for _, a := range overseer.Plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest)))) {
+			Expect(len(a.Verdict.Message)).To(BeNumerically(">", 15), string(a.Kind))
+			if a.Kind != overseer.Sweep {
+				e := a.Inputs.(overseer.Evidence)
+				Expect(e.Ref.SourceRepoGitRef).To(Equal("v2"))
+				Expect(e.Running).To(HaveLen(3), "the type's own and both executors")
+			}
+		}
+	})
+})
