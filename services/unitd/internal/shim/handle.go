@@ -65,7 +65,7 @@ func fork(program, dir string, lock, control *os.File) (*exec.Cmd, error) {
 	defer func() { _ = complaints.Close() }()
 	command := exec.Command(program, "shim", dir) //nolint:noctx // the shim outlives every context of unitd
 	command.Args[0] = "unitd"
-	command.Env = []string{"PATH=" + service.DefaultPath, "GOMAXPROCS=2"}
+	command.Env = []string{"PATH=" + service.DefaultPath, "GOMAXPROCS=2", "GORACE=" + os.Getenv("GORACE")} // the last for builds with the race detector
 	command.Dir = "/"
 	command.Stderr = complaints
 	command.ExtraFiles = []*os.File{lock, control} // lockDescriptor, controlDescriptor

@@ -1,0 +1,47 @@
+package host
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+	"github.com/openaperture/openaperture/services/unitd/internal/shim"
+)
+
+// Situation is the input of the decision table, for its spec.
+type Situation struct {
+	Launched, Forgotten, Alive, Stopping bool
+	Want, Have                           string // generations
+	Restart                              service.Restart
+	Exit                                 *shim.Exit
+	Streak                               int
+}
+
+var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", stop: "stop", wait: "wait", forget: "forget"}
+
+// Next is the decision as a word and the time it waits for.
+func Next(s Situation, now time.Time) (string, time.Duration) {
+	then := next(
+		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, service: service.Service{Restart: s.Restart, RestartSec: time.Second}},
+		have{alive: s.Alive, stopping: s.Stopping, generation: s.Have, exit: s.Exit, streak: s.Streak}, now)
+	if then.verb == wait {
+		return "wait", then.until.Sub(now)
+	}
+	return verbs[then.verb], 0
+}
+
+// Place is the placement of units, oldest first, given as name and X-Fleet options.
+func Place(m Machine, names []string, options map[string][]unit.Option) []string {
+	var list []candidate
+	for _, name := range names {
+		list = append(list, candidate{name, options[name]})
+	}
+	placed := place(m, list)
+	var here []string
+	for _, name := range names {
+		if placed[name] {
+			here = append(here, name)
+		}
+	}
+	return here
+}

@@ -1,0 +1,154 @@
+package main_test
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+var _ = Describe("A unit", func() {
+	It("is active when its process runs, and has no more environment than its own", func() {
+		u := startUnitd()
+		Expect(os.WriteFile(u.path("env"), []byte("FROM_FILE='a b'\n"), 0o600)).To(Succeed())
+		u.put("web@1.service", "launched", `ExecStart=/bin/sh -c "env; echo args $0 $1; exec sleep 3600" %p-%i ${FROM_FILE}`,
+			"EnvironmentFile="+u.path("env"), "EnvironmentFile=-/nowhere", `Environment=HOSTNAME=%H.web-1`, "MemoryMax=1G")
+		s := u.becomes("web@1.service", "active/running")
+		Expect(alive(s.MainPID)).To(BeTrue())
+		since, err := time.Parse(time.RFC3339Nano, s.ActiveSince)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(since).To(BeTemporally("~", time.Now(), time.Minute))
+		host, err := os.Hostname()
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() string { return u.logs("web@1.service") }).Should(And(
+			ContainSubstring("args web-1 a b\n"), ContainSubstring("PATH=/usr/local/sbin:"), ContainSubstring("HOSTNAME="+host+".web-1\n")))
+		Expect(u.logs("web@1.service")).NotTo(ContainSubstring("hidden"))
+		Expect(string(u.session.Err.Contents())).To(ContainSubstring("MemoryMax"))
+	})
+
+	It("of Type=notify is active only after READY=1", func() {
+		u := startUnitd()
+		lines, open := u.gate("gate")
+		u.put("n.service", "launched", lines...)
+		u.becomes("n.service", "activating/start")
+		Consistently(func() string { return u.state("n.service").Active }, "200ms").Should(Equal("activating"))
+		open()
+		s := u.becomes("n.service", "active/running")
+		Expect(s.StatusText).To(Equal("open for business"))
+		Expect(s.ActiveSince).NotTo(BeEmpty())
+	})
+
+	It("of Type=notify that does not become ready in time has failed, and is restarted by policy", func() {
+		u := startUnitd()
+		u.put("n.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "TimeoutStartSec=200ms")
+		Expect(u.becomes("n.service", "failed/failed").Result).To(Equal("timeout"))
+		u.put("n.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "TimeoutStartSec=200ms", "Restart=on-failure", "RestartSec=10ms")
+		Eventually(func() int { return u.state("n.service").Restarts }).WithTimeout(patience).Should(BeNumerically(">=", 1))
+	})
+
+	It("of Type=notify that ends before READY=1 has failed, whatever its exit code", func() {
+		u := startUnitd()
+		u.put("n.service", "launched", "Type=notify", "ExecStart=/bin/true")
+		Expect(u.becomes("n.service", "failed/failed").Result).To(ContainSubstring("protocol"))
+	})
+
+	It("that crashes is restarted with a growing pause", func() {
+		u := startUnitd()
+		u.put("c.service", "launched", `ExecStart=/bin/sh -c "date +%%s%%N >> `+u.path("starts")+`; exit 3"`, "Restart=always", "RestartSec=50ms")
+		Eventually(func() state { return u.state("c.service") }).WithTimeout(patience).WithPolling(10 * time.Millisecond).
+			Should(And(HaveField("Restarts", BeNumerically(">=", 3)), HaveField("Sub", "auto-restart"), HaveField("Result", "exit-code 3")))
+		text, err := os.ReadFile(u.path("starts"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(strings.Count(string(text), "\n")).To(Equal(u.state("c.service").Restarts + 1))
+		u.put("c.service", "inactive")
+		Eventually(func() string { return u.state("c.service").Name }).WithTimeout(patience).Should(BeEmpty())
+	})
+
+	DescribeTable("that ends shows how, and stays down without a policy", func(what, result string, lines ...string) {
+		u := startUnitd()
+		u.put("x.service", "launched", lines...)
+		Expect(u.becomes("x.service", what).Result).To(ContainSubstring(result))
+	},
+		Entry("exit code", "failed/failed", "exit-code 7", `ExecStart=/bin/sh -c "exit 7"`),
+		Entry("signal", "failed/failed", "signal killed", `ExecStart=/bin/sh -c "kill -9 $$$$"`),
+		Entry("success", "inactive/dead", "success", "ExecStart=/bin/true"),
+		Entry("a failure that is ignored", "inactive/dead", "exit-code 1", "ExecStart=-/bin/false"),
+		Entry("no such program", "failed/failed", "/nowhere/x: no such file", "ExecStart=/nowhere/x"),
+		Entry("not in PATH", "failed/failed", "program nosuchprogram is not in PATH", "ExecStart=nosuchprogram"),
+		Entry("no such directory", "failed/failed", "working directory /nowhere does not exist", "ExecStart=/bin/true", "WorkingDirectory=/nowhere"),
+		Entry("no such user", "failed/failed", "user nosuchuser is unknown", "ExecStart=/bin/true", "User=nosuchuser"),
+		Entry("no such environment file", "failed/failed", "EnvironmentFile", "ExecStart=/bin/true", "EnvironmentFile=/nowhere"),
+		Entry("ExecStartPre fails", "failed/failed", "exit-code 1", "ExecStartPre=/bin/false", "ExecStart=/bin/sleep 3600"),
+		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
+		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),
+		Entry("a oneshot that remains", "active/exited", "", "Type=oneshot", "ExecStart=/bin/true", "RemainAfterExit=yes"),
+	)
+
+	It("runs as its user", func() {
+		if os.Getuid() != 0 {
+			Skip("only root may run units as somebody else")
+		}
+		u := startUnitd()
+		u.put("x.service", "launched", "Type=oneshot", "ExecStart=/usr/bin/id -un", "User=nobody")
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.logs("x.service")).To(ContainSubstring("nobody\n"))
+	})
+
+	It("that is replaced has ended before the new one starts, and keeps its hash until then", func() {
+		u := startUnitd()
+		exclusive := `mkdir ` + u.path("running") + ` || echo OVERLAP; trap 'sleep 0.2; rmdir ` + u.path("running") + `; exit 0' TERM; sleep 3600 & wait`
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`)
+		before := u.becomes("x.service", "active/running")
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=VERSION=2")
+		Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).WithPolling(5 * time.Millisecond).
+			Should(And(HaveField("Active", "active"), HaveField("Hash", Not(Equal(before.Hash))), HaveField("MainPID", Not(Equal(before.MainPID)))))
+		Expect(alive(before.MainPID)).To(BeFalse())
+		Expect(u.logs("x.service")).NotTo(ContainSubstring("OVERLAP"))
+		Expect(u.state("x.service").Restarts).To(BeZero())
+	})
+
+	It("is stopped by ExecStop first, then by SIGTERM", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'echo got TERM; exit 0' TERM; echo trapped; while :; do sleep 0.05; done"`,
+			`ExecStop=/bin/sh -c "echo stopping $MAINPID"`)
+		pid := u.becomes("x.service", "active/running").MainPID
+		Eventually(func() string { return u.logs("x.service") }).Should(ContainSubstring("trapped"))
+		u.put("x.service", "loaded")
+		Expect(u.becomes("x.service", "inactive/dead").Result).To(Equal("success"))
+		Expect(u.logs("x.service")).To(MatchRegexp(`stopping %d\n(.*\n)?got TERM\n`, pid))
+	})
+
+	It("that ignores SIGTERM is killed after TimeoutStopSec, with all that it started", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$$$ > `+u.path("child")+`; while :; do sleep 1; done' & while :; do sleep 1; done"`,
+			"TimeoutStopSec=300ms")
+		pid, child := u.becomes("x.service", "active/running").MainPID, pidIn(u.path("child"))
+		Expect(alive(child)).To(BeTrue())
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "deactivating/stop-sigterm")
+		Expect(u.becomes("x.service", "failed/failed").Result).To(Equal("timeout"))
+		Expect([]bool{alive(pid), alive(child)}).To(Equal([]bool{false, false}))
+	})
+
+	It("leaves no daemon behind when its main process ends", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "setsid sleep 3600 & echo $! > `+u.path("child")+`; exit 0"`)
+		child := pidIn(u.path("child"))
+		u.becomes("x.service", "inactive/dead")
+		Expect(alive(child)).To(BeFalse())
+	})
+
+	It("of KillMode=process loses its main process only", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "sleep 3600 & echo $! > `+u.path("child")+`; wait"`, "KillMode=process")
+		pid, child := u.becomes("x.service", "active/running").MainPID, pidIn(u.path("child"))
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "inactive/dead")
+		Expect([]bool{alive(pid), alive(child)}).To(Equal([]bool{false, true}))
+		process, err := os.FindProcess(child)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(process.Kill()).To(Succeed())
+	})
+})
