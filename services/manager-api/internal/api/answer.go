@@ -10,6 +10,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // answer is an error that knows its whole answer: the predecessor's families have shapes that follow from no rule.
@@ -198,4 +200,27 @@ func problem(w http.ResponseWriter, _ *http.Request, err error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	_, _ = w.Write(raw)
+}
+
+// named gives the two failures that name their item its name: not found, and a duplicate. Others stay as they are.
+func named(err error, item string) error {
+	var use *store.InUse
+	switch {
+	case errors.As(err, &use):
+		return inUse(use)
+	case fault.Is(err, fault.NotFound):
+		return notFound(item)
+	case fault.CodeOf(err) == postgres.CodeDuplicate:
+		return exists(item)
+	default:
+		return err
+	}
+}
+
+// inUse is 409 in E1 with the list of what stands in the way.
+func inUse(use *store.InUse) error {
+	return &answer{status: http.StatusConflict, body: struct {
+		errorList
+		DependsOn []store.Use `json:"in_use_by"`
+	}{messageBody(use.Error()), use.Uses}}
 }

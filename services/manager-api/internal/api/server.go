@@ -13,14 +13,16 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
-// Config is what the server needs. Metrics may be nil.
+// Config is what the server needs. Metrics may be nil; without Keys no broker password can be stored or read.
 type Config struct {
 	Store   *store.Store
 	Tokens  []Token
 	Times   times.Times
+	Keys    *seal.Ring
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 	Version string

@@ -1,0 +1,184 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+const componentItem = "SystemComponent"
+
+func (s *Server) registerComponents() {
+	s.family("GET /system_components", componentItem, Readers, s.listComponents)
+	s.once("POST /system_components", componentItem, Operators, s.createComponent)
+	s.byID("GET /system_components/{id}", componentItem, Readers, s.showComponent)
+	s.putComponent()
+	s.registerComponentUpgrade()
+	s.byID("DELETE /system_components/{id}", componentItem, Operators, s.deleteComponent)
+}
+
+// putComponent registers the PUT, which both needs an id and honours Idempotency-Key.
+func (s *Server) putComponent() {
+	const pattern = "PUT /system_components/{id}"
+	put := s.idempotent(Route{pattern, Operators, componentItem}, func(w http.ResponseWriter, r *http.Request) error {
+		id, _ := pathID(r, "id")
+		return s.updateComponent(w, r, id)
+	})
+	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request, _ int64) error { return put(w, r) })
+}
+
+func componentPath(id component.ID) string {
+	return "/system_components/" + strconv.FormatInt(int64(id), 10)
+}
+func numbered(id int64) string                   { return componentItem + " " + strconv.FormatInt(id, 10) }
+func namedComponent(t component.Type) string     { return componentItem + ` "` + string(t) + `"` }
+func tagOfComponent(c store.ComponentRow) string { return entityTag(c, c.UpdatedAt.Time) }
+
+func (s *Server) listComponents(w http.ResponseWriter, r *http.Request) error {
+	p, err := part(r, componentItem)
+	if err != nil {
+		return err
+	}
+	var only *component.Type
+	if query := r.URL.Query(); query.Has("type") {
+		t := component.Type(query.Get("type"))
+		only = &t
+	}
+	return stream(w, func(emit func(store.ComponentRow) error) error {
+		return s.Store.EachComponent(r.Context(), p, only, emit)
+	})
+}
+
+// component reads the component of a request, if its exchange is the caller's.
+func (s *Server) component(r *http.Request, id int64) (store.ComponentRow, error) {
+	row, err := s.Store.Component(r.Context(), component.ID(id))
+	if err == nil {
+		err = inScope(r.Context(), row.ExchangeID)
+	}
+	return row, err
+}
+
+func (s *Server) showComponent(w http.ResponseWriter, r *http.Request, id int64) error {
+	row, err := s.component(r, id)
+	if err != nil {
+		return named(err, numbered(id))
+	}
+	writeTagged(w, row, row.UpdatedAt.Time)
+	return nil
+}
+
+func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	runs := store.Adoption{}
+	if v := f.text("source_repo"); v != nil {
+		runs.SourceRepo = *v
+	}
+	if v := f.text("source_repo_git_ref"); v != nil {
+		runs.SourceRepoGitRef = *v
+	}
+	spec := s.readComponent(r, f, "")
+	if err := f.err(componentItem); err != nil {
+		return err
+	}
+	id, err := s.Store.CreateComponent(r.Context(), spec, runs)
+	if err != nil {
+		return named(err, namedComponent(spec.Type))
+	}
+	located(w, http.StatusCreated, componentPath(id))
+	return nil
+}
+
+// readComponent reads what an operator states; what is the server's is not looked at. proof is kept where none is given.
+func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKind) store.ComponentSpec {
+	given := f.text("proof")
+	spec := store.ComponentSpec{
+		Type:                 component.Type(f.need("type")),
+		ExchangeID:           component.ExchangeID(f.needInteger("messaging_exchange_id")),
+		DeploymentRepo:       f.need("deployment_repo"),
+		DeploymentRepoGitRef: f.need("deployment_repo_git_ref"),
+		Proof:                proof,
+	}
+	spec.Strategy = readStrategy(f)
+	switch {
+	case given != nil && (*given == string(component.ProofModules) || *given == string(component.ProofUnits)):
+		spec.Proof = component.ProofKind(*given)
+	case given != nil:
+		f.bad("proof", invalid)
+	case proof == "":
+		spec.Proof = component.DefaultProof(spec.Type)
+	}
+	s.checkExchange(r, f, spec.ExchangeID)
+	return spec
+}
+
+func readStrategy(f *form) component.Strategy {
+	if !f.given("upgrade_strategy") {
+		f.bad("upgrade_strategy", blank)
+		return ""
+	}
+	v := f.text("upgrade_strategy")
+	if v == nil {
+		return ""
+	}
+	strategy := component.Strategy(*v)
+	if strategy != component.Manual && strategy != component.Hourly {
+		f.bad("upgrade_strategy", invalid)
+	}
+	return strategy
+}
+
+// checkExchange says in front that the exchange is missing, unknown, or not the caller's.
+func (s *Server) checkExchange(r *http.Request, f *form, id component.ExchangeID) {
+	if !f.given("messaging_exchange_id") {
+		f.before("messaging_exchange_id", "Missing MessagingExchange")
+		return
+	}
+	if id == 0 {
+		return // no number: said already
+	}
+	if _, err := s.exchange(r, int64(id)); err != nil {
+		f.before("messaging_exchange_id", "Invalid MessagingExchange")
+	}
+}
+
+func (s *Server) updateComponent(w http.ResponseWriter, r *http.Request, id int64) error {
+	old, err := s.component(r, id)
+	if err != nil {
+		return named(err, numbered(id))
+	}
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	spec := s.readComponent(r, f, old.Proof)
+	if err := f.err(numbered(id)); err != nil {
+		return err
+	}
+	err = s.Store.UpdateComponent(r.Context(), old.ID, spec, ifMatch(r, tagOfComponent))
+	if fault.Is(err, fault.NotFound) {
+		return notFound(numbered(id))
+	}
+	if err != nil {
+		return named(err, namedComponent(spec.Type))
+	}
+	located(w, http.StatusNoContent, componentPath(old.ID))
+	return nil
+}
+
+func (s *Server) deleteComponent(w http.ResponseWriter, r *http.Request, id int64) error {
+	old, err := s.component(r, id)
+	if err != nil {
+		return named(err, numbered(id))
+	}
+	if err := s.Store.DeleteComponent(r.Context(), old.ID, ifMatch(r, tagOfComponent)); err != nil {
+		return named(err, numbered(id))
+	}
+	located(w, http.StatusNoContent, "")
+	return nil
+}

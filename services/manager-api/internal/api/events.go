@@ -1,0 +1,138 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+const eventItem = "SystemEvent"
+
+func (s *Server) registerEvents() {
+	s.family("GET /system_events", eventItem, Readers, s.listEvents)
+	s.family("POST /system_events", eventItem, Reporters, s.createEvent)
+	s.byID("GET /system_events/{id}", eventItem, Readers, s.showEvent)
+	s.byID("POST /system_events/{id}/assign", eventItem, Operators, s.assignEvent)
+	s.byID("POST /system_events/{id}/dismiss", eventItem, Operators, s.dismissEvent)
+}
+
+func eventPath(id int64) string { return "/system_events/" + strconv.FormatInt(id, 10) }
+
+// listEvents shows the last 24 hours; an assignee without lookback all time.
+func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
+	p, err := part(r, eventItem)
+	if err != nil {
+		return err
+	}
+	q := store.EventQuery{Limit: p.Limit}
+	hours := 24
+	if r.URL.Query().Get("assignee_id") != "" {
+		id, ok := queryInt(r, "assignee_id", 0)
+		if !ok {
+			return invalidRequest(eventItem)
+		}
+		assignee := int64(id)
+		q.Assignee, hours = &assignee, 0
+	}
+	var ok bool
+	if q.Lookback, ok = queryInt(r, "lookback", hours); !ok {
+		return invalidRequest(eventItem)
+	}
+	return stream(w, func(emit func(store.EventRow) error) error { return s.Store.EachEvent(r.Context(), q, emit) })
+}
+
+func (s *Server) showEvent(w http.ResponseWriter, r *http.Request, id int64) error {
+	row, err := s.Store.Event(r.Context(), id)
+	if err != nil {
+		return namedEvent(err, id)
+	}
+	writeJSON(w, http.StatusOK, row)
+	return nil
+}
+
+func namedEvent(err error, id int64) error {
+	return named(err, eventItem+" "+strconv.FormatInt(id, 10))
+}
+
+func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	spec := store.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity")}
+	if err := f.err(eventItem); err != nil {
+		return err
+	}
+	id, err := s.Store.CreateEvent(r.Context(), spec, f.params["unique"] == true)
+	if fault.Is(err, fault.Conflict) {
+		return exists(eventItem)
+	}
+	if err != nil {
+		return err
+	}
+	located(w, http.StatusCreated, eventPath(id)) // the predecessor named the collection: its creator never learned the id
+	return nil
+}
+
+// unknownUser is the predecessor's 400 without field entries.
+func unknownUser(id any) error { return e2(fmt.Sprintf("User %v", id), nil) }
+
+func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) error {
+	if _, err := s.Store.Event(r.Context(), id); err != nil {
+		return namedEvent(err, id)
+	}
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	assignee := f.integer("assignee_id")
+	if assignee == nil {
+		return unknownUser(shownParam(f, "assignee_id"))
+	}
+	err = s.Store.AssignEvent(r.Context(), id, *assignee)
+	if fault.Is(err, fault.Invalid) {
+		return unknownUser(*assignee)
+	}
+	if err != nil {
+		return namedEvent(err, id)
+	}
+	located(w, http.StatusNoContent, eventPath(id))
+	return nil
+}
+
+// shownParam is a field as text, "" where it is missing.
+func shownParam(f *form, name string) string {
+	if !f.given(name) {
+		return ""
+	}
+	return fmt.Sprint(f.params[name])
+}
+
+func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) error {
+	if _, err := s.Store.Event(r.Context(), id); err != nil {
+		return namedEvent(err, id)
+	}
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	by, reason := f.integer("dismissed_by_id"), f.text("dismissed_reason")
+	if by == nil && f.given("dismissed_by_id") {
+		return unknownUser(shownParam(f, "dismissed_by_id"))
+	}
+	if err := f.err(eventItem); err != nil {
+		return err
+	}
+	err = s.Store.DismissEvent(r.Context(), id, by, reason)
+	if fault.Is(err, fault.Invalid) {
+		return unknownUser(*by)
+	}
+	if err != nil {
+		return namedEvent(err, id)
+	}
+	located(w, http.StatusNoContent, eventPath(id))
+	return nil
+}

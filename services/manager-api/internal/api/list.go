@@ -1,0 +1,46 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// stream writes a list as it is read. An error before the first row is answered as any other; later the connection is
+// cut, so that nobody takes a part for the whole.
+func stream[T any](w http.ResponseWriter, rows func(func(T) error) error) error {
+	begun := false
+	write := func(row T) error {
+		raw, err := json.Marshal(row)
+		if err != nil {
+			return err
+		}
+		separator := ","
+		if !begun {
+			beginList(w)
+			begun, separator = true, "["
+		}
+		if _, err := w.Write(append([]byte(separator), raw...)); err != nil {
+			panic(http.ErrAbortHandler) // the client hung up
+		}
+		return nil
+	}
+	if err := rows(write); err != nil {
+		if begun {
+			panic(http.ErrAbortHandler)
+		}
+		return err
+	}
+	end := "]"
+	if !begun {
+		beginList(w)
+		end = "[]"
+	}
+	_, _ = w.Write([]byte(end))
+	return nil
+}
+
+func beginList(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "max-age=0, private, must-revalidate")
+	w.WriteHeader(http.StatusOK)
+}

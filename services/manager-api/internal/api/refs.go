@@ -1,0 +1,113 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+const refItem = "SystemComponentRef"
+
+func (s *Server) registerRefs() {
+	s.family("GET /system_component_refs", refItem, Readers, s.listRefs)
+	s.family("GET /system_component_refs/{type}", refItem, Readers, s.showRef)
+	s.once("POST /system_component_refs", refItem, Admins, s.createRef)
+	s.once("PUT /system_component_refs/{type}", refItem, Admins, s.updateRef)
+	s.family("DELETE /system_component_refs/{type}", refItem, Admins, s.deleteRef)
+}
+
+func namedRef(t component.Type) string { return refItem + ` "` + string(t) + `"` }
+
+func tagOfRef(row store.RefRow) string { return entityTag(row, row.UpdatedAt.Time) }
+
+func (s *Server) listRefs(w http.ResponseWriter, r *http.Request) error {
+	p, err := part(r, refItem)
+	if err != nil {
+		return err
+	}
+	return stream(w, func(emit func(store.RefRow) error) error { return s.Store.EachRef(r.Context(), p, emit) })
+}
+
+func (s *Server) showRef(w http.ResponseWriter, r *http.Request) error {
+	t := component.Type(r.PathValue("type"))
+	row, err := s.Store.Ref(r.Context(), t)
+	if err != nil {
+		return named(err, namedRef(t))
+	}
+	writeTagged(w, row, row.UpdatedAt.Time)
+	return nil
+}
+
+// createRef checks in the predecessor's order: the type is there, it is free, the other fields.
+func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	t := component.Type("")
+	if f.given("type") && f.params["type"] != "" {
+		t = component.Type(f.need("type"))
+	} else {
+		f.bad("type", "type is required")
+	}
+	if err := f.err(refItem); err != nil {
+		return err
+	}
+	_, err = s.Store.Ref(r.Context(), t)
+	if err == nil {
+		return exists(namedRef(t))
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	ref := readRef(f, t)
+	if err := f.err(namedRef(t)); err != nil {
+		return err
+	}
+	if err := s.Store.CreateRef(r.Context(), ref); err != nil {
+		return named(err, namedRef(t))
+	}
+	located(w, http.StatusCreated, "/system_component_refs/"+string(t))
+	return nil
+}
+
+func readRef(f *form, t component.Type) component.Ref {
+	ref := component.Ref{Type: t, SourceRepo: f.need("source_repo"), SourceRepoGitRef: f.need("source_repo_git_ref")}
+	if !f.given("auto_upgrade_enabled") {
+		f.bad("auto_upgrade_enabled", blank)
+	} else if b := f.boolean("auto_upgrade_enabled"); b != nil {
+		ref.AutoUpgradeEnabled = *b
+	}
+	return ref
+}
+
+func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
+	t := component.Type(r.PathValue("type"))
+	if _, err := s.Store.Ref(r.Context(), t); err != nil {
+		return named(err, namedRef(t))
+	}
+	f, err := readForm(r)
+	if err != nil {
+		return err
+	}
+	ref := readRef(f, t)
+	if err := f.err(namedRef(t)); err != nil {
+		return err
+	}
+	if err := s.Store.UpdateRef(r.Context(), ref, ifMatch(r, tagOfRef)); err != nil {
+		return named(err, namedRef(t))
+	}
+	located(w, http.StatusNoContent, "/system_component_refs/"+string(t))
+	return nil
+}
+
+func (s *Server) deleteRef(w http.ResponseWriter, r *http.Request) error {
+	t := component.Type(r.PathValue("type"))
+	if err := s.Store.DeleteRef(r.Context(), t, ifMatch(r, tagOfRef)); err != nil {
+		return named(err, namedRef(t))
+	}
+	located(w, http.StatusNoContent, "")
+	return nil
+}
