@@ -25,6 +25,7 @@ type Coverage struct {
 
 	mu      sync.Mutex
 	session uint64    // of the last own heartbeat
+	asked   uint64    // session at the last answer
 	own     time.Time // when the last own heartbeat was committed; zero: none since the last break
 	broken  bool      // since the last answer
 	since   time.Time // of the covered stretch as we know it; zero: not covered
@@ -57,8 +58,9 @@ func (c *Coverage) OwnBeat(session uint64, now time.Time) {
 func (c *Coverage) Covered(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	reason := c.gap(now)
-	c.broken = false
+	session := c.hearing.Session()
+	reason := c.gap(session, now)
+	c.broken, c.asked = false, session
 	if reason != "" {
 		c.lost(reason)
 		return false
@@ -70,16 +72,17 @@ func (c *Coverage) Covered(now time.Time) bool {
 	return true
 }
 
-func (c *Coverage) gap(now time.Time) string {
-	if c.broken {
+func (c *Coverage) gap(session uint64, now time.Time) string {
+	if session != c.session {
+		c.own = time.Time{} // it says nothing about another session
+	}
+	switch {
+	case c.broken:
 		return "interrupted"
-	}
-	if c.own.IsZero() {
-		return "no heartbeat of our own came back yet"
-	}
-	if c.session != c.hearing.Session() {
-		c.own = time.Time{} // it says nothing about the new session
+	case session != c.asked:
 		return "the broker session was interrupted"
+	case c.own.IsZero():
+		return "no heartbeat of our own came back yet"
 	}
 	for _, q := range c.queues {
 		if !c.hearing.Subscribed(q) {

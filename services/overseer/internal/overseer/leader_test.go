@@ -1,0 +1,173 @@
+package overseer_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/services/overseer/internal/overseer"
+)
+
+// leases is one lease row in memory, with the rules of the real one.
+type leases struct {
+	mu      sync.Mutex
+	holder  string
+	term    int64
+	expires time.Time
+	away    bool // does not answer
+	covered []bool
+	log     []string
+}
+
+func (l *leases) Lead(ctx context.Context, _ component.ExchangeID, r managerapi.LeaseRequest) (managerapi.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	free := l.holder == "" || time.Now().After(l.expires)
+	switch {
+	case l.away:
+		return managerapi.Lease{}, fault.New(fault.Unavailable, "no answer")
+	case r.Term == 0 && !free:
+		return managerapi.Lease{}, fault.New(fault.Conflict, "%s leads", l.holder)
+	case r.Term == 0:
+		l.term++
+		l.holder = r.Holder
+		l.log = append(l.log, "lead "+r.Holder)
+	case free || r.Term != l.term:
+		return managerapi.Lease{}, fault.New(fault.Conflict, "term %d is stale", r.Term)
+	default:
+		l.covered = append(l.covered, r.Covered)
+	}
+	l.expires = time.Now().Add(time.Duration(r.TTLMS) * time.Millisecond)
+	return managerapi.Lease{Holder: l.holder, Term: l.term}, nil
+}
+
+func (l *leases) Resign(_ context.Context, _ component.ExchangeID, term int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if term == l.term {
+		l.log = append(l.log, "resign "+l.holder)
+		l.holder = ""
+	}
+	return nil
+}
+
+func (l *leases) set(change func()) { l.mu.Lock(); defer l.mu.Unlock(); change() }
+func (l *leases) events() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.log...)
+}
+
+// candidate owns one running Leader.
+type candidate struct {
+	terms    chan *overseer.Term
+	stopping chan struct{}
+	cancel   context.CancelFunc
+	ended    chan error
+}
+
+func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error) *candidate {
+	c := &candidate{terms: make(chan *overseer.Term, 16), stopping: make(chan struct{}), ended: make(chan error, 1)}
+	if reign == nil {
+		reign = func(ctx context.Context, t *overseer.Term) error {
+			c.terms <- t
+			<-ctx.Done()
+			return nil
+		}
+	}
+	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() bool { return true }, Reign: reign,
+		Stopping: c.stopping, Log: zap.NewNop(), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	joined := make(chan struct{})
+	go func() { defer close(joined); c.ended <- leader.Run(ctx) }()
+	DeferCleanup(func() { cancel(); Eventually(joined).Should(BeClosed()) })
+	return c
+}
+
+var _ = Describe("Leadership", func() {
+	const ttl = 300 * time.Millisecond
+
+	It("is of exactly one when two start together, and is renewed (C1)", func() {
+		l := &leases{}
+		a, b := stand(l, "a", ttl, nil), stand(l, "b", ttl, nil)
+		Eventually(func() int { return len(a.terms) + len(b.terms) }).Should(Equal(1))
+		Consistently(func() int { return len(a.terms) + len(b.terms) }, 3*ttl).Should(Equal(1))
+	})
+
+	It("passes to the other at a stop, given back before anything else", func() {
+		l := &leases{}
+		a := stand(l, "a", time.Minute, func(ctx context.Context, _ *overseer.Term) error {
+			<-ctx.Done()
+			l.set(func() { l.log = append(l.log, "tidy") })
+			return nil
+		})
+		Eventually(l.events).Should(Equal([]string{"lead a"}))
+		close(a.stopping)
+		Eventually(l.events).Should(ContainElements("resign a", "tidy"))
+		Consistently(a.ended, "50ms").ShouldNot(Receive(), "it resigns and does not end the process")
+		stand(l, "b", ttl, nil)
+		Eventually(l.events).Should(ContainElement("lead b"))
+		a.cancel()
+		Eventually(a.ended).Should(Receive(BeNil()))
+	})
+
+	It("resigns although its parts do not end (the order of a stop)", func() {
+		l := &leases{}
+		release := make(chan struct{})
+		a := stand(l, "a", time.Minute, func(context.Context, *overseer.Term) error { <-release; return nil })
+		Eventually(l.events).Should(Equal([]string{"lead a"}))
+		close(a.stopping)
+		Eventually(l.events).Should(Equal([]string{"lead a", "resign a"}))
+		close(release)
+	})
+
+	It("ends before the row does when manager-api does not answer, and comes back under a new term", func() {
+		l := &leases{}
+		a := stand(l, "a", ttl, nil)
+		var first *overseer.Term
+		Eventually(a.terms).Should(Receive(&first))
+		var expires time.Time
+		l.set(func() { l.away, expires = true, l.expires })
+		Eventually(first.Trusted, ttl, time.Millisecond).Should(BeFalse())
+		Expect(time.Now()).To(BeTemporally("<", expires))
+		l.set(func() { l.away = false })
+		var second *overseer.Term
+		Eventually(a.terms).Should(Receive(&second))
+		Expect(second.ID).To(BeNumerically(">", first.ID))
+		Expect(first.Trusted()).To(BeFalse())
+		Expect(second.Trusted()).To(BeTrue())
+	})
+
+	It("ends at once when another has taken it (C2)", func() {
+		l := &leases{}
+		a := stand(l, "a", ttl, nil)
+		var t *overseer.Term
+		Eventually(a.terms).Should(Receive(&t))
+		l.set(func() { l.holder, l.term, l.expires = "b", l.term+1, time.Now().Add(time.Hour) })
+		Eventually(t.Trusted).Should(BeFalse())
+		Consistently(a.terms, 2*ttl).ShouldNot(Receive())
+	})
+
+	It("says with every renewal whether the exchange is covered", func() {
+		l := &leases{}
+		stand(l, "a", ttl, nil)
+		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(HaveLen(2))
+	})
+
+	It("ends the process when its parts fail, and gives the lease back", func() {
+		l := &leases{}
+		a := stand(l, "a", ttl, func(context.Context, *overseer.Term) error { return errors.New("broken") })
+		Eventually(a.ended).Should(Receive(MatchError("broken")))
+		Expect(l.events()).To(Equal([]string{"lead a", "resign a"}))
+	})
+})

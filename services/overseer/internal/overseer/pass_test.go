@@ -1,0 +1,173 @@
+package overseer_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	"github.com/openaperture/openaperture/services/overseer/internal/overseer"
+)
+
+// bench is manager-api as a pass sees it: a snapshot to read, and writes that are kept, or answered with an error.
+type bench struct {
+	mu       sync.Mutex
+	snapshot managerapi.Snapshot
+	unread   error
+	writes   []string
+	answer   func(write string) error
+}
+
+func (b *bench) Snapshot(context.Context, component.ExchangeID) (managerapi.Snapshot, error) {
+	return b.snapshot, b.unread
+}
+
+func (b *bench) write(ctx context.Context, format string, args ...any) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	b.writes = append(b.writes, text)
+	if b.answer != nil {
+		return b.answer(text)
+	}
+	return ctx.Err()
+}
+
+func (b *bench) Check(ctx context.Context, id component.ID, k managerapi.Check) error {
+	return b.write(ctx, "check %d term %d %s create %t", id, k.Term, k.Verdict.Code, k.Create)
+}
+func (b *bench) Start(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error {
+	Expect(json.Valid(j.Inputs)).To(BeTrue())
+	return b.write(ctx, "start %s term %d at %s", id, j.Term, j.Target.SourceRepoGitRef)
+}
+func (b *bench) Refuse(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error {
+	return b.write(ctx, "refuse %s term %d %s", id, j.Term, j.Verdict.Code)
+}
+func (b *bench) Prove(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error {
+	return b.write(ctx, "prove %s term %d", id, j.Term)
+}
+func (b *bench) Expire(ctx context.Context, id component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error) {
+	return managerapi.ExpiryResult{}, b.write(ctx, "sweep %d term %d", id, e.Term)
+}
+
+type passing struct {
+	*overseer.Pass
+	*bench
+	woken   int
+	watched map[string]bool
+	logs    *observer.ObservedLogs
+}
+
+func pass(s overseer.Situation) *passing {
+	core, logs := observer.New(zap.InfoLevel)
+	fast, err := times.Named(times.Fast)
+	Expect(err).NotTo(HaveOccurred())
+	p := &passing{bench: &bench{snapshot: s.Snapshot}, logs: logs}
+	p.Pass = &overseer.Pass{Snapshots: p.bench, Judge: p.bench, Exchange: 7, Term: overseer.NewTerm(5, time.Now().Add(time.Hour)), Times: fast,
+		Jitter: s.Jitter, Watch: func(types map[string]bool) { p.watched = types }, Wake: func() { p.woken++ }, Now: time.Now,
+		Log: zap.New(core), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
+	return p
+}
+
+func (p *passing) do() error { return p.Do(context.Background()) }
+
+var _ = Describe("A pass", func() {
+	It("writes what it judged under its term, each with one call, and asks for another when it made something to judge", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(Equal([]string{"sweep 7 term 5", "start u2 term 5 at v2", "check 1 term 5 eligible create true"}))
+		Expect(p.woken).To(Equal(1))
+		Expect(p.logs.Len()).To(Equal(2), "what moved is logged")
+	})
+
+	It("is quiet when nothing happens", func() {
+		p := pass(given())
+		Expect(p.do()).To(Succeed())
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(Equal([]string{"sweep 7 term 5"}), "the second sweep is not due yet")
+		Expect(p.woken).To(BeZero())
+		Expect(p.logs.All()).To(BeEmpty())
+	})
+
+	It("says which types' heartbeats it waits for", func() {
+		p := pass(given(verifying(upgrade.Verifying, time.Second)))
+		Expect(p.do()).To(Succeed())
+		Expect(p.watched).To(Equal(map[string]bool{"overseer": true}))
+	})
+
+	It("takes a conflict as news and goes on (C3)", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		p.answer = func(string) error { return fault.New(fault.Conflict, "moved") }
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(HaveLen(3))
+		Expect(p.woken).To(BeZero())
+		Expect(p.logs.All()).To(BeEmpty())
+	})
+
+	It("ends where manager-api stops answering (C8)", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		p.answer = func(string) error { return fault.New(fault.Unavailable, "gone") }
+		Expect(p.do()).To(MatchError(ContainSubstring("sweep")))
+		Expect(p.writes).To(HaveLen(1))
+	})
+
+	It("plans nothing on what it could not read", func() {
+		p := pass(given(withDue(0)))
+		p.unread = fault.New(fault.Unavailable, "gone")
+		Expect(p.do()).To(MatchError(ContainSubstring("read snapshot")))
+		Expect(p.writes).To(BeEmpty())
+	})
+
+	It("writes nothing more once its term is over, though it is in the middle of a plan (I3, I14)", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		p.Term = overseer.NewTerm(5, time.Now().Add(200*time.Millisecond))
+		p.answer = func(string) error {
+			Eventually(p.Term.Trusted).Should(BeFalse()) // the window closes while this write is under way
+			return nil
+		}
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(Equal([]string{"sweep 7 term 5"}))
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(HaveLen(1))
+	})
+
+	It("writes nothing more once the leader is told that another leads", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		l := &leases{term: 4}
+		passed := make(chan error, 1)
+		stand(l, "a", 300*time.Millisecond, func(ctx context.Context, t *overseer.Term) error {
+			p.Term = t
+			p.answer = func(string) error {
+				l.set(func() { l.holder, l.term, l.expires = "b", 9, time.Now().Add(time.Hour) })
+				Eventually(ctx.Done()).Should(BeClosed())
+				return nil
+			}
+			passed <- p.Do(ctx)
+			return nil
+		})
+		Eventually(passed).Should(Receive(BeNil()))
+		Expect(p.writes).To(Equal([]string{"sweep 7 term 5"}))
+	})
+
+	DescribeTable("looks by itself at least every",
+		func(profile times.Profile, want time.Duration) {
+			t, err := times.Named(profile)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(overseer.Interval(t)).To(Equal(want))
+		},
+		Entry("five seconds", times.Default, 5*time.Second),
+		Entry("second in the fast profile", times.Fast, time.Second),
+	)
+})
