@@ -1,0 +1,175 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+// judge writes a judgement of the overseer about one upgrade of its exchange.
+func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, upgrade.ID, component.ExchangeID, managerapi.Judgement) error) error {
+	id, err := pathUUID(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.Judgement
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	if err := write(r.Context(), upgrade.ID(id), bound(r), in); err != nil {
+		return err
+	}
+	noContent(w, http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) showLeader(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	l, err := s.Store.Leader(r.Context(), ex)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, l)
+	return nil
+}
+
+func (s *Server) lead(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.LeaseRequest
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	l, err := s.Store.Lead(r.Context(), ex, in)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, l)
+	return nil
+}
+
+func (s *Server) resign(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	term, err := strconv.ParseInt(r.URL.Query().Get("term"), 10, 64)
+	if err != nil {
+		return fault.New(fault.Invalid, "term must be a number")
+	}
+	if err := s.Store.Resign(r.Context(), ex, term); err != nil {
+		return err
+	}
+	noContent(w, http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) showSnapshot(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	snapshot, err := s.Store.Snapshot(r.Context(), ex, false)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, snapshot)
+	return nil
+}
+
+// maxBatch bounds the heartbeats of one request.
+const maxBatch = 5000
+
+// beatBatch stores coalesced heartbeats. One that is not valid is left out: it must not hold up the others.
+func (s *Server) beatBatch(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.ModuleBatch
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	if len(in.Modules) > maxBatch {
+		return fault.New(fault.TooLarge, "a batch holds at most %d heartbeats", maxBatch)
+	}
+	valid := in.Modules[:0]
+	for _, m := range in.Modules {
+		if m.Validate() == nil {
+			valid = append(valid, m)
+		}
+	}
+	n, err := s.Store.Beat(r.Context(), ex, valid)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, managerapi.BatchResult{Accepted: n})
+	return nil
+}
+
+func (s *Server) expireModules(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.Expiry
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	out, err := s.Store.Expire(r.Context(), ex, in)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
+}
+
+func (s *Server) releaseHold(w http.ResponseWriter, r *http.Request) error {
+	ex, err := pathExchange(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.ReleaseHold(r.Context(), ex); err != nil {
+		return err
+	}
+	noContent(w, http.StatusNoContent)
+	return nil
+}
+
+// listJournal serves /events and /audit: one table. after=<seq> reads on, oldest first; else the newest come first and
+// cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
+func (s *Server) listJournal(w http.ResponseWriter, r *http.Request) error {
+	limit, ok := queryInt(r, "limit", defaultPage)
+	if !ok {
+		return fault.New(fault.Invalid, "limit must be a number")
+	}
+	limit = min(max(limit, 1), maxPage)
+	before, err := queryID(r, "cursor")
+	if err != nil {
+		return err
+	}
+	after, err := queryID(r, "after")
+	if err != nil {
+		return err
+	}
+	q := store.JournalQuery{Subject: r.URL.Query().Get("subject"), Actor: r.URL.Query().Get("actor"), Before: before, After: after, Limit: limit}
+	if ex := bound(r); ex != 0 {
+		q.Subject = "exchange/" + strconv.FormatInt(int64(ex), 10)
+	}
+	list, err := s.Store.Journal(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return paged(w, list, limit, func(e managerapi.JournalEntry) string { return strconv.FormatInt(e.Seq, 10) })
+}

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+)
+
+func (s *Server) claimOrder(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathUUID(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.ClaimRequest
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	if in.Hostname == "" || in.BootID == "" || in.Attempt < 1 {
+		return fault.New(fault.Invalid, "a claim needs attempt, hostname and boot_id")
+	}
+	claim, err := s.Store.Claim(r.Context(), id, bound(r), in)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, claim)
+	return nil
+}
+
+func (s *Server) renewClaim(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathUUID(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.Renewal
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	claim, err := s.Store.Renew(r.Context(), id, bound(r), in.Token)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, claim)
+	return nil
+}
+
+func (s *Server) releaseClaim(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathUUID(r)
+	if err != nil {
+		return err
+	}
+	var in managerapi.Renewal
+	if err := readStrict(r, &in); err != nil {
+		return err
+	}
+	if err := s.Store.ReleaseClaim(r.Context(), id, bound(r), in.Token); err != nil {
+		return err
+	}
+	noContent(w, http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) showOrder(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathUUID(r)
+	if err != nil {
+		return err
+	}
+	view, ex, err := s.Store.OrderView(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if !callerOf(r.Context()).Within(ex) {
+		return fault.New(fault.NotFound, "there is no order %s", id)
+	}
+	writeJSON(w, http.StatusOK, view)
+	return nil
+}
+
+// listClaims lists the claims of one hostname in the caller's exchange: an executor that starts asks for its own.
+func (s *Server) listClaims(w http.ResponseWriter, r *http.Request) error {
+	holder := r.URL.Query().Get("holder")
+	if holder == "" {
+		return fault.New(fault.Invalid, "name the holder")
+	}
+	list, err := s.Store.ClaimsOf(r.Context(), holder, bound(r))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, managerapi.Page[managerapi.OrderView]{Items: list})
+	return nil
+}
