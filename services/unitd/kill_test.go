@@ -114,9 +114,7 @@ var _ = Describe("unitd that is killed", func() {
 				_, err := u.request("PUT", "/fleet/v1/units/x.service", body("launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=UNITD_SPEC="+u.dir, fmt.Sprintf("Environment=ROUND=%d", round)), "")
 				put <- err
 			}()
-			select { // between before the request and after the start
-			case <-time.After(time.Duration(rand.IntN(30)) * time.Millisecond):
-			}
+			<-time.After(time.Duration(rand.IntN(30)) * time.Millisecond) // from before the request to after the start
 			u.session.Kill()
 			Eventually(put).WithTimeout(patience).Should(Receive())
 			u.session.Wait(patience)
