@@ -230,6 +230,25 @@ var _ = Describe("consuming", func() {
 	})
 
 	Describe("a stop", func() {
+		It("abandons a handler that does not even heed its context, and says so", func() {
+			h := open(func(c *rabbit.Config) { c.DrainTimeout = 100 * time.Millisecond })
+			host.Publish(h.work(), raw("a")...)
+			began, finish, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			go func() {
+				result <- h.Consume(h.ctx, rabbit.Consumer{Queue: h.work(), Handle: func(context.Context, *rabbit.Delivery) error {
+					close(began)
+					<-finish
+					return nil
+				}})
+			}()
+			Eventually(began).Should(BeClosed())
+			h.stop()
+			Eventually(result).Should(Receive(MatchError(rabbit.ErrAbandoned)))
+			Eventually(h.done).Should(BeClosed())
+			close(finish)
+			Eventually(func() int { return host.Depth(h.work()) }).Should(Equal(1))
+		})
+
 		It("lets the running handler finish, acks it, and takes nothing more", func() {
 			h := open()
 			host.Publish(h.work(), raw("a", "b")...)
@@ -374,14 +393,20 @@ var _ = Describe("consuming in batches", func() {
 
 	It("keeps a held batch un-acked across later acks until it succeeds", func() {
 		h := open()
-		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2, Backoff: 200 * time.Millisecond})
+		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2, Backoff: 2 * time.Second})
 		host.Publish(h.work(), raw("a")...)
 		next(batches).verdict <- rabbit.Hold(errors.New("store away"))
 		host.Publish(h.work(), raw("b")...)
-		b := next(batches)
-		Expect(string(b.deliveries[0].Body)).To(Equal("b"))
-		b.verdict <- nil
+		busy := next(batches) // while it lasts, c and d become one batch
+		Expect(string(busy.deliveries[0].Body)).To(Equal("b"))
+		host.Publish(h.work(), raw("c", "d")...)
+		Eventually(func() int { return host.Depth(h.work()) }).Should(BeZero())
+		busy.verdict <- nil
 		again := next(batches)
+		for string(again.deliveries[0].Body) != "a" {
+			again.verdict <- nil
+			again = next(batches)
+		}
 		Expect(string(again.deliveries[0].Body)).To(Equal("a"))
 		Expect(again.deliveries[0].Redelivered).To(BeFalse()) // it never left this process
 		h.stop()                                              // unsettled: goes back

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -120,6 +119,10 @@ func (b *Broker) submit(ctx context.Context, r *request) {
 		r.settle(NotSent, fmt.Errorf("%w: %s", ErrUnavailable, b.whyNotPublishing()))
 		return
 	}
+	if ctx.Err() != nil { // else the select below might still hand it over
+		r.settle(NotSent, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err()))
+		return
+	}
 	select {
 	case b.requests <- r:
 	case <-s.done:
@@ -144,18 +147,10 @@ func (b *Broker) whyNotPublishing() string {
 	return fmt.Sprintf("%s: %s", b.publishing.state, b.publishing.reason)
 }
 
-// The phases of a request. Whoever moves it out of queued decides whether it is written at all.
-const (
-	queued int32 = iota
-	written
-	withdrawn
-)
-
 // request is one message on its way, shared by the caller and the goroutine that owns the channel.
 type request struct {
 	exchange, key string
 	message       amqp.Publishing
-	phase         atomic.Int32
 	result        chan verdict // buffered: settled at most once
 }
 
@@ -181,7 +176,7 @@ func newRequest(ctx context.Context, m Message) *request {
 
 func (r *request) settle(o Outcome, err error) { r.result <- verdict{o, err} }
 
-// wait returns the verdict, or what can be said when ctx ends before it.
+// wait returns the verdict. When ctx ends before it, the message was handed over for writing and its fate is unknown.
 func (r *request) wait(ctx context.Context) (Outcome, error) {
 	select {
 	case v := <-r.result:
@@ -192,9 +187,6 @@ func (r *request) wait(ctx context.Context) (Outcome, error) {
 	case v := <-r.result:
 		return v.outcome, v.err
 	case <-ctx.Done():
-	}
-	if r.phase.CompareAndSwap(queued, withdrawn) {
-		return NotSent, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
 	return Unknown, fmt.Errorf("no confirm: %w", ctx.Err())
 }

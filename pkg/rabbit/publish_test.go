@@ -116,6 +116,29 @@ var _ = Describe("publishing", func() {
 		Eventually(h.done, 10*time.Second).Should(BeClosed())
 	})
 
+	It("writes nothing for a context that has ended", func() {
+		h := open()
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		for range 50 {
+			Expect(rabbit.OutcomeOf(h.Publish(over, h.to("work", "x")))).To(Equal(rabbit.NotSent))
+		}
+		Expect(host.Depth(h.work())).To(BeZero())
+	})
+
+	It("T14: never has more unconfirmed messages in flight than the window allows", func() {
+		proxy := rabbittest.NewProxy(host.Address())
+		h := open(func(c *rabbit.Config) { c.URLs, c.Window = []string{host.Through(proxy.Address())}, 3 })
+		proxy.Stall()
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		counted := map[rabbit.Outcome]int{}
+		for _, err := range h.PublishBatch(short, make([]rabbit.Message, 10)) {
+			counted[rabbit.OutcomeOf(err)]++
+		}
+		Expect(counted).To(Equal(map[rabbit.Outcome]int{rabbit.Unknown: 3, rabbit.NotSent: 7}))
+	})
+
 	It("T16: gives up a channel on which confirms stop coming, long before missing heartbeats end the connection", func() {
 		proxy := rabbittest.NewProxy(host.Address())
 		h := open(func(c *rabbit.Config) {

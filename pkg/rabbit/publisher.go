@@ -78,13 +78,7 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 		return err
 	}
 	p.ready()
-	defer func() {
-		p.session.closeChannel(p.ch) // settles every confirm that is still out
-		p.flying.Wait()
-		for p.inFlight > 0 {
-			p.land(<-p.settled)
-		}
-	}()
+	defer p.landAll()
 	patience := 2 * p.broker.cfg.PublishTimeout // all callers have given up by then
 	check := time.NewTicker(patience)
 	defer check.Stop()
@@ -101,26 +95,38 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 		case r, ok := <-p.returns:
 			p.note(r, ok)
 		case err, ok := <-p.closes:
-			p.closing = p.gone(err, ok)
-			return p.closing
+			return p.end(p.gone(err, ok))
 		case <-p.session.unblock:
 		case now := <-check.C: // a window full of messages for a lost quorum would stop all others for ever
 			if p.inFlight > 0 && now.Sub(p.progress) > patience && !p.session.blocked.Load() {
-				p.closing = errNoConfirms
-				return p.closing
+				return p.end(errNoConfirms)
 			}
 		case <-p.broker.publishing.renew:
 			if err := p.declare(); err != nil {
 				return err
 			}
 		case <-p.session.done:
-			p.closing = p.session.lost()
-			return p.closing
+			return p.end(p.session.lost())
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	return errAllNacked
+}
+
+// end remembers why the channel ends, for those whose messages are still in flight.
+func (p *publisher) end(why error) error {
+	p.closing = why
+	return why
+}
+
+// landAll closes the channel, which fires every confirm that is still out, and settles them.
+func (p *publisher) landAll() {
+	p.session.closeChannel(p.ch)
+	p.flying.Wait()
+	for p.inFlight > 0 {
+		p.land(<-p.settled)
+	}
 }
 
 // open opens a channel in confirm mode. The buffer for returns holds a whole window, so the library's reader never waits (T11, T14).
@@ -143,9 +149,6 @@ func (p *publisher) open() error {
 
 // send writes one message. Its write may take up to WriteTimeout, after which the session is over (T3).
 func (p *publisher) send(r *request) {
-	if !r.phase.CompareAndSwap(queued, written) {
-		return // its caller has given up
-	}
 	confirm, err := p.ch.PublishWithDeferredConfirm(r.exchange, r.key, true, false, r.message)
 	if errors.Is(err, amqp.ErrClosed) { // noticed before the first byte
 		r.settle(NotSent, fmt.Errorf("%w: %w", ErrUnavailable, err))

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ type subscription struct {
 	closes     chan *amqp.Error
 	cancels    chan string
 
-	pending  []*Delivery // received, waiting for the handler
+	pending  []*Delivery // received, waiting for the handler, by rising tag
 	busy     []*Delivery // with the handler
 	later    []retry     // failed, waiting for their time
 	failures int         // of the handler in a row
@@ -165,11 +166,8 @@ func (s *subscription) settle(err error) {
 
 // ack acknowledges with a single frame where that covers no delivery outside the batch, else one by one.
 func (s *subscription) ack(batch []*Delivery) {
-	last := uint64(0)
-	for _, d := range batch {
-		last = max(last, d.tag)
-	}
-	if len(batch) > 1 && !s.openBelow(last) {
+	if len(batch) > 1 && !s.openBelow(batch[len(batch)-1].tag) {
+		last := batch[len(batch)-1].tag
 		s.count("acked", len(batch), s.send(func() error { return s.ch.Ack(last, true) }))
 		return
 	}
@@ -178,10 +176,10 @@ func (s *subscription) ack(batch []*Delivery) {
 	}
 }
 
-// openBelow reports whether a delivery with a lower tag is still to be handled.
+// openBelow reports whether a delivery with a lower tag than a batch's last is still to be handled. Those in pending
+// never are: they are sorted and a batch is taken from their head.
 func (s *subscription) openBelow(tag uint64) bool {
-	return slices.ContainsFunc(s.pending, func(d *Delivery) bool { return d.tag < tag }) ||
-		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
+	return slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
 // reject dead-letters deliveries one by one and logs the first: a flood of bad messages must not flood the log.
@@ -249,7 +247,8 @@ func (s *subscription) retryDue(now time.Time) {
 		}
 	}
 	s.later = left
-	s.pending = append(again, s.pending...)
+	s.pending = append(s.pending, again...)
+	slices.SortFunc(s.pending, func(a, b *Delivery) int { return cmp.Compare(a.tag, b.tag) })
 }
 
 // send sends an acknowledgement, unless the session that it belongs to is gone: then nothing is sent (T1).
