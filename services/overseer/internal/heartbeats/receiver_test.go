@@ -1,0 +1,236 @@
+package heartbeats_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/overseer/internal/heartbeats"
+)
+
+// manager is manager-api as far as batches go: it keeps them, and refuses hostnames that begin with "bad".
+type manager struct {
+	*httptest.Server
+	mu      sync.Mutex
+	gate    sync.Mutex // held by a spec: requests wait
+	away    bool
+	batches [][]messages.ModuleStatus
+}
+
+func newManager() *manager {
+	m := &manager{}
+	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.gate.Lock()
+		defer m.gate.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		var b managerapi.ModuleBatch
+		if m.away || r.URL.Path != "/messaging/exchanges/7/modules/batch" || json.NewDecoder(r.Body).Decode(&b) != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		if slices.ContainsFunc(b.Modules, func(s messages.ModuleStatus) bool { return strings.HasPrefix(s.Hostname, "bad") }) {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		m.batches = append(m.batches, b.Modules)
+	}))
+	DeferCleanup(m.Close)
+	return m
+}
+
+func (m *manager) set(away bool) { m.mu.Lock(); defer m.mu.Unlock(); m.away = away }
+
+// heard is every hostname that was stored, with its number.
+func (m *manager) heard() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := []string{}
+	for _, b := range m.batches {
+		for _, s := range b {
+			list = append(list, fmt.Sprintf("%s %d", s.Hostname, s.Seq))
+		}
+	}
+	return list
+}
+
+func (m *manager) requests() int { m.mu.Lock(); defer m.mu.Unlock(); return len(m.batches) }
+
+// receiving owns one running consumer of a queue of its own.
+type receiving struct {
+	*manager
+	queue     string
+	metrics   *prometheus.Registry
+	mu        sync.Mutex
+	committed int
+	failures  int
+}
+
+func (r *receiving) counts() (committed, failures int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.committed, r.failures
+}
+
+func receive(name string) *receiving {
+	GinkgoHelper()
+	r := &receiving{manager: newManager(), queue: name + ".system_modules", metrics: prometheus.NewRegistry()}
+	broker, err := rabbit.New(rabbit.Config{Name: "spec", URLs: []string{host.URL},
+		Topology: member.Topology(managerapi.Exchange{Name: name, RootExchangeName: name, RoutingKey: name})})
+	Expect(err).NotTo(HaveOccurred())
+	receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(r.metrics),
+		Committed: func(b []messages.ModuleStatus) { r.mu.Lock(); defer r.mu.Unlock(); r.committed += len(b) },
+		Failed:    func(error) { r.mu.Lock(); defer r.mu.Unlock(); r.failures++ }}
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = broker.Run(ctx) })
+	parts.Go(func() {
+		_ = broker.ConsumeBatch(ctx, rabbit.BatchConsumer{Queue: r.queue, Prefetch: 4000, Handle: receiver.Handle})
+	})
+	joined := make(chan struct{})
+	go func() { defer close(joined); parts.Wait() }()
+	DeferCleanup(func() { r.set(false); cancel(); Eventually(joined).Should(BeClosed()) })
+	Eventually(func() bool { return broker.Subscribed(r.queue) }).Should(BeTrue())
+	return r
+}
+
+func published(beats ...any) []amqp.Publishing {
+	list := make([]amqp.Publishing, len(beats))
+	for i, b := range beats {
+		body, ok := b.(string)
+		if !ok {
+			raw, err := json.Marshal(b)
+			Expect(err).NotTo(HaveOccurred())
+			body = string(raw)
+		}
+		list[i] = amqp.Publishing{Body: []byte(body)}
+	}
+	return list
+}
+
+// settled waits until the broker has nothing left of the queue, acknowledged or not.
+func (r *receiving) settled() {
+	GinkgoHelper()
+	Eventually(func() float64 {
+		sum := 0.0
+		families, err := r.metrics.Gather()
+		Expect(err).NotTo(HaveOccurred())
+		for _, f := range families {
+			if f.GetName() == "openaperture_heartbeats_received_total" {
+				for _, m := range f.GetMetric() {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+		return sum
+	}).Should(BeNumerically(">", 0))
+	Eventually(func() int { return host.Depth(r.queue) }).Should(BeZero())
+}
+
+var _ = Describe("Receiving heartbeats", func() {
+	It("flushes a single beat at once", func() {
+		r := receive("single")
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"))...)
+		Eventually(r.heard, "900ms").Should(Equal([]string{"a 1"}))
+		committed, failures := r.counts()
+		Expect([]int{committed, failures}).To(Equal([]int{1, 0}))
+	})
+
+	It("coalesces what arrives while a request is under way", func() {
+		r := receive("coalesce")
+		r.gate.Lock()
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"))...)
+		var many []any
+		for seq := range int64(500) {
+			many = append(many, beat("b", "x", seq+1, "active"), beat("c", "x", seq+1, "active"))
+		}
+		host.Publish(r.queue, published(many...)...)
+		r.gate.Unlock()
+		Eventually(r.heard).Should(ContainElements("a 1", "b 500", "c 500"))
+		Expect(r.requests()).To(BeNumerically("<=", 20), "1001 beats")
+		Expect(testutil.GatherAndCount(r.metrics, "openaperture_heartbeats_flush_size")).To(Equal(1))
+	})
+
+	It("sends at most a thousand hostnames in one request", func() {
+		r := receive("chunks")
+		r.gate.Lock()
+		var many []any
+		for i := range 2500 {
+			many = append(many, beat(fmt.Sprintf("h%d", i), "x", 1, "active"))
+		}
+		host.Publish(r.queue, published(many...)...)
+		r.gate.Unlock()
+		Eventually(func() int { return len(r.heard()) }).Should(Equal(2500))
+		for _, b := range r.batches {
+			Expect(len(b)).To(BeNumerically("<=", heartbeats.MaxKeys))
+		}
+	})
+
+	It("rejects what cannot be decoded, alone, and counts what is not ours (E10, R12)", func() {
+		r := receive("invalid")
+		host.Publish(r.queue, published(`{`, `null`, `[]`, `{"hostname":"a"}`, `{"event_type":"status","hostname":null,"type":"builder","status":"active"}`,
+			`{"event_type":"status","hostname":"`+strings.Repeat("x", 10_000)+`","type":"builder","status":"active"}`,
+			`{"event_type":"status","hostname":7,"type":"builder","status":"active"}`,
+			`{"event_type":"party","hostname":"p"}`, beat("good", "x", 1, "active"))...)
+		Eventually(r.heard).Should(Equal([]string{"good 1"}))
+		r.settled()
+		Eventually(func() error {
+			return testutil.GatherAndCompare(r.metrics, strings.NewReader(`
+# HELP openaperture_heartbeats_received_total Heartbeats received, by what they turned out to be.
+# TYPE openaperture_heartbeats_received_total counter
+openaperture_heartbeats_received_total{kind="decoded"} 1
+openaperture_heartbeats_received_total{kind="invalid"} 7
+openaperture_heartbeats_received_total{kind="unknown"} 1
+`), "openaperture_heartbeats_received_total")
+		}).Should(Succeed())
+	})
+
+	It("finds the one beat that manager-api refuses, and stores the others", func() {
+		r := receive("refused")
+		r.gate.Lock()
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"), beat("b", "x", 1, "active"), beat("bad", "x", 1, "active"), beat("c", "x", 1, "active"))...)
+		r.gate.Unlock()
+		Eventually(r.heard).Should(ConsistOf("a 1", "b 1", "c 1"))
+		r.settled()
+	})
+
+	It("keeps a batch while manager-api is away, says so, and stores the whole of it then (B1, R11)", func() {
+		r := receive("away")
+		r.set(true)
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"), beat("b", "x", 1, "active"))...)
+		Eventually(func() int { _, failures := r.counts(); return failures }).Should(BeNumerically(">=", 2))
+		Expect(r.heard()).To(BeEmpty())
+		r.set(false)
+		Eventually(r.heard).Should(ConsistOf("a 1", "b 1"))
+	})
+
+	It("gives the beats back when its context ends before they could be stored", func() {
+		r := newManager()
+		r.set(true)
+		receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(prometheus.NewRegistry()),
+			Committed: func([]messages.ModuleStatus) { Fail("committed") }, Failed: func(error) {}}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- receiver.Handle(ctx, []*rabbit.Delivery{{Body: published(beat("a", "x", 1, "active"))[0].Body}})
+		}()
+		cancel()
+		Eventually(ended).Should(Receive(HaveOccurred()))
+	})
+})
