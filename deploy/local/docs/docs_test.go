@@ -1,0 +1,200 @@
+package docs_test
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+const root = "../../.."
+
+func read(path string) string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+// pages are README.md and everything under docs/.
+func pages() []string {
+	GinkgoHelper()
+	found, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	Expect(err).NotTo(HaveOccurred())
+	names := []string{"README.md"}
+	for _, f := range found {
+		names = append(names, filepath.Join("docs", filepath.Base(f)))
+	}
+	return names
+}
+
+// quoted are the `words` of a page.
+func quoted(text string) []string {
+	var words []string
+	for _, m := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(text, -1) {
+		words = append(words, m[1])
+	}
+	return words
+}
+
+// packages are the directories with Go code that is no test, and those with migrations.
+func packages() []string {
+	GinkgoHelper()
+	found := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "testdata" || rel == "bin") {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".sql") {
+			found[filepath.Dir(rel)] = true
+		}
+		return nil
+	})
+	Expect(err).NotTo(HaveOccurred())
+	var dirs []string
+	for d := range found {
+		dirs = append(dirs, d)
+	}
+	slices.Sort(dirs)
+	return dirs
+}
+
+var _ = Describe("The documentation", func() {
+	It("names only files and directories that exist", func() {
+		pathLike := regexp.MustCompile(`^(\.ci|deploy|docs|pkg|proto-messages|services)/[A-Za-z0-9._/@-]*$`)
+		for _, page := range pages() {
+			for _, word := range quoted(read(page)) {
+				if pathLike.MatchString(word) {
+					_, err := os.Stat(filepath.Join(root, word))
+					Expect(err).NotTo(HaveOccurred(), "%s names %s", page, word)
+				}
+			}
+		}
+	})
+
+	It("lists every package and every folder of migrations in docs/architecture.md", func() {
+		listed := quoted(read("docs/architecture.md"))
+		missing := slices.DeleteFunc(packages(), func(dir string) bool { return slices.Contains(listed, dir) })
+		Expect(missing).To(BeEmpty())
+	})
+
+	It("lists every message type and every queue in docs/architecture.md", func() {
+		listed := quoted(read("docs/architecture.md"))
+		source := read("proto-messages/messages.go") + read("proto-messages/topology.go")
+		names := regexp.MustCompile(`(?m)^\t(?:Type|Queue)[A-Za-z]+\s+(?:Queue\s+)?= "([a-z_]+)"`).FindAllStringSubmatch(source, -1)
+		Expect(len(names)).To(BeNumerically(">=", 10))
+		for _, m := range names {
+			Expect(listed).To(ContainElement(m[1]), "docs/architecture.md")
+		}
+	})
+
+	It("draws every state and every event of an upgrade in docs/state-machines.md", func() {
+		text := read("docs/state-machines.md")
+		for _, s := range upgrade.States {
+			Expect(text).To(ContainSubstring(string(s)))
+		}
+		for _, e := range upgrade.Events {
+			Expect(text).To(ContainSubstring(string(e)))
+		}
+	})
+
+	It("draws every move of the table, and no other", func() {
+		Expect(moves(read("docs/state-machines.md"))).To(Equal(realMoves()))
+	})
+
+	It("shows only make targets that exist", func() {
+		for _, page := range pages() {
+			for _, m := range regexp.MustCompile(`\bmake ([a-z0-9][a-z0-9-]*)\b`).FindAllStringSubmatch(strings.Join(codeOf(read(page)), "\n"), -1) {
+				Expect(read("Makefile")).To(MatchRegexp(`(?m)^%s: ## `, regexp.QuoteMeta(m[1])), "%s shows make %s", page, m[1])
+			}
+		}
+	})
+
+	It("shows commands that work as written", func(ctx SpecContext) {
+		blocks := regexp.MustCompile("(?s)<!-- spec -->\n```sh\n(.*?)```").FindAllStringSubmatch(read("README.md"), -1)
+		Expect(blocks).NotTo(BeEmpty())
+		for _, b := range blocks {
+			Expect(run(ctx, b[1])).To(Succeed(), b[1])
+		}
+	}, NodeTimeout(5*time.Minute))
+})
+
+// codeOf is what stands in code blocks and between backquotes.
+func codeOf(text string) []string {
+	code := quoted(text)
+	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		code = append(code, m[1])
+	}
+	return code
+}
+
+// run executes a block of the README in the workspace.
+func run(ctx context.Context, script string) error {
+	cmd := exec.CommandContext(ctx, "sh", "-euc", script)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, GinkgoWriter, GinkgoWriter
+	return cmd.Run()
+}
+
+// moves reads the lines "| from | event | to |" of the table.
+func moves(text string) map[string][]string {
+	found := map[string][]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| `([a-z_]+)` \\| (.+?) \\|").FindAllStringSubmatch(text, -1) {
+		to := quoted(m[3])
+		slices.Sort(to)
+		found[m[1]+" "+m[2]] = slices.Compact(to)
+	}
+	return found
+}
+
+// realMoves tries every event in every state, with everything that decides where it leads.
+func realMoves() map[string][]string {
+	found := map[string][]string{}
+	for _, state := range upgrade.States {
+		for _, kind := range upgrade.Events {
+			for _, u := range variants(state) {
+				for _, touched := range []bool{false, true} {
+					moved, _, err := u.Apply(upgrade.Event{Kind: kind, Cause: upgrade.CauseVersion, Touched: touched})
+					if err == nil {
+						key := string(state) + " " + string(kind)
+						found[key] = append(found[key], string(moved.State))
+					}
+				}
+			}
+		}
+	}
+	for key := range found {
+		slices.Sort(found[key])
+		found[key] = slices.Compact(found[key])
+	}
+	return found
+}
+
+func variants(state upgrade.State) []upgrade.Upgrade {
+	var all []upgrade.Upgrade
+	for _, t := range []component.Type{component.Overseer, component.Deployer, "hello"} {
+		for _, phase := range []int{1, 2} {
+			if phase > len(upgrade.PhasesOf(t)) {
+				continue
+			}
+			for _, proven := range []bool{false, true} {
+				all = append(all, upgrade.Upgrade{Type: t, State: state, Phase: phase, Proven: proven, Proof: component.DefaultProof(t)})
+			}
+		}
+	}
+	return all
+}
