@@ -150,14 +150,14 @@ func (s *Stack) secret(name string) (string, error) {
 	return value, s.keep(name, value)
 }
 
-// sealingKey is the base64 of 32 random bytes, for the passwords that manager-api keeps.
-func (s *Stack) sealingKey() error {
-	if _, err := os.Stat(s.path("secrets", "sealing_key")); err == nil {
+// sealKeys is the key file by which manager-api seals the passwords that it keeps: "<id> <base64 of 32 bytes>".
+func (s *Stack) sealKeys() error {
+	if _, err := os.Stat(s.path("secrets", "seal_keys")); err == nil {
 		return nil
 	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
-	return s.keep("sealing_key", base64.StdEncoding.EncodeToString(key))
+	return s.keep("seal_keys", "local "+base64.StdEncoding.EncodeToString(key))
 }
 
 // keep writes a secret that others read from its file.

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes random secrets and the configurations that docker-compose.yml mounts, in deploy/compose/generated. What is there stays.
+set -eu
+cd "$(dirname "$0")"
+umask 077
+mkdir -p generated
+cd generated
+
+random() { od -An -tx1 -N24 /dev/urandom | tr -d ' \n'; }
+# Containers run as another user and read their secrets as mounted: the files are open, the directory is not.
+keep() { [ -e "$1" ] || { cat >"$1" && chmod 644 "$1"; }; }
+hash() { printf 'sha256:'; tr -d '\n' <"$1" | sha256sum | cut -d' ' -f1; }
+
+for secret in postgres_password rabbitmq_password admin_token service_token; do random | keep $secret; done
+echo "first $(head -c 32 /dev/urandom | base64)" | keep seal_keys
+printf 'postgres://openaperture:%s@postgres:5432/openaperture?sslmode=disable' "$(cat postgres_password)" | keep database_url
+printf 'amqp://openaperture:%s@rabbitmq:5672/' "$(cat rabbitmq_password)" | keep amqp_url
+keep rabbitmq.conf <<CONF
+default_user = openaperture
+default_pass = $(cat rabbitmq_password)
+loopback_users = none
+CONF
+keep manager-api.yaml <<CONF
+listen: 0.0.0.0:8080
+home_exchange: local
+database_url_file: /run/secrets/database_url
+amqp_url_file: /run/secrets/amqp_url
+seal_keys_file: /run/secrets/seal_keys
+tokens:
+  - {name: admin, role: admin, hash: "$(hash admin_token)"}
+  - {name: services, role: service, exchange_id: 1, hash: "$(hash service_token)"}
+CONF
+keep member.yaml <<CONF
+manager_url: http://manager-api:8080
+manager_token_file: /run/secrets/service_token
+exchange_id: 1
+amqp_url_file: /run/secrets/amqp_url
+CONF
+echo "the administrator's token is in $(pwd)/admin_token"
