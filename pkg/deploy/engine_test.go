@@ -1,0 +1,448 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/deploy"
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/roll"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// breaks makes every definition of a version unhealthy.
+func breaks(s *site, versions ...string) {
+	s.cluster.Health = func(d messages.UnitDefinition) roll.Health {
+		for _, v := range versions {
+			if d.Options[0].Value == "/bin/overseer "+v {
+				return roll.Starting
+			}
+		}
+		return roll.Healthy
+	}
+}
+
+func impatient(o *messages.Order) { o.HealthDeadlineMS = 60 }
+
+var _ = Describe("A deploy", func() {
+	It("replaces what differs, one at a time, removes what is too much, and reports", func() {
+		s := newSite()
+		s.running("old", 4)
+		s.start()
+		order := s.put()
+		r := s.result(order)
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(r.Instances).To(Equal(3))
+		Expect(r.Touched).To(BeTrue())
+		Expect(r.Token).To(Equal(int64(1)))
+		Expect(r.Replaced).To(HaveLen(4))
+		Expect(r.Replaced[3].Name).To(Equal("overseer@4.service"))
+		Expect(r.Replaced[3].Options).To(Equal(unitOf("old").Options))
+		Expect(r.Steps).NotTo(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+		Eventually(s.workFiles).Should(BeEmpty())
+		var m rabbit.Message
+		s.set(func(s *site) { m = s.results[0] })
+		Expect([]string{m.Exchange, m.Key, m.Type, m.CorrelationID, m.AppID}).To(Equal([]string{"root", "a.workflow_orchestration", "milestone_result", "w1", "deployer-oa/" + host}))
+	})
+
+	It("changes nothing when it is done twice", func() {
+		s := newSite()
+		s.start()
+		s.result(s.put())
+		starts := s.cluster.Starts()
+		r := s.result(s.put())
+		Expect(s.cluster.Starts()).To(Equal(starts))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(r.Touched).To(BeFalse())
+	})
+
+	It("runs one instance per machine when the order has no count", func() {
+		s := newSite()
+		s.cluster.Hosts = 2
+		s.start()
+		Expect(s.result(s.put(func(o *messages.Order) { o.FleetConfig = nil })).Instances).To(Equal(2))
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new"}))
+	})
+
+	It("puts back what it replaced and stops, when an instance does not get healthy", func() {
+		s := newSite()
+		s.running("old", 3)
+		breaks(s, "new")
+		s.start()
+		r := s.result(s.put(impatient))
+		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
+		Expect(r.Message).To(HavePrefix("overseer@1.service: replaced definition is healthy again"))
+		Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
+	})
+
+	It("takes a new instance away again, when it does not get healthy", func() {
+		s := newSite()
+		breaks(s, "new")
+		s.start()
+		r := s.result(s.put(impatient))
+		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect(r.Touched).To(BeTrue())
+		Expect(s.shows()).To(BeEmpty())
+	})
+
+	It("blames the environment, when what it put back is not healthy either", func() {
+		s := newSite()
+		s.running("old", 1)
+		breaks(s, "new", "old")
+		s.start()
+		Expect(reasons(s.result(s.put(impatient)))).To(Equal(failed(failure.RestoredUnhealthy)))
+		Expect(s.shows()).To(Equal([]string{"1:old"}))
+	})
+
+	It("waits until an instance was healthy for long enough without a break", func() {
+		s := newSite()
+		s.running("new", 1)
+		s.start()
+		one := 1
+		order := s.put(func(o *messages.Order) {
+			o.MinHealthyMS, o.FleetConfig = 150, &messages.FleetConfig{InstanceCount: &one}
+		})
+		began := time.Now()
+		for range 5 { // five crashes, each 30 ms after the other
+			Consistently(func() int { return len(s.reported(order)) }, "30ms").Should(BeZero())
+			s.cluster.Crash("overseer@1.service")
+		}
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(time.Since(began)).To(BeNumerically(">=", 300*time.Millisecond))
+	})
+
+	DescribeTable("is refused with a reason",
+		func(reason failure.Reason, change func(*site, *messages.Order)) {
+			s := newSite()
+			s.running("old", 1)
+			s.start()
+			r := s.result(s.put(func(o *messages.Order) { change(s, o) }))
+			Expect(reasons(r)).To(Equal(failed(reason)))
+			Expect(reason.Cause()).To(Equal(messages.CauseEnvironment))
+			Expect(r.Touched).To(BeFalse())
+			Expect(s.shows()).To(Equal([]string{"1:old"}))
+		},
+		Entry("no units", failure.NoUnits, func(_ *site, o *messages.Order) { o.DeployableUnits = nil }),
+		Entry("no machines", failure.NoMachines, func(s *site, o *messages.Order) { s.cluster.Hosts = 0; o.FleetConfig = nil }),
+		Entry("no cluster", failure.RuntimeRefused, func(_ *site, o *messages.Order) { o.Cluster = nil }),
+		Entry("a unit that must not be sent", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Options = nil }),
+		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "overseer@1.service" }),
+		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
+		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
+		Entry("itself, by its repository", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) {
+			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer_oa.git"
+		}),
+		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
+		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
+	)
+
+	It("replaces its peer", func() {
+		s := newSite()
+		s.start()
+		Expect(s.result(s.put(func(o *messages.Order) {
+			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer"
+		})).EventType).To(Equal(messages.EventMilestoneCompleted))
+	})
+
+	It("says so when the cluster does not answer", func() {
+		s := newSite()
+		s.start(func(c *deploy.Config) {
+			c.Open = func(messages.Cluster) (runtime.Runtime, error) { return silent{}, nil }
+		})
+		Expect(reasons(s.result(s.put(impatient)))).To(Equal(failed(failure.RuntimeUnreachable)))
+	})
+})
+
+// silent is a cluster that does not answer.
+type silent struct{ runtime.Runtime }
+
+func (silent) List(context.Context, []string) ([]runtime.Instance, error) {
+	return nil, runtime.Unreachable(errors.New("connection refused"))
+}
+
+var _ = Describe("The other milestones", func() {
+	It("config yields the release", func() {
+		s := newSite()
+		one := 1
+		s.render = func(r release.Request) (release.Release, error) {
+			Expect(r).To(Equal(release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: "org/repo", DeploymentRef: "v1", SourceRepo: "org/src", SourceRef: "v2"}))
+			return release.Release{Units: []messages.UnitDefinition{unitOf("v2")}, EtcdToken: "c", FleetConfig: &messages.FleetConfig{InstanceCount: &one}, SourceCommit: "s", DeploymentCommit: "d"}, nil
+		}
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) {
+			o.CurrentStep, o.MessagingExchangeID, o.DeploymentRepoGitRef, o.SourceRepo, o.SourceRepoGitRef = messages.MilestoneConfig, 7, "v1", "org/src", "v2"
+		}))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect([]string{r.EtcdToken, r.SourceCommitHash, r.DeploymentCommitHash}).To(Equal([]string{"c", "s", "d"}))
+		Expect(r.DeployableUnits).To(Equal([]messages.UnitDefinition{unitOf("v2")}))
+		Expect(*r.FleetConfig.InstanceCount).To(Equal(1))
+		Expect(s.workFiles()).To(BeEmpty())
+	})
+
+	It("config tells why it failed, and tries an unreachable repository more than once", func() {
+		s := newSite()
+		tries := 0
+		s.render = func(release.Request) (release.Release, error) {
+			if tries++; tries == 1 {
+				return release.Release{}, failure.New(failure.GitUnreachable, "no answer")
+			}
+			return release.Release{}, failure.New(failure.GitRefUnknown, "no ref v2")
+		}
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneConfig }))
+		Expect(reasons(r)).To(Equal(failed(failure.GitRefUnknown)))
+		Expect(r.Message).To(Equal("no ref v2"))
+	})
+
+	It("probe is answered at once", func() {
+		s := newSite()
+		s.start()
+		Expect(s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneProbe })).EventType).To(Equal(messages.EventMilestoneCompleted))
+	})
+})
+
+var _ = Describe("Claims", func() {
+	It("are renewed while the work goes on, and the work goes on while manager-api is away", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.start()
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS = 150 })
+		Eventually(s.get(func(s *site) int { return s.renewals })).Should(BeNumerically(">", 1))
+		s.set(func(s *site) { s.down = true })
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("that are superseded end the work: nothing more is touched or reported", func() {
+		s := newSite()
+		s.running("old", 3)
+		s.set(func(s *site) { s.superseded = true })
+		s.start()
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS = 10_000 })
+		Eventually(s.workFiles).ShouldNot(BeEmpty())
+		Eventually(s.workFiles).Should(BeEmpty())
+		shown := s.shows()
+		Expect(shown).To(ContainElements("2:old", "3:old"))
+		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
+		Expect(s.shows()).To(Equal(shown))
+	})
+
+	It("are fenced by the cluster: a higher token there ends the work as well", func() {
+		s := newSite()
+		d := unitOf("other")
+		d.Name = "overseer@1.service"
+		Expect(s.cluster.Apply(context.Background(), d, 99, false)).To(Succeed())
+		s.start()
+		order := s.put()
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(1))
+		Eventually(func() bool { return len(s.workFiles()) == 0 }).Should(BeTrue())
+		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
+		Expect(s.shows()).To(Equal([]string{"1:other"}))
+	})
+
+	It("wait for manager-api, with the delivery kept", func() {
+		s := newSite()
+		s.set(func(s *site) { s.down = true })
+		s.start()
+		order := s.put()
+		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
+		s.set(func(s *site) { s.down = false })
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+	})
+
+	It("that another host holds are forgotten, and the next order is taken", func() {
+		s := newSite()
+		s.start()
+		other := s.put()
+		s.set(func(s *site) { s.orders[other].Holder = "elsewhere" })
+		s.result(s.put())
+	})
+
+	It("of this host are resumed at a start, under a new token", func() {
+		s := newSite()
+		order := s.put()
+		<-s.queue // acked by the process that died
+		s.set(func(s *site) { s.orders[order].State, s.orders[order].Holder, s.token = "claimed", host, 5 })
+		s.start()
+		Expect(s.result(order).Token).To(Equal(int64(6)))
+	})
+
+	It("are given back at a graceful stop, after the instance in hand", func() {
+		s := newSite()
+		s.running("old", 3)
+		p := s.start()
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS = 100 })
+		Eventually(s.shows).Should(ContainElement("1:new"))
+		p.stop()
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:old", "3:old"}))
+		s.set(func(s *site) { Expect(s.released).To(Equal([]string{order})) })
+		Expect(s.workFiles()).To(HaveLen(1))
+		s.start() // finds the file, and what to return to
+		r := s.result(order)
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(r.Token).To(Equal(int64(2)))
+		Expect(r.Replaced[0].Options).To(Equal(unitOf("old").Options))
+	})
+})
+
+var _ = Describe("Deliveries", func() {
+	deliver := func(body string) error {
+		s := newSite()
+		bodies := make(chan error, 1)
+		s.start(func(c *deploy.Config) { c.Broker = once{s, []byte(body), bodies} })
+		var err error
+		Eventually(bodies).Should(Receive(&err))
+		return err
+	}
+
+	It("that are no orders are dead-lettered", func() {
+		err := deliver(`{"order_id": 7}`)
+		Expect(err).To(MatchError(messages.ErrInvalid))
+		Expect(err).To(BeAssignableToTypeOf(rabbit.Reject(err)))
+	})
+
+	It("of orders that are gone are forgotten", func() {
+		Expect(deliver(`{"order_id":"gone","workflow_id":"w","attempt":1,"current_step":"probe","deadline":"2030-01-01T00:00:00Z"}`)).To(Succeed())
+	})
+})
+
+// once is a broker with one delivery.
+type once struct {
+	*site
+	body []byte
+	out  chan error
+}
+
+func (o once) Consume(ctx context.Context, c rabbit.Consumer) error {
+	o.out <- c.Handle(ctx, &rabbit.Delivery{Body: o.body})
+	<-ctx.Done()
+	return nil
+}
+
+var _ = Describe("Results", func() {
+	It("wait in the work file until the broker takes them", func() {
+		s := newSite()
+		s.set(func(s *site) { s.brokerDown = true })
+		p := s.start()
+		order := s.put()
+		Eventually(func() any {
+			if len(s.workFiles()) == 0 {
+				return nil
+			}
+			return s.file(order)["stage"]
+		}).Should(Equal("reported"))
+		p.stop()
+		starts := s.cluster.Starts()
+		s.set(func(s *site) { s.brokerDown = false; s.down = true })
+		s.start()
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(s.cluster.Starts()).To(Equal(starts))
+	})
+
+	It("of a long deploy are preceded by signs of progress", func() {
+		s := newSite()
+		s.running("old", 3)
+		s.start()
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS, o.ProgressDeadlineMS = 50, 40 })
+		s.result(order)
+		kinds := map[string]int{}
+		s.set(func(s *site) {
+			for _, m := range s.results {
+				r, _, err := messages.DecodeResult(m.Body)
+				Expect(err).NotTo(HaveOccurred())
+				kinds[r.EventType]++
+			}
+		})
+		Expect(kinds[messages.EventMilestoneProgress]).To(BeNumerically(">=", 2))
+	})
+})
+
+var _ = Describe("A damaged work file", func() {
+	It("is set aside, and the next order is taken", func() {
+		s := newSite()
+		Expect(os.MkdirAll(filepath.Join(s.dir, "work"), 0o700)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(s.dir, "work", "x.json"), []byte("{"), 0o600)).To(Succeed())
+		s.start()
+		s.result(s.put())
+		Expect(filepath.Join(s.dir, "work", "x.json.damaged")).To(BeAnExistingFile())
+	})
+})
+
+var _ = Describe("A deploy of manager-api", func() {
+	manager := func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 300 }
+
+	It("is undone when its order is not settled in time", func() {
+		s := newSite()
+		s.running("old", 2)
+		s.set(func(s *site) { s.ignores = true }) // ready, but deaf
+		s.start()
+		order := s.put(manager)
+		Eventually(s.shows).Should(Equal([]string{"1:new", "2:new", "3:new"}))
+		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
+		r := s.reported(order)[1]
+		Expect(reasons(r)).To(Equal(failed(failure.NotSettled)))
+		Expect([]bool{r.Undone, r.Restored}).To(Equal([]bool{true, true}))
+		Expect(s.shows()).To(Equal([]string{"1:old", "2:old"}))
+		Eventually(s.workFiles).Should(BeEmpty())
+	})
+
+	It("is undone by the next start, also while manager-api does not answer at all", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		p := s.start()
+		order := s.put(manager)
+		s.result(order)
+		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
+		p.stop()
+		s.set(func(s *site) { s.down = true })
+		s.start()
+		Eventually(s.shows).Should(Equal([]string{"1:old"}))
+		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
+	})
+
+	It("stays when its order is settled", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		Eventually(s.workFiles).Should(BeEmpty())
+		Consistently(s.shows, "400ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("is not guarded any more once a newer deploy has begun", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		s.start()
+		s.result(s.put(manager))
+		second := s.put(manager, func(o *messages.Order) {
+			o.DeployableUnits = []messages.UnitDefinition{unitOf("newer")}
+			o.ProgressDeadlineMS = 3_600_000
+		})
+		s.result(second)
+		Consistently(s.shows, "400ms").Should(Equal([]string{"1:newer", "2:newer", "3:newer"}))
+	})
+
+	It("of another type is never undone", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.ignores = true })
+		s.start()
+		order := s.put(func(o *messages.Order) { o.ProgressDeadlineMS = 50 })
+		s.result(order)
+		Consistently(s.shows, "300ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+})

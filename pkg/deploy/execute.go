@@ -1,0 +1,245 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/unit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+const (
+	gitTries   = 3
+	gitPause   = 500 * time.Millisecond // doubled after each try
+	maxRelease = 200 << 10              // bytes of encoded units: a result must fit into a message
+)
+
+// execute performs the milestone. Every failure with a reason is a result; an error means that there is none: superseded,
+// stopped, or killed.
+func (r *run) execute(ctx context.Context, j *job) (messages.Result, error) {
+	var out messages.Result
+	var err error
+	switch step := j.order.CurrentStep; {
+	case j.work != nil && j.work.Stage == reported:
+		return *j.work.Result, nil
+	case step == messages.MilestoneProbe:
+		out.EventType = messages.EventMilestoneCompleted
+	case step == messages.MilestoneConfig:
+		out, err = r.config(ctx, j)
+	case step == r.Milestone:
+		out, err = r.deploy(ctx, j)
+	default:
+		err = failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q", r.Service, step)
+	}
+	if f, ok := failure.Of(err); ok {
+		out.EventType, out.Cause, out.Reason, out.Message = messages.EventMilestoneFailed, f.Reason.Cause(), string(f.Reason), f.Message
+	} else if err != nil {
+		return out, err
+	}
+	out.OrderID, out.WorkflowID, out.Attempt, out.Token = j.order.OrderID, j.order.WorkflowID, j.order.Attempt, j.token
+	out.At, out.Steps = r.Now().UTC(), j.steps
+	return out, nil
+}
+
+// config renders the release of an order.
+func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
+	ctx, cancel := context.WithDeadline(ctx, j.order.Deadline)
+	defer cancel()
+	began := r.Now()
+	rel, err := r.render(ctx, j.order)
+	j.timed("fetch and render", began, r.Now())
+	if err != nil {
+		if ctx.Err() != nil && context.Cause(ctx) == context.DeadlineExceeded {
+			err = failure.New(failure.NoProgress, "the order's deadline passed while its repositories were fetched")
+		}
+		return messages.Result{}, err
+	}
+	if raw, err := json.Marshal(rel.Units); err != nil || len(raw) > maxRelease {
+		return messages.Result{}, failure.New(failure.RepoInvalid, "the rendered units exceed %d bytes", maxRelease)
+	}
+	return messages.Result{EventType: messages.EventMilestoneCompleted, EtcdToken: rel.EtcdToken, DeployableUnits: rel.Units,
+		FleetConfig: rel.FleetConfig, SourceCommitHash: rel.SourceCommit, DeploymentCommitHash: rel.DeploymentCommit}, nil
+}
+
+// render tries again while a repository does not answer: a short outage should not cost an hour.
+func (r *run) render(ctx context.Context, o messages.Order) (release.Release, error) {
+	pause := gitPause
+	for try := 1; ; try++ {
+		rel, err := r.Renderer.Render(ctx, release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
+			DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef})
+		f, _ := failure.Of(err)
+		if err == nil || f == nil || f.Reason != failure.GitUnreachable || try == gitTries || !sleep(ctx, pause) {
+			return rel, err
+		}
+		pause *= 2
+	}
+}
+
+// sleep pauses; false means that ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// deploy rolls through the instances of an order, or goes on where an earlier start was killed.
+func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
+	if err := r.refuseItself(j.order); err != nil {
+		return messages.Result{}, err
+	}
+	if j.order.Cluster == nil {
+		return messages.Result{}, failure.New(failure.RuntimeRefused, "the order names no cluster")
+	}
+	rt, err := r.Open(*j.order.Cluster)
+	if err != nil {
+		return messages.Result{}, failure.New(failure.RuntimeRefused, "cluster %s: %w", j.order.Cluster.EtcdToken, err)
+	}
+	if j.work == nil {
+		if j.work, err = r.begin(ctx, j, rt); err != nil {
+			return messages.Result{}, err
+		}
+	}
+	return r.roll(ctx, j, rt)
+}
+
+// refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
+// (design section 2).
+func (r *run) refuseItself(o messages.Order) error {
+	var own string
+	if _, module, ok := strings.Cut(r.Hostname, "."); ok {
+		own = module
+	}
+	peer := strings.HasSuffix(strings.TrimSuffix(o.DeploymentRepo, ".git"), "_oa") // phase 2 replaces deployer-oa
+	if o.ComponentType == string(component.Deployer) && o.DeploymentRepo != "" && peer == (r.Service == "deployer-oa") {
+		return failure.New(failure.ExecutorIsTarget, "%s does not replace itself", r.Service)
+	}
+	for _, u := range o.DeployableUnits {
+		name, err := unit.ParseName(u.Name)
+		if err == nil && own != "" && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
+			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
+		}
+	}
+	return nil
+}
+
+// instanceOf tells whether a module's name is that of a template ("deployer-") and a number.
+func instanceOf(module, template string) bool {
+	number, ok := strings.CutPrefix(module, template)
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
+// begin looks at what is there and writes the work file: after that, instances may be touched.
+func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, error) {
+	if len(j.order.DeployableUnits) == 0 {
+		return nil, failure.New(failure.NoUnits, "the order has no units")
+	}
+	began := r.Now()
+	var found []runtime.Instance
+	count := 0
+	err := r.insist(ctx, j.order.HealthDeadline(), func() (err error) {
+		if found, err = rt.List(ctx, bases(j.order.DeployableUnits)); err != nil {
+			return err
+		}
+		count, err = instances(ctx, rt, j.order.FleetConfig)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if count < 1 {
+		return nil, failure.New(failure.NoMachines, "cluster %s has no machines", j.order.Cluster.EtcdToken)
+	}
+	w, err := newWork(j.order, j.token, count, found)
+	if err != nil {
+		return nil, err
+	}
+	j.timed("look", began, r.Now())
+	began = r.Now()
+	if err := r.files.save(w, true); err != nil {
+		return nil, failure.New(failure.RuntimeRefused, "the work file cannot be written, so nothing is touched: %w", err)
+	}
+	j.timed("save", began, r.Now())
+	r.dropOlder(w)
+	return w, nil
+}
+
+func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig) (int, error) {
+	if c != nil && c.InstanceCount != nil {
+		return *c.InstanceCount, nil
+	}
+	return rt.Machines(ctx)
+}
+
+// dropOlder ends the guard over earlier deploys of the same units: this one is newer.
+func (r *run) dropOlder(w *work) {
+	r.mu.Lock()
+	var older []*work
+	for _, o := range r.works {
+		if o.Order.ComponentType == w.Order.ComponentType && *o.Order.Cluster == *w.Order.Cluster && o.Order.OrderID != w.Order.OrderID {
+			older = append(older, o)
+		}
+	}
+	r.mu.Unlock()
+	for _, o := range older {
+		r.forget(o)
+	}
+}
+
+// insist calls f until it succeeds, as long as only the cluster's silence is at fault, and no longer than limit.
+func (r *run) insist(ctx context.Context, limit time.Duration, f func() error) error {
+	t := trouble{limit: limit}
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if err := t.bear(ctx, err, r.Now()); err != nil {
+			return err
+		}
+	}
+}
+
+// trouble is a spell in which a cluster does not answer.
+type trouble struct {
+	limit time.Duration
+	since time.Time
+	pause time.Duration
+}
+
+// bear pauses after an error that may pass, or returns the failure that it is.
+func (t *trouble) bear(ctx context.Context, err error, now time.Time) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	case isSuperseded(err):
+		return err
+	case !isUnreachable(err):
+		return failure.New(failure.RuntimeRefused, "%w", err)
+	}
+	if t.since.IsZero() {
+		t.since, t.pause = now, 25*time.Millisecond
+	}
+	if now.Sub(t.since) >= t.limit {
+		return failure.New(failure.RuntimeUnreachable, "no answer for %s: %w", t.limit, err)
+	}
+	t.pause = min(2*t.pause, time.Second)
+	if !sleep(ctx, t.pause) {
+		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// over ends the spell.
+func (t *trouble) over() { t.since = time.Time{} }

@@ -1,0 +1,260 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha1" //nolint:gosec // Fleet's identity of a unit, no security
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/roll"
+	"github.com/openaperture/openaperture/pkg/unit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+const (
+	waitAtOnce  = 20 * time.Second // of one waiting request to unitd
+	pollEvery   = time.Second      // between two looks at a real fleet, whose states lag by seconds anyway
+	stopTimeout = 60 * time.Second // of an instance that is stopped to be started again
+	logLines    = 30
+)
+
+// Cluster is one cluster behind a Fleet API. Use New. It is safe for concurrent use.
+type Cluster struct {
+	*client
+	mu      sync.Mutex
+	indexes map[string]string // unit name → unitd's index of the last state that was seen
+}
+
+var _ runtime.Runtime = (*Cluster)(nil)
+
+// New returns the cluster at an endpoint: http://host:port, https://host or unix:/path. bearer may be "".
+func New(endpoint, bearer string) (*Cluster, error) {
+	c, err := newClient(endpoint, bearer)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{client: c, indexes: map[string]string{}}, nil
+}
+
+// Close ends idle connections.
+func (c *Cluster) Close() { c.http.CloseIdleConnections() }
+
+// Machines implements runtime.Runtime.
+func (c *Cluster) Machines(ctx context.Context) (int, error) {
+	n := 0
+	return n, c.pages(ctx, "/fleet/v1/machines", func(p page) { n += len(p.Machines) })
+}
+
+// List implements runtime.Runtime.
+func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
+	var units []fleetUnit
+	states := map[string][]fleetState{}
+	both, inner := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		return c.pages(inner, "/fleet/v1/units", func(p page) { units = append(units, p.Units...) })
+	})
+	both.Go(func() error {
+		return c.pages(inner, "/fleet/v1/state", func(p page) {
+			for _, s := range p.States {
+				states[s.Name] = append(states[s.Name], s)
+			}
+		})
+	})
+	if err := both.Wait(); err != nil {
+		return nil, err
+	}
+	var all []runtime.Instance
+	for _, u := range units {
+		name, err := unit.ParseName(u.Name)
+		if err == nil && name.Type == "service" && !name.IsTemplate() && slices.Contains(bases, name.Base) {
+			all = append(all, instance(u, states[u.Name]))
+		}
+	}
+	slices.SortFunc(all, func(a, b runtime.Instance) int { return cmp.Compare(a.Sighting.Name, b.Sighting.Name) })
+	return all, nil
+}
+
+// instance joins a unit and its state. The state's hash says which definition it is about: a real fleet hashes the token
+// too, unitd does not.
+func instance(u fleetUnit, states []fleetState) runtime.Instance {
+	hash := unit.Hash(u.Options)
+	out := runtime.Instance{Definition: definition(u), Token: unit.Token(u.Options),
+		Sighting: roll.Sighting{Name: u.Name, Hash: hash, Health: roll.Down}}
+	if u.DesiredState != launched {
+		return out
+	}
+	out.Sighting.Health = roll.Starting // until its state is shown
+	if len(states) == 0 {
+		return out
+	}
+	s := states[len(states)-1]
+	if i := slices.IndexFunc(states, func(s fleetState) bool { return s.MachineID == u.MachineID }); i >= 0 {
+		s = states[i]
+	}
+	if s.Hash != hash && s.Hash != rawHash(u.Options) {
+		out.Sighting.Hash = s.Hash // what runs still is another definition
+	}
+	out.Sighting.Health = health(s.Active)
+	out.Sighting.Spell = fmt.Sprintf("%s %s %d", s.MachineID, s.Since, s.Restarts)
+	return out
+}
+
+func definition(u fleetUnit) messages.UnitDefinition {
+	d := messages.UnitDefinition{Name: u.Name, Options: make([]messages.Option, 0, len(u.Options))}
+	for _, o := range u.Options {
+		if o.Section != unit.SectionOpenAperture {
+			d.Options = append(d.Options, messages.Option(o))
+		}
+	}
+	return d
+}
+
+func rawHash(options []unit.Option) string {
+	sum := sha1.Sum([]byte(unit.Render(options))) //nolint:gosec // as above
+	return hex.EncodeToString(sum[:])
+}
+
+func health(active string) roll.Health {
+	switch active {
+	case "active", "reloading":
+		return roll.Healthy
+	case "failed", "inactive":
+		return roll.Down
+	default:
+		return roll.Starting
+	}
+}
+
+// Apply implements runtime.Runtime. A definition that must not be sent is ErrRefused.
+func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
+	options := make([]unit.Option, len(d.Options))
+	for i, o := range d.Options {
+		options[i] = unit.Option(o)
+	}
+	if err := unit.Validate(options); err != nil {
+		return fmt.Errorf("%w: unit %s: %w", runtime.ErrRefused, d.Name, err)
+	}
+	current, exists, err := c.fenced(ctx, d.Name, token)
+	if err != nil {
+		return err
+	}
+	if restart && exists && unit.Equal(current.Options, options) {
+		if err := c.stop(ctx, d.Name, token); err != nil {
+			return err
+		}
+	}
+	return c.put(ctx, d.Name, token, map[string]any{"name": d.Name, "desiredState": launched, "options": unit.WithToken(options, token)})
+}
+
+// fenced reads a unit and refuses a token that is lower than the one stored with it.
+func (c *Cluster) fenced(ctx context.Context, name string, token int64) (fleetUnit, bool, error) {
+	u, exists, err := c.unit(ctx, name)
+	if err == nil && exists && unit.Token(u.Options) > token {
+		err = fmt.Errorf("%w: unit %s, token %d", runtime.ErrSuperseded, name, token)
+	}
+	return u, exists, err
+}
+
+func (c *Cluster) put(ctx context.Context, name string, token int64, body any) error {
+	got, err := c.call(ctx, callTimeout, http.MethodPut, unitPath(name), token, body)
+	if err != nil {
+		return err
+	}
+	if got.status != http.StatusCreated && got.status != http.StatusNoContent {
+		return got.refusal(http.MethodPut, unitPath(name))
+	}
+	return nil
+}
+
+// stop makes a unit inactive and waits until it is.
+func (c *Cluster) stop(ctx context.Context, name string, token int64) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if err := c.put(ctx, name, token, map[string]any{"desiredState": inactive}); err != nil {
+		return err
+	}
+	for {
+		u, exists, err := c.unit(ctx, name)
+		if err != nil || !exists || u.CurrentState == inactive {
+			return err
+		}
+		if err := c.Wait(ctx, name); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return runtime.Unreachable(fmt.Errorf("unit %s does not stop", name))
+		}
+	}
+}
+
+// Remove implements runtime.Runtime. It returns when the cluster has accepted the removal; List shows when it is done.
+func (c *Cluster) Remove(ctx context.Context, name string, token int64) error {
+	if _, exists, err := c.fenced(ctx, name, token); err != nil || !exists {
+		return err
+	}
+	got, err := c.call(ctx, callTimeout, http.MethodDelete, unitPath(name), token, nil)
+	if err != nil {
+		return err
+	}
+	if got.status != http.StatusNoContent && got.status != http.StatusNotFound {
+		return got.refusal(http.MethodDelete, unitPath(name))
+	}
+	return nil
+}
+
+// Wait implements runtime.Runtime: with unitd by one waiting request, with a real fleet by a pause.
+func (c *Cluster) Wait(ctx context.Context, name string) error {
+	path := "/fleet/v1/state?unitName=" + url.QueryEscape(name)
+	index := c.index(name)
+	if index != "" {
+		path += "&index=" + url.QueryEscape(index) + "&wait=" + waitAtOnce.String()
+	}
+	got, err := c.call(ctx, waitAtOnce+callTimeout, http.MethodGet, path, 0, nil)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if got.status != http.StatusOK {
+		return got.refusal(http.MethodGet, path)
+	}
+	if next := got.header.Get(indexHeader); next != "" {
+		c.mu.Lock()
+		c.indexes[name] = next
+		c.mu.Unlock()
+		return nil
+	}
+	timer := time.NewTimer(pollEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (c *Cluster) index(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.indexes[name]
+}
+
+// Logs implements runtime.Runtime. A real fleet has none over HTTP: "".
+func (c *Cluster) Logs(ctx context.Context, name string) (string, error) {
+	path := fmt.Sprintf("/openaperture/v1/units/%s/logs?lines=%d", url.PathEscape(name), logLines)
+	got, err := c.call(ctx, callTimeout, http.MethodGet, path, 0, nil)
+	if err != nil || got.status != http.StatusOK {
+		return "", err
+	}
+	return string(got.body), nil
+}

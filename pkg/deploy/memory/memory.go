@@ -1,0 +1,167 @@
+// Package memory is a cluster in memory: a complete runtime without processes. It serves the specs that kill the engine
+// after every step.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/roll"
+	"github.com/openaperture/openaperture/pkg/unit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Cluster is one cluster. Use New.
+type Cluster struct {
+	// Health decides how an instance fares once a definition was applied; nil means healthy at once.
+	Health func(d messages.UnitDefinition) roll.Health
+	// Hosts is the number of machines.
+	Hosts int
+
+	mu      sync.Mutex
+	units   map[string]*member
+	changed chan struct{}
+	version int // of what List shows
+	listed  int // the version that was listed last
+	starts  []string
+}
+
+type member struct {
+	definition messages.UnitDefinition
+	token      int64
+	spell      int
+	gone       bool // removed; its token is remembered
+}
+
+// New returns an empty cluster of one machine.
+func New() *Cluster {
+	return &Cluster{Hosts: 1, units: map[string]*member{}, changed: make(chan struct{})}
+}
+
+var _ runtime.Runtime = (*Cluster)(nil)
+
+// Machines implements runtime.Runtime.
+func (c *Cluster) Machines(ctx context.Context) (int, error) { return c.Hosts, ctx.Err() }
+
+// List implements runtime.Runtime.
+func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listed = c.version
+	var all []runtime.Instance
+	for name, m := range c.units {
+		parsed, err := unit.ParseName(name)
+		if err != nil || m.gone || !slices.Contains(bases, parsed.Base) {
+			continue
+		}
+		all = append(all, runtime.Instance{Definition: m.definition, Token: m.token, Sighting: roll.Sighting{
+			Name: name, Hash: Hash(m.definition), Health: c.health(m.definition), Spell: fmt.Sprint(m.spell)}})
+	}
+	slices.SortFunc(all, func(a, b runtime.Instance) int { return strings.Compare(a.Sighting.Name, b.Sighting.Name) })
+	return all, ctx.Err()
+}
+
+func (c *Cluster) health(d messages.UnitDefinition) roll.Health {
+	if c.Health == nil {
+		return roll.Healthy
+	}
+	return c.Health(d)
+}
+
+// Apply implements runtime.Runtime.
+func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.units[d.Name]
+	switch {
+	case !ok:
+		m = &member{gone: true}
+		c.units[d.Name] = m
+	case token < m.token:
+		return runtime.ErrSuperseded
+	}
+	m.token = token
+	if !m.gone && Hash(m.definition) == Hash(d) && !restart {
+		return nil
+	}
+	m.definition, m.gone = d, false
+	m.spell++
+	c.starts = append(c.starts, d.Name+" "+Hash(d)[:6])
+	c.announce()
+	return nil
+}
+
+// Remove implements runtime.Runtime.
+func (c *Cluster) Remove(ctx context.Context, name string, token int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.units[name]
+	if !ok || m.gone {
+		return nil
+	}
+	if token < m.token {
+		return runtime.ErrSuperseded
+	}
+	m.token, m.gone = token, true
+	c.announce()
+	return nil
+}
+
+// Wait implements runtime.Runtime.
+func (c *Cluster) Wait(ctx context.Context, _ string) error {
+	c.mu.Lock()
+	changed, missed := c.changed, c.listed != c.version
+	c.mu.Unlock()
+	if missed {
+		return nil
+	}
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// Logs implements runtime.Runtime.
+func (c *Cluster) Logs(context.Context, string) (string, error) { return "", nil }
+
+// Crash restarts an instance, as a process that dies and comes back.
+func (c *Cluster) Crash(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.units[name].spell++
+	c.announce()
+}
+
+// Starts lists every start so far, as "<name> <first six digits of the definition's hash>".
+func (c *Cluster) Starts() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.starts)
+}
+
+// announce wakes who waits; c.mu is held.
+func (c *Cluster) announce() {
+	c.version++
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Hash is the identity of a definition, without its token.
+func Hash(d messages.UnitDefinition) string {
+	options := make([]unit.Option, len(d.Options))
+	for i, o := range d.Options {
+		options[i] = unit.Option(o)
+	}
+	return unit.Hash(options)
+}

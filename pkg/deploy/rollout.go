@@ -1,0 +1,244 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/roll"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+const (
+	logsLimit = 3 * time.Second
+	maxTail   = 2 << 10 // bytes of an instance's log in a failure
+)
+
+func isSuperseded(err error) bool  { return errors.Is(err, runtime.ErrSuperseded) }
+func isUnreachable(err error) bool { return errors.Is(err, runtime.ErrUnreachable) }
+
+// rollout is one walk through the instances of a job.
+type rollout struct {
+	*run
+	*job
+	rt       runtime.Runtime
+	plan     roll.Plan
+	bases    []string
+	watcher  roll.Watcher
+	observed map[string]roll.Instance
+	tail     string    // of the failing instance's log
+	told     time.Time // when manager-api last heard of progress
+}
+
+// roll takes step after step until the plan is reached or has failed.
+func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Result, error) {
+	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order.DeployableUnits), told: r.Now()}
+	t := trouble{limit: j.order.HealthDeadline()}
+	for {
+		step, err := l.next(ctx)
+		switch {
+		case err != nil:
+		case step.Kind == roll.Done || step.Kind == roll.Failed:
+			return l.result(step), nil
+		default:
+			err = l.take(ctx, step)
+		}
+		if err == nil {
+			t.over()
+			continue
+		}
+		if errors.Is(err, errStopped) {
+			return messages.Result{}, err
+		}
+		if err := t.bear(ctx, err, r.Now()); err != nil {
+			return l.broken(err)
+		}
+	}
+}
+
+// next looks at the cluster and decides.
+func (l *rollout) next(ctx context.Context) (roll.Step, error) {
+	listed, err := l.rt.List(ctx, l.bases)
+	if err != nil {
+		return roll.Step{}, err
+	}
+	sightings := make([]roll.Sighting, len(listed))
+	for i, instance := range listed {
+		sightings[i] = instance.Sighting
+	}
+	now := l.Now()
+	l.observed = l.watcher.See(sightings, now)
+	return roll.Next(l.plan, l.observed, l.work.Progress, now), nil
+}
+
+// take performs one step.
+func (l *rollout) take(ctx context.Context, s roll.Step) error {
+	began := l.Now()
+	switch s.Kind {
+	case roll.Wait:
+		return l.wait(ctx, s)
+	case roll.Apply, roll.Remove:
+		if l.soft.Err() != nil {
+			return errStopped
+		}
+		l.tell(ctx)
+	case roll.Watch, roll.Fail, roll.Restore, roll.Done, roll.Failed:
+	}
+	l.settled(s, began)
+	if err := l.act(ctx, s); err != nil {
+		return err
+	}
+	l.Log.Info("step taken", zap.String("order_id", l.order.OrderID), zap.Stringer("step", s.Kind), zap.String("unit", s.Name), zap.Stringer("why", s.Reason))
+	if s.Kind != roll.Watch {
+		l.timed(s.Kind.String()+" "+s.Name, began, l.Now())
+	}
+	l.work.Progress = l.work.Progress.After(s, l.Now())
+	if s.Kind == roll.Fail { // before the instance is touched again: else a restart would try the new definition once more
+		if err := l.files.save(l.work, true); err != nil {
+			l.Log.Error("decision not saved", zap.Error(err))
+		}
+	}
+	return nil
+}
+
+// settled records how long the instance in hand took to be healthy, when the next one follows.
+func (l *rollout) settled(s roll.Step, now time.Time) {
+	if p := l.work.Progress; p.InHand != "" && p.InHand != s.Name && !p.Since.IsZero() {
+		l.timed("healthy "+p.InHand, p.Since, now)
+	}
+}
+
+func (l *rollout) act(ctx context.Context, s roll.Step) error {
+	switch s.Kind {
+	case roll.Apply:
+		l.acted = true
+		d, _ := l.work.definition(s.Name)
+		return l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning)
+	case roll.Remove:
+		l.acted = true
+		return l.rt.Remove(ctx, s.Name, l.token)
+	case roll.Restore:
+		l.acted = true
+		if d, had := find(l.work.Found, s.Name); had {
+			return l.rt.Apply(ctx, d, l.token, false)
+		}
+		return l.rt.Remove(ctx, s.Name, l.token)
+	case roll.Fail:
+		l.tail = l.logs(ctx, s.Name)
+	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
+	}
+	return nil
+}
+
+// wait returns when the instance may have changed, or at the step's time.
+func (l *rollout) wait(ctx context.Context, s roll.Step) error {
+	waiting, cancel := context.WithTimeout(ctx, s.Until.Sub(l.Now()))
+	defer cancel()
+	err := l.rt.Wait(waiting, s.Name)
+	if waiting.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// tell sends a sign of progress if the last one is long ago. It is not repeated: the next one follows.
+func (l *rollout) tell(ctx context.Context) {
+	now := l.Now()
+	if every := l.order.ProgressDeadline() / 4; every == 0 || now.Sub(l.told) < every || l.work.Stage != rolling {
+		return
+	}
+	l.told = now
+	ctx, cancel := context.WithTimeout(ctx, logsLimit)
+	defer cancel()
+	m, err := l.message(messages.Result{EventType: messages.EventMilestoneProgress, OrderID: l.order.OrderID, WorkflowID: l.order.WorkflowID,
+		Attempt: l.order.Attempt, Token: l.token, At: now.UTC()})
+	if err == nil {
+		m.ID = "" // each one is new
+		err = l.Broker.Publish(ctx, m)
+	}
+	if err != nil {
+		l.Log.Debug("progress not told", zap.Error(err))
+	}
+}
+
+var credentials = regexp.MustCompile(`://[^/\s@]*@`)
+
+// logs is the end of an instance's log, fit for a message: printable, short, without credentials in addresses.
+func (l *rollout) logs(ctx context.Context, name string) string {
+	ctx, cancel := context.WithTimeout(ctx, logsLimit)
+	defer cancel()
+	text, err := l.rt.Logs(ctx, name)
+	if err != nil {
+		return "" // the failure itself is the news
+	}
+	text = strings.Map(func(c rune) rune {
+		if c == '\n' || c >= ' ' && c != 0x7f && c != '\ufffd' {
+			return c
+		}
+		return -1
+	}, credentials.ReplaceAllString(text, "://…@"))
+	if len(text) > maxTail {
+		text = strings.ToValidUTF8(text[len(text)-maxTail:], "")
+	}
+	return strings.TrimSpace(text)
+}
+
+// result is what the end of a rollout means.
+func (l *rollout) result(s roll.Step) messages.Result {
+	l.settled(s, l.Now())
+	out := l.summary()
+	if l.work.Stage == undoing {
+		out.EventType, out.Undone, out.Restored = messages.EventMilestoneFailed, true, s.Kind == roll.Done
+		reason := failure.NotSettled
+		if s.Kind != roll.Done {
+			reason = failure.RestoredUnhealthy
+		}
+		out.Cause, out.Reason = reason.Cause(), string(reason)
+		out.Message = fmt.Sprintf("the order was not settled within %s of its result, and was undone: %s", l.order.ProgressDeadline(), s.Reason)
+		return out
+	}
+	if s.Kind == roll.Done {
+		out.EventType, out.Instances = messages.EventMilestoneCompleted, l.work.Count
+		return out
+	}
+	reason := reasonOf(s.Reason)
+	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, reason.Cause(), string(reason)
+	out.Restored = s.Reason == roll.PutBack
+	// An instance that already had the definition was given it by an attempt whose work file is elsewhere.
+	out.Touched = out.Touched || s.Reason == roll.NothingToPutBack
+	out.Message = fmt.Sprintf("%s: %s", s.Name, s.Reason)
+	if l.tail != "" {
+		out.Message += "\n" + l.tail
+	}
+	return out
+}
+
+func reasonOf(r roll.Reason) failure.Reason {
+	switch r { //nolint:exhaustive // the others end no rollout
+	case roll.PutBack, roll.NothingToPutBack:
+		return failure.DeployUnhealthy
+	case roll.OrderExpired:
+		return failure.NoProgress
+	default:
+		return failure.RestoredUnhealthy
+	}
+}
+
+func (l *rollout) summary() messages.Result {
+	return messages.Result{Touched: l.acted || l.work.touched(l.observed), Replaced: l.work.Found}
+}
+
+// broken ends a rollout whose cluster failed; what was touched is still told.
+func (l *rollout) broken(err error) (messages.Result, error) {
+	if _, ok := failure.Of(err); !ok {
+		return messages.Result{}, err
+	}
+	return l.summary(), err
+}

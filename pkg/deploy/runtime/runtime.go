@@ -1,0 +1,46 @@
+// Package runtime is what the engine needs of a cluster: a small interface, implemented by fleet and memory.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/openaperture/openaperture/pkg/roll"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Instance is one instance as a cluster shows it.
+type Instance struct {
+	Definition messages.UnitDefinition // without the fencing token
+	Token      int64                   // 0: never tagged
+	Sighting   roll.Sighting
+}
+
+// Runtime is one cluster. Its errors wrap ErrSuperseded, ErrUnreachable or ErrRefused; unit names are matched whole.
+type Runtime interface {
+	// Machines is how many machines can run an instance.
+	Machines(ctx context.Context) (int, error)
+	// List shows every instance of the given bases ("manager" of "manager@1.service"), whether it runs or not.
+	List(ctx context.Context, bases []string) ([]Instance, error)
+	// Apply gives an instance a definition and starts it. Where it has the definition already nothing happens, unless
+	// restart is set. The token is stored with the instance; one lower than the stored one is ErrSuperseded.
+	Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error
+	// Remove stops and forgets an instance, under the same rule for tokens. One that is not there is no error.
+	Remove(ctx context.Context, name string, token int64) error
+	// Wait returns when the state of an instance may have changed since the last List, or when ctx ends. It may return
+	// early; the caller lists again.
+	Wait(ctx context.Context, name string) error
+	// Logs are the last lines of an instance's output, as far as the cluster gives them.
+	Logs(ctx context.Context, name string) (string, error)
+}
+
+// The errors that callers tell apart.
+var (
+	ErrSuperseded  = errors.New("superseded: the instance has seen a higher token")
+	ErrUnreachable = errors.New("cluster does not answer")
+	ErrRefused     = errors.New("cluster refuses the request")
+)
+
+// Unreachable wraps err as ErrUnreachable.
+func Unreachable(err error) error { return fmt.Errorf("%w: %w", ErrUnreachable, err) }

@@ -1,0 +1,167 @@
+package deploy
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/roll"
+	"github.com/openaperture/openaperture/pkg/unit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// stage is how far the work on an order has come.
+type stage string
+
+const (
+	rolling   stage = "rolling"   // instances are being replaced, or an instance is being put back
+	reported  stage = "reported"  // the result is decided, and not yet confirmed by the broker
+	confirmed stage = "confirmed" // the broker has the result; the order is not yet settled
+	undoing   stage = "undoing"   // a confirmed deploy is being taken back
+)
+
+// work is the work file of one deploy order. Fields are only ever added: the file is read by the next and the previous
+// release as well (design section 11).
+type work struct {
+	Order       messages.Order            `json:"order"`
+	Token       int64                     `json:"token"`
+	Stage       stage                     `json:"stage"`
+	Wanted      []messages.UnitDefinition `json:"wanted"` // per instance
+	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to
+	Count       int                       `json:"count"`  // instances per template
+	Progress    roll.Progress             `json:"progress"`
+	Result      *messages.Result          `json:"result,omitempty"`
+	ConfirmedAt time.Time                 `json:"confirmed_at"`
+}
+
+// newWork plans a deploy: count instances of every template, one of every plain unit.
+func newWork(o messages.Order, token int64, count int, found []runtime.Instance) (*work, error) {
+	w := &work{Order: o, Token: token, Stage: rolling, Count: 1}
+	for _, u := range o.DeployableUnits {
+		name, err := unit.ParseName(u.Name)
+		if err != nil || (name.Templated && !name.IsTemplate()) {
+			return nil, failure.New(failure.UnitInvalid, "%q is neither a template nor a plain unit", u.Name)
+		}
+		if err := unit.Validate(toUnit(u.Options)); err != nil {
+			return nil, failure.New(failure.UnitInvalid, "%s: %w", u.Name, err)
+		}
+		if !name.Templated {
+			w.Wanted = append(w.Wanted, u)
+			continue
+		}
+		w.Count = count
+		for i := 1; i <= count; i++ {
+			w.Wanted = append(w.Wanted, messages.UnitDefinition{Name: name.WithInstance(strconv.Itoa(i)).String(), Options: u.Options})
+		}
+	}
+	for _, f := range found {
+		w.Found = append(w.Found, f.Definition)
+	}
+	return w, nil
+}
+
+// bases are the names before the `@` of all units of an order.
+func bases(units []messages.UnitDefinition) []string {
+	var list []string
+	for _, u := range units {
+		if name, err := unit.ParseName(u.Name); err == nil && !slices.Contains(list, name.Base) {
+			list = append(list, name.Base)
+		}
+	}
+	return list
+}
+
+// plan is what the rolling deploy is to reach; while it is undone, what was found.
+func (w *work) plan() roll.Plan {
+	from, to := w.Found, w.Wanted
+	p := roll.Plan{Found: map[string]string{}, MinHealthy: w.Order.MinHealthy(), HealthDeadline: w.Order.HealthDeadline(), Deadline: w.Order.Deadline}
+	if w.Stage == undoing {
+		from, to, p.Undo, p.Deadline = w.Wanted, w.Found, true, time.Time{}
+	}
+	for _, d := range to {
+		p.Targets = append(p.Targets, roll.Target{Name: d.Name, Hash: hash(d)})
+	}
+	for _, d := range from {
+		p.Found[d.Name] = hash(d)
+		if _, kept := find(to, d.Name); !kept {
+			p.Extra = append(p.Extra, d.Name)
+		}
+	}
+	return p
+}
+
+// definition is what the plan wants of an instance.
+func (w *work) definition(name string) (messages.UnitDefinition, bool) {
+	if w.Stage == undoing {
+		return find(w.Found, name)
+	}
+	return find(w.Wanted, name)
+}
+
+func find(list []messages.UnitDefinition, name string) (messages.UnitDefinition, bool) {
+	i := slices.IndexFunc(list, func(d messages.UnitDefinition) bool { return d.Name == name })
+	if i < 0 {
+		return messages.UnitDefinition{}, false
+	}
+	return list[i], true
+}
+
+func toUnit(options []messages.Option) []unit.Option {
+	out := make([]unit.Option, len(options))
+	for i, o := range options {
+		out[i] = unit.Option(o)
+	}
+	return out
+}
+
+func hash(d messages.UnitDefinition) string { return unit.Hash(toUnit(d.Options)) }
+
+// touched tells whether anything differs from what was found.
+func (w *work) touched(observed map[string]roll.Instance) bool {
+	if w.Progress.Failing != "" {
+		return true
+	}
+	for name := range observed {
+		if _, had := find(w.Found, name); !had {
+			return true
+		}
+	}
+	for _, d := range w.Found {
+		if o, there := observed[d.Name]; !there || o.Hash != hash(d) {
+			return true
+		}
+	}
+	return false
+}
+
+// fate is what becomes of a confirmed work file.
+type fate uint8
+
+const (
+	keep fate = iota // ask again later
+	drop             // the order is settled, or somebody else's
+	undo             // take the deploy back
+)
+
+// settle decides the fate of confirmed work. view is nil while manager-api does not answer. Only an order that replaced
+// manager-api is undone: a manager-api that is ready but deaf could not do it itself (design section 8).
+func settle(w *work, view *managerapi.OrderView, now time.Time) fate {
+	guarded := w.Order.ComponentType == string(component.Manager) && w.Result != nil && w.Result.EventType == messages.EventMilestoneCompleted
+	switch {
+	case view != nil && view.Token > w.Token:
+		return drop
+	case view != nil && guarded && view.Settled, view != nil && !guarded && ended(view.State):
+		return drop
+	case guarded && w.Order.ProgressDeadlineMS > 0 && !now.Before(w.ConfirmedAt.Add(w.Order.ProgressDeadline())):
+		return undo
+	default:
+		return keep
+	}
+}
+
+// ended tells whether manager-api wants nothing more of an order.
+func ended(state string) bool { return state == "completed" || state == "failed" || state == "closed" }
