@@ -1,6 +1,10 @@
 package upgrade
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/openaperture/openaperture/pkg/component"
+)
 
 // EventKind names what can happen to an upgrade.
 type EventKind string
@@ -103,7 +107,7 @@ func (u Upgrade) fromInProgress(e Event) (Upgrade, []Effect, error) {
 	case EventWorkflowCompleted:
 		u.Touched = u.Touched || e.Touched
 		u.State, u.Step = Verifying, StepVerify
-		if u.Proof == "units" {
+		if u.Proof == component.ProofUnits {
 			return u.phaseProven()
 		}
 		return u, append(u.probe(), Effect{Kind: EffectResetClock}), nil
@@ -129,26 +133,47 @@ func (u Upgrade) fromVerifying(e Event) (Upgrade, []Effect, error) {
 	return u, nil, ErrIllegal{u.State, e.Kind}
 }
 
-// fromRollingBack undoes the phases begun, last first; each is deployed and verified before the next.
+// fromRollingBack undoes the phases begun, last first; each is deployed and verified before the next. News about a
+// deploy counts only while one is under way, and news about what was deployed only afterwards: a proof of the forward
+// movement, or its deploy being taken back, may arrive late and must not be taken for the rollback's.
 func (u Upgrade) fromRollingBack(e Event) (Upgrade, []Effect, error) {
+	deploying := u.Step == StepDeploy
 	switch e.Kind {
 	case EventWorkflowCompleted:
+		if !deploying {
+			break
+		}
 		u.Step = StepVerify
-		if u.Proof == "units" {
+		if u.Proof == component.ProofUnits {
 			return u.phaseRestored()
 		}
 		return u, append(u.probe(), Effect{Kind: EffectResetClock}), nil
 	case EventProven:
-		return u.phaseRestored()
-	case EventWorkflowFailed, EventDeadline, EventUndone, EventAbandon:
-		if e.Message != "" {
-			u.Message += "; the rollback failed: " + e.Message
+		if !deploying {
+			return u.phaseRestored()
 		}
-		u.State, u.Step = RollbackFailed, StepNone
-		return u, []Effect{{Kind: EffectCloseWorkflow}, {Kind: EffectSystemEvent}, {Kind: EffectFreeSlot}}, nil
+	case EventWorkflowFailed:
+		if deploying {
+			return u.rollbackFailed(e)
+		}
+	case EventUndone:
+		if !deploying {
+			return u.rollbackFailed(e)
+		}
+	case EventDeadline, EventAbandon:
+		return u.rollbackFailed(e)
 	case EventStart, EventRefuse, EventExpire, EventCancel:
 	}
 	return u, nil, ErrIllegal{u.State, e.Kind}
+}
+
+// rollbackFailed ends here and stays: nothing is tried by itself after a failed rollback. What was to blame first stays.
+func (u Upgrade) rollbackFailed(e Event) (Upgrade, []Effect, error) {
+	if e.Message != "" {
+		u.Message += "; the rollback failed: " + e.Message
+	}
+	u.State, u.Step = RollbackFailed, StepNone
+	return u, []Effect{{Kind: EffectCloseWorkflow}, {Kind: EffectSystemEvent}, {Kind: EffectFreeSlot}}, nil
 }
 
 func (u Upgrade) probe() []Effect {

@@ -1,0 +1,152 @@
+package upgrade_test
+
+import (
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+const (
+	commit = "1111111111111111111111111111111111111111"
+	repo   = "https://git.example/builder"
+)
+
+var endedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func need(changes ...func(*upgrade.Need)) upgrade.Need {
+	n := upgrade.Need{Type: component.Builder, Count: 1, Ref: "v2", Commit: commit, WorkflowBegan: endedAt.Add(-time.Minute), WorkflowEnded: endedAt,
+		MinHealthy: 10 * time.Second}
+	for _, c := range changes {
+		c(&n)
+	}
+	return n
+}
+
+// mod is a module that has reported v2 since before the end and was last heard ten seconds after it, with changes.
+func mod(hostname string, changes ...func(*module.Module)) module.Module {
+	m := module.Module{Hostname: hostname, Type: component.Builder, Service: "builder", Status: module.Active, BootID: "b-" + hostname, SourceRepo: repo,
+		SourceRepoGitRef: "v2", LastSeen: endedAt.Add(10 * time.Second), BootSince: endedAt.Add(-30 * time.Second), SteadySince: endedAt.Add(-30 * time.Second)}
+	for _, c := range changes {
+		c(&m)
+	}
+	return m
+}
+
+func reports(ref string) func(*module.Module) {
+	return func(m *module.Module) { m.SourceRepoGitRef = ref }
+}
+func heard(d time.Duration) func(*module.Module) {
+	return func(m *module.Module) { m.LastSeen = endedAt.Add(d) }
+}
+func steady(d time.Duration) func(*module.Module) {
+	return func(m *module.Module) { m.SteadySince = endedAt.Add(d) }
+}
+func booted(d time.Duration) func(*module.Module) {
+	return func(m *module.Module) { m.BootSince = endedAt.Add(d) }
+}
+func bootless(m *module.Module)                    { m.BootID = "" }
+func stopped(m *module.Module)                     { m.Status = module.Inactive }
+func ofType(t component.Type) func(*module.Module) { return func(m *module.Module) { m.Type = t } }
+func service(s string) func(*module.Module)        { return func(m *module.Module) { m.Service = s } }
+
+var _ = Describe("The proof", func() {
+	DescribeTable("of modules",
+		func(want upgrade.ProofReason, n upgrade.Need, modules ...module.Module) {
+			p := upgrade.Prove(n, modules)
+			Expect(p.Reason).To(Equal(want), p.String())
+			Expect(p.OK()).To(Equal(want == upgrade.ProofComplete))
+			Expect(p.String()).NotTo(Equal(string(p.Reason)))
+		},
+		Entry("one that reports the target steadily", upgrade.ProofComplete, need(), mod("a")),
+		Entry("one that reports the target's commit", upgrade.ProofComplete, need(), mod("a", reports(commit))),
+		Entry("one that reports a part of the commit only", upgrade.ProofOtherVersion, need(), mod("a", reports(commit[:10]))),
+		Entry("one that reports nothing where no commit is known", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Commit = "" }),
+			mod("a", reports(""), booted(-time.Second))),
+		Entry("one that reports another version", upgrade.ProofOtherVersion, need(), mod("a", reports("v1"))),
+		Entry("nobody", upgrade.ProofTooFew, need()),
+		Entry("nobody, although nobody is needed: a count of none proves nothing", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Count = 0 })),
+		Entry("one of two", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Count = 2 }), mod("a")),
+		Entry("two of two", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Count = 2 }), mod("a"), mod("b")),
+		Entry("enough, though an old one still talks", upgrade.ProofComplete, need(), mod("a"), mod("old", reports("v1"))),
+		Entry("one that was last heard before the end", upgrade.ProofTooFew, need(), mod("a", heard(-time.Second))),
+		Entry("one that was last heard at the very end", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(0))),
+		Entry("one that was heard over less than min_healthy", upgrade.ProofTooFew, need(), mod("a", heard(9*time.Second))),
+		Entry("one whose boot changed in between", upgrade.ProofTooFew, need(), mod("a", heard(15*time.Second), steady(6*time.Second))),
+		Entry("one beat where min_healthy is 0", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(time.Second), steady(time.Second))),
+		Entry("one that has stopped", upgrade.ProofTooFew, need(), mod("a", stopped)),
+		Entry("one of another type", upgrade.ProofTooFew, need(), mod("a", ofType(component.Manager))),
+		Entry("one of another service of the type", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),
+		Entry("one of the service", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer"))),
+	)
+
+	DescribeTable("of a module that reports no version",
+		func(want upgrade.ProofReason, m module.Module, unversioned []string) {
+			p := upgrade.Prove(need(), []module.Module{m})
+			Expect(p.Reason).To(Equal(want))
+			Expect(p.Unversioned).To(Equal(unversioned), "the record says so")
+		},
+		Entry("booted since the workflow began", upgrade.ProofComplete, mod("a", reports(""), booted(-30*time.Second)), []string{"a"}),
+		Entry("that was there before", upgrade.ProofTooFew, mod("a", reports(""), booted(-time.Hour)), nil),
+		Entry("nor a boot", upgrade.ProofComplete, mod("a", reports(""), booted(-time.Hour), bootless), []string{"a"}),
+	)
+
+	DescribeTable("of an overseer needs one of the proven to lead",
+		func(want upgrade.ProofReason, leader string) {
+			n := need(func(n *upgrade.Need) { n.Type, n.Count, n.LeaderHostname = component.Overseer, 2, leader })
+			p := upgrade.Prove(n, []module.Module{mod("a", ofType(component.Overseer)), mod("b", ofType(component.Overseer)),
+				mod("old", ofType(component.Overseer), reports("v1"))})
+			Expect(p.Reason).To(Equal(want))
+		},
+		Entry("a new one leads", upgrade.ProofComplete, "b"),
+		Entry("the old one leads", upgrade.ProofNoLeader, "old"),
+		Entry("nobody leads", upgrade.ProofNoLeader, ""),
+	)
+
+	It("of an executor waits for its probe: alive is not enough, it must hear", func() {
+		n := need(func(n *upgrade.Need) { n.ProbeWanted = true })
+		Expect(upgrade.Prove(n, []module.Module{mod("a")}).Reason).To(Equal(upgrade.ProofNoProbe))
+		n.ProbeAnswered = true
+		Expect(upgrade.Prove(n, []module.Module{mod("a")}).OK()).To(BeTrue())
+	})
+})
+
+var _ = Describe("The clock", func() {
+	verifying := in(upgrade.Verifying, upgrade.StepVerify)
+	overseer := verifying
+	builder := in(upgrade.Verifying, upgrade.StepVerify, func(u *upgrade.Upgrade) { u.Type = component.Builder })
+	deploying := in(upgrade.InProgress, upgrade.StepDeploy, func(u *upgrade.Upgrade) { u.Type = component.Builder })
+
+	DescribeTable("runs",
+		func(u upgrade.Upgrade, consuming, judge, want bool) {
+			Expect(u.Runs(upgrade.Conditions{Consuming: consuming, Judge: judge})).To(Equal(want))
+		},
+		Entry("while we consume and somebody judges", builder, true, true, true),
+		Entry("not in a verification without a judge", builder, true, false, false),
+		Entry("in a deploy without a judge", deploying, true, false, true),
+		Entry("never while we do not consume", deploying, false, true, false),
+		Entry("in the verification of an overseer without a judge: that is the failure itself", overseer, true, false, true),
+		Entry("not even there while we do not consume", overseer, false, false, false),
+	)
+
+	DescribeTable("ticks",
+		func(left, stalled, elapsed time.Duration, runs bool, wantLeft, wantStalled time.Duration, want upgrade.Tick) {
+			c := upgrade.Clock{Left: left, Stalled: stalled, TickedAt: endedAt}
+			now := endedAt.Add(elapsed)
+			after, tick := c.Tick(now, runs, 10*time.Second, time.Hour)
+			Expect(after).To(Equal(upgrade.Clock{Left: wantLeft, Stalled: wantStalled, TickedAt: now}))
+			Expect(tick).To(Equal(want))
+		},
+		Entry("down while it runs", 20*time.Second, time.Duration(0), 5*time.Second, true, 15*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("to the deadline", 5*time.Second, time.Duration(0), 5*time.Second, true, time.Duration(0), time.Duration(0), upgrade.TickDeadline),
+		Entry("not while it stands still", 5*time.Second, time.Duration(0), 9*time.Second, false, 5*time.Second, 9*time.Second, upgrade.TickGoesOn),
+		Entry("not over an absence of manager-api", 5*time.Second, time.Duration(0), 11*time.Second, true, 5*time.Second, 11*time.Second, upgrade.TickGoesOn),
+		Entry("what stood still is forgotten when it runs again", 20*time.Second, 50*time.Minute, time.Second, true, 19*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("what has stood still for too long is abandoned", 5*time.Second, time.Hour, time.Second, false, 5*time.Second, time.Hour+time.Second, upgrade.TickAbandon),
+		Entry("not backwards", 5*time.Second, time.Duration(0), -time.Hour, true, 5*time.Second, time.Duration(0), upgrade.TickGoesOn),
+	)
+})
