@@ -1,0 +1,78 @@
+package times_test
+
+import (
+	"reflect"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/times"
+)
+
+func named(p times.Profile, changes ...func(*times.Times)) times.Times {
+	GinkgoHelper()
+	t, err := times.Named(p)
+	Expect(err).NotTo(HaveOccurred())
+	for _, c := range changes {
+		c(&t)
+	}
+	return t
+}
+
+var _ = Describe("Times", func() {
+	DescribeTable("of a profile are valid in all their relations",
+		func(p times.Profile) { Expect(named(p).Validate()).To(Succeed()) },
+		Entry("default", times.Default), Entry("fast", times.Fast), Entry("none named", times.Profile("")),
+	)
+
+	It("of the default profile are those that are published", func() {
+		t := named(times.Default)
+		Expect([]time.Duration{t.CheckInterval, t.Heartbeat, t.InactiveAfter, t.DeleteAfter, t.LiveWithin, t.Lease, t.Claim, t.RequestExpiry, t.AbandonAfter}).
+			To(Equal([]time.Duration{time.Hour, 30 * time.Second, 10 * time.Minute, 20 * time.Minute, 90 * time.Second, 15 * time.Second, 30 * time.Second,
+				24 * time.Hour, 72 * time.Hour}))
+		Expect(named("")).To(Equal(t))
+	})
+
+	It("of an unknown profile are an error that names those there are", func() {
+		_, err := times.Named("slow")
+		Expect(err).To(MatchError(`unknown times profile "slow": use "default" or "fast"`))
+	})
+
+	It("can each be overridden alone", func() {
+		fields := reflect.TypeFor[times.Times]()
+		for i := range fields.NumField() {
+			var o times.Times
+			reflect.ValueOf(&o).Elem().Field(i).SetInt(int64(7 * time.Minute))
+			want := named(times.Default)
+			reflect.ValueOf(&want).Elem().Field(i).SetInt(int64(7 * time.Minute))
+			Expect(named(times.Default).Override(o)).To(Equal(want), fields.Field(i).Name)
+		}
+		Expect(named(times.Default).Override(times.Times{})).To(Equal(named(times.Default)))
+	})
+
+	It("have a key each in configuration", func() {
+		fields := reflect.TypeFor[times.Times]()
+		for i := range fields.NumField() {
+			Expect(fields.Field(i).Tag.Get("mapstructure")).To(MatchRegexp(`^[a-z_]+$`), fields.Field(i).Name)
+		}
+	})
+
+	DescribeTable("that contradict each other are refused",
+		func(change func(*times.Times), want string) {
+			Expect(named(times.Default, change).Validate()).To(MatchError(HavePrefix("times: " + want)))
+		},
+		Entry("no heartbeat", func(t *times.Times) { t.Heartbeat = 0 }, "heartbeat"),
+		Entry("a heartbeat as rare as inactivity", func(t *times.Times) { t.Heartbeat = t.InactiveAfter }, "heartbeat"),
+		Entry("deletion before inactivity", func(t *times.Times) { t.DeleteAfter = t.InactiveAfter }, "inactive_after"),
+		Entry("live within two heartbeats", func(t *times.Times) { t.LiveWithin = 2 * t.Heartbeat }, "live_within"),
+		Entry("a lease below a second", func(t *times.Times) { t.Lease = time.Second - 1 }, "lease"),
+		Entry("a claim below a second", func(t *times.Times) { t.Claim = time.Second - 1 }, "claim"),
+		Entry("healthy later than the deadline for it", func(t *times.Times) { t.MinHealthy = t.HealthDeadline }, "min_healthy"),
+		Entry("one instance that may take all the time there is", func(t *times.Times) { t.HealthDeadline = t.ProgressDeadline }, "health_deadline"),
+		Entry("an order that ends before its progress is due", func(t *times.Times) { t.OrderDeadline = t.ProgressDeadline - 1 }, "order_deadline"),
+		Entry("no check interval", func(t *times.Times) { t.CheckInterval = 0 }, "check_interval"),
+		Entry("no sweep", func(t *times.Times) { t.Sweep = 0 }, "check_interval"),
+		Entry("no attempts", func(t *times.Times) { t.OrderAttempts = 0 }, "order_attempts"),
+	)
+})
