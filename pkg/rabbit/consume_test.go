@@ -160,11 +160,11 @@ var _ = Describe("consuming", func() {
 		Expect(context.Cause(second.ctx)).To(MatchError(rabbit.ErrStale))
 		h.awaitState(rabbit.Open)
 		close(second.finish) // its ack belongs to the dead session
-		again := take()
-		close(again.finish)
-		last := take()
-		close(last.finish)
-		Expect([]string{again.body, last.body}).To(ConsistOf("b", "c"))
+		for missing := map[string]bool{"b": true, "c": true}; len(missing) > 0; {
+			again := take() // "a" may come once more, too: the reset may have overtaken its ack
+			delete(missing, again.body)
+			close(again.finish)
+		}
 		Expect(h.Session()).To(BeNumerically(">", session))
 		Consistently(calls, 200*time.Millisecond).ShouldNot(Receive())
 	})
