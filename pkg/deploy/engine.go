@@ -57,6 +57,8 @@ type Config struct {
 	Metrics  prometheus.Registerer // nil: none
 	Now      func() time.Time      // time.Now
 
+	// StopLimit bounds how long a graceful stop works on the instance in hand; 15 s.
+	StopLimit time.Duration
 	// Patience is how long a start waits for manager-api before it finishes its work without a claim; 3 s.
 	Patience time.Duration
 }
@@ -89,6 +91,9 @@ func New(c Config) (*Engine, error) {
 	if c.Patience <= 0 {
 		c.Patience = 3 * time.Second
 	}
+	if c.StopLimit <= 0 {
+		c.StopLimit = 15 * time.Second
+	}
 	c.Log = c.Log.Named("engine")
 	return &Engine{Config: c, files: f, metrics: newMetrics(c.Metrics), slot: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		works: map[string]*work{}, seen: map[string]int{}}, nil
@@ -99,6 +104,7 @@ type run struct {
 	*Engine
 	hard context.Context // the process's life: when it ends, everything stops where it is
 	soft context.Context // ends first at a graceful stop: nothing new is begun
+	cut  context.Context // of the work on orders: ends StopLimit after soft
 	jobs sync.WaitGroup
 }
 
@@ -107,7 +113,11 @@ type run struct {
 func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 	soft, halt := context.WithCancel(ctx)
 	defer halt()
-	r := &run{Engine: e, hard: ctx, soft: soft}
+	cut, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	r := &run{Engine: e, hard: ctx, soft: soft, cut: cut}
+	finished, watching := make(chan struct{}), sync.WaitGroup{}
+	watching.Go(func() { r.bound(finished, end) })
 	group, inner := errgroup.WithContext(soft)
 	group.Go(func() error {
 		select {
@@ -125,7 +135,21 @@ func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 	group.Go(func() error { return r.settleAll() })
 	err := group.Wait()
 	r.jobs.Wait()
+	close(finished)
+	watching.Wait()
 	return err
+}
+
+// bound ends the work on orders StopLimit after the stop began.
+func (r *run) bound(finished <-chan struct{}, end context.CancelCauseFunc) {
+	<-r.soft.Done() // halted by Run at the latest
+	timer := time.NewTimer(r.StopLimit)
+	defer timer.Stop()
+	select {
+	case <-finished:
+	case <-timer.C:
+		end(errStopped)
+	}
 }
 
 // start finishes the work of the last start, then resumes the claims that it held, and returns when the stop begins.

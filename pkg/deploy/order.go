@@ -155,7 +155,7 @@ func (r *run) claimCurrent(ctx context.Context, w *work, request managerapi.Clai
 
 // perform works on an order to its end: a result that the broker has, or work that is left to somebody else.
 func (r *run) perform(j *job) {
-	ctx, cancel := context.WithCancelCause(r.hard)
+	ctx, cancel := context.WithCancelCause(r.cut)
 	log := r.Log.With(zap.String("order_id", j.order.OrderID), zap.String("workflow_id", j.order.WorkflowID),
 		zap.String("milestone", string(j.order.CurrentStep)), zap.Int64("token", j.token))
 	claimed := j.work == nil || j.work.Stage == rolling // later there is no claim any more

@@ -1,0 +1,235 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/deploy/fleet"
+	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/times"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// ServiceConfig is the configuration of an executor.
+type ServiceConfig struct {
+	boot.Base     `mapstructure:",squash"`
+	member.Config `mapstructure:",squash"`
+	// AllowLocalRepos permits absolute local paths as repositories.
+	AllowLocalRepos bool `mapstructure:"allow_local_repos"`
+	// GitHosts, if not empty, are the only git hosts that are contacted; without it, any with public addresses are.
+	GitHosts []string `mapstructure:"git_hosts"`
+	// GitSSHKeyFile and GitKnownHostsFile are used for repositories over ssh.
+	GitSSHKeyFile     string `mapstructure:"git_ssh_key_file"`
+	GitKnownHostsFile string `mapstructure:"git_known_hosts_file"`
+	// Runtimes configures the access to clusters.
+	Runtimes Runtimes `mapstructure:"runtimes"`
+}
+
+// Runtimes configures the access to clusters, by runtime.
+type Runtimes struct {
+	Fleet struct {
+		// TokenFile holds the bearer token that unitd asks for; "" where it asks for none.
+		TokenFile string `mapstructure:"token_file"`
+	} `mapstructure:"fleet"`
+}
+
+// Validate implements boot.Config.
+func (c ServiceConfig) Validate() error {
+	if !filepath.IsAbs(c.StateDir) {
+		return fmt.Errorf("state_dir %q: want an absolute path", c.StateDir)
+	}
+	return c.Config.Validate()
+}
+
+// Executor says which of the two executors a binary is.
+type Executor struct {
+	Name      string // deployer or deployer-oa
+	About     string
+	Version   string
+	Listen    string // default address
+	Queue     messages.Queue
+	Milestone messages.Milestone // that it performs
+	Sample    []byte
+}
+
+// Main is the whole main function of an executor. It does not return.
+func Main(x Executor) {
+	boot.Main(boot.Service[ServiceConfig]{Name: x.Name, Version: x.Version, About: x.About, Sample: x.Sample,
+		Default: x.DefaultConfig, Run: x.Run})
+}
+
+// DefaultConfig is an executor's configuration before the file and the environment.
+func (x Executor) DefaultConfig() ServiceConfig {
+	return ServiceConfig{Base: boot.DefaultBase(x.Listen), Config: member.Config{Profile: times.Default, StateDir: "/var/lib/openaperture/" + x.Name}}
+}
+
+// Run assembles the executor and works until ctx ends.
+func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) error {
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state_dir: %w", err)
+	}
+	git, err := release.NewGit(release.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"), AllowLocal: cfg.AllowLocalRepos,
+		Hosts: cfg.GitHosts, SSHKeyFile: cfg.GitSSHKeyFile, KnownHostsFile: cfg.GitKnownHostsFile})
+	if err != nil {
+		return err
+	}
+	self, err := join(ctx, cfg, env)
+	if err != nil {
+		return err
+	}
+	clusters := &clusters{tokenFile: cfg.Runtimes.Fleet.TokenFile, open: map[string]*fleet.Cluster{}}
+	defer clusters.close()
+	queue := self.Exchange.Address().QueueName(x.Queue)
+	engine, err := New(Config{Service: x.Name, Milestone: x.Milestone, Queue: queue, Address: self.Exchange.Address(),
+		Hostname: env.Hostname, BootID: env.BootID, StateDir: cfg.StateDir, ClaimTTL: self.Times.Claim, Manager: self.API, Broker: self.Broker,
+		Renderer: git, Open: clusters.runtime, Log: env.Log, Metrics: env.Metrics, StopLimit: cfg.ShutdownTimeout * 6 / 10})
+	if err != nil {
+		return err
+	}
+	env.Health.Add("queue", func(context.Context) error {
+		if !self.Broker.Subscribed(queue) {
+			return fmt.Errorf("queue %s is not consumed", queue)
+		}
+		return nil
+	})
+	env.Health.Add("state_dir", func(context.Context) error { return syscall.Access(cfg.StateDir, 2 /* W_OK */) })
+	work := loop.Part{Name: "engine", Run: func(ctx context.Context) error {
+		// Detached: at a stop the engine first finishes the instance in hand, within its StopLimit.
+		return engine.Run(context.WithoutCancel(ctx), ctx.Done())
+	}}
+	watch := loop.Part{Name: "readiness", Run: func(ctx context.Context) error { watchBroker(ctx, self.Broker, env.Health); return nil }}
+	return env.RunParts(ctx, self.Parts(work, watch)...)
+}
+
+// watchBroker has readiness judged at every change of the broker session: who replaces an instance waits for it.
+func watchBroker(ctx context.Context, b *rabbit.Broker, h *boot.Health) {
+	for {
+		changed := b.Watch()
+		h.Poke()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// clusters keeps one connection pool per cluster.
+type clusters struct {
+	tokenFile string
+	mu        sync.Mutex
+	open      map[string]*fleet.Cluster
+}
+
+// runtime opens the cluster of an order.
+func (c *clusters) runtime(cluster messages.Cluster) (runtime.Runtime, error) {
+	if cluster.Runtime != "fleet" {
+		return nil, fmt.Errorf("%w: runtime %q is not known here", runtime.ErrRefused, cluster.Runtime)
+	}
+	bearer, err := boot.SecretFrom("", c.tokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("runtimes.fleet.token_file: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := cluster.Endpoint + "\x00" + bearer.Reveal()
+	if known, ok := c.open[key]; ok {
+		return known, nil
+	}
+	opened, err := fleet.New(cluster.Endpoint, bearer.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	c.open[key] = opened
+	return opened, nil
+}
+
+func (c *clusters) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cluster := range c.open {
+		cluster.Close()
+	}
+}
+
+// exchangeLimit is how long a start waits for manager-api when it knows its exchange from an earlier one.
+const exchangeLimit = 2 * time.Second
+
+// join is member.Join, but a restart does not need manager-api: it may be what this executor is about to repair.
+func join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (*member.Member, error) {
+	file := filepath.Join(cfg.StateDir, "exchange.json")
+	var known managerapi.Exchange
+	text, err := os.ReadFile(file)
+	if err == nil && json.Unmarshal(text, &known) == nil && known.ID == cfg.Exchange() && known.Name != "" {
+		m, err := joinKnown(ctx, cfg, env, known)
+		if err != nil || m != nil {
+			return m, err
+		}
+	}
+	m, err := member.Join(ctx, cfg.Config, env, component.Deployer)
+	if err != nil {
+		return nil, err
+	}
+	return m, saveExchange(file, m.Exchange)
+}
+
+func saveExchange(file string, ex managerapi.Exchange) error {
+	text, err := json.Marshal(ex)
+	if err == nil {
+		err = writeFile(file, text, true)
+	}
+	if err != nil {
+		return fmt.Errorf("save exchange: %w", err)
+	}
+	return nil
+}
+
+// joinKnown joins by what an earlier start has read, if manager-api does not answer; nil if it does.
+func joinKnown(ctx context.Context, cfg ServiceConfig, env *boot.Env, known managerapi.Exchange) (*member.Member, error) {
+	token, err := boot.SecretFrom(cfg.ManagerToken, cfg.ManagerTokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("manager_token: %w", err)
+	}
+	api := managerapi.New(cfg.ManagerURL, token.Reveal())
+	asking, cancel := context.WithTimeout(ctx, exchangeLimit)
+	defer cancel()
+	if _, err := api.Exchange(asking, known.ID); err == nil || !fault.Is(err, fault.Unavailable) {
+		return nil, nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	durations, err := cfg.Durations()
+	if err != nil {
+		return nil, err
+	}
+	url, err := boot.SecretFrom(cfg.AMQPURL, cfg.AMQPURLFile)
+	if err != nil {
+		return nil, fmt.Errorf("amqp_url: %w", err)
+	}
+	broker, err := rabbit.New(rabbit.Config{Name: env.Service + "@" + known.Name, URLs: []string{url.Reveal()}, Topology: member.Topology(known),
+		Log: env.Log, Metrics: env.Metrics})
+	if err != nil {
+		return nil, fmt.Errorf("amqp_url: %w", err)
+	}
+	env.Log.Warn("manager-api does not answer, exchange is taken from the state directory", zap.String("exchange", known.Name))
+	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
+	return &member.Member{Exchange: known, API: api, Broker: broker, Times: durations, Beater: &member.Beater{Publisher: broker, Ready: env.Health,
+		Address: known.Address(), Every: durations.Heartbeat, Log: env.Log.Named("beater"), Status: member.Status(cfg.Config, env, component.Deployer)}}, nil
+}
