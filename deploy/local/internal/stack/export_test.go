@@ -13,9 +13,6 @@ func (s *Stack) StartHello(ctx context.Context) error {
 	return s.launch(ctx, Hello)
 }
 
-// UnitStates is what unitd says.
-func (s *Stack) UnitStates(ctx context.Context) (map[string]string, error) { return s.states(ctx) }
-
 // Configure writes secrets and configurations.
 func (s *Stack) Configure() error { return s.configure() }
 

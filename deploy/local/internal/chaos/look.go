@@ -1,0 +1,83 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// moment is what went on when a kill fell.
+type moment struct {
+	done    bool
+	upgrade string // "overseer verifying", "deployer in_progress phase 2", "" between upgrades
+	order   string // "config of deployer-1", "deploy_oa unclaimed", "" without one
+	between bool   // an instance is between its stop and its start
+}
+
+// look reads the database itself: manager-api may just be dead.
+func (r *run) look(ctx context.Context) (moment, error) {
+	var m moment
+	if err := r.db.GetContext(ctx, &m.done, `SELECT count(*) = $1 FROM system_components WHERE source_repo_git_ref = $2`, len(types), r.ref); err != nil {
+		return m, fmt.Errorf("look at the components: %w", err)
+	}
+	var running []struct {
+		Type  string `db:"component_type"`
+		State string `db:"state"`
+		Phase int    `db:"phase"`
+	}
+	if err := r.db.SelectContext(ctx, &running, `SELECT component_type, state, phase FROM upgrades WHERE state IN ('in_progress', 'verifying', 'rolling_back')`); err != nil {
+		return m, fmt.Errorf("look at the upgrades: %w", err)
+	}
+	for _, u := range running {
+		m.upgrade = fmt.Sprintf("%s %s phase %d", u.Type, u.State, u.Phase)
+	}
+	var orders []struct {
+		Milestone string `db:"milestone"`
+		Holder    string `db:"holder"`
+	}
+	if err := r.db.SelectContext(ctx, &orders, `SELECT o.milestone, coalesce(l.holder, '') AS holder FROM orders o LEFT JOIN leases l ON l.name = 'order/' || o.id
+		WHERE o.state IN ('open', 'claimed') ORDER BY o.created_at`); err != nil {
+		return m, fmt.Errorf("look at the orders: %w", err)
+	}
+	for _, o := range orders {
+		who := "unclaimed"
+		if o.Holder != "" {
+			who = "by " + o.Holder[strings.LastIndexByte(o.Holder, '.')+1:]
+		}
+		m.order = o.Milestone + " " + who
+	}
+	states, err := r.stack.UnitStates(ctx)
+	if err == nil { // unitd may be dead too
+		for _, state := range states {
+			m.between = m.between || (state != "active" && m.order != "")
+		}
+	}
+	return m, nil
+}
+
+// note writes one line of the timeline and counts what kind of moment it was.
+func (r *run) note(n int, victim string, m moment) {
+	what := m.upgrade
+	if what == "" {
+		what = "between upgrades"
+	}
+	if m.order != "" {
+		what += ", " + m.order
+	}
+	if m.between {
+		what += ", an instance is down"
+	}
+	fmt.Fprintf(r.out, "%7.1fs  kill %2d  %-26s %s\n", time.Since(r.began).Seconds(), n, victim[strings.LastIndexByte(victim, '.')+1:], what)
+	for kind, is := range map[string]bool{
+		"stop to start of an instance": m.between,
+		"config":                       strings.HasPrefix(m.order, "config"),
+		"verifying":                    strings.Contains(m.upgrade, "verifying"),
+		"deployer phase 1":             strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 1"),
+		"deployer phase 2":             strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 2"),
+	} {
+		if is {
+			r.seen[kind]++
+		}
+	}
+}
