@@ -102,8 +102,11 @@ func (a *api) wait(w http.ResponseWriter, r *http.Request, name, index, span str
 		return fmt.Errorf("wait %q is no duration such as 20s", span)
 	}
 	limit = min(limit, maxWait)
-	// An error means that the server has no such limit.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + 10*time.Second))
+	// The read deadline too: when it passes, the server ends the request's
+	// context. An error means that the server has no such limit.
+	deadline, controller := time.Now().Add(limit+10*time.Second), http.NewResponseController(w)
+	_ = controller.SetWriteDeadline(deadline)
+	_ = controller.SetReadDeadline(deadline)
 	a.Host.Wait(r.Context(), name, seen, limit, a.Stopping)
 	return nil
 }

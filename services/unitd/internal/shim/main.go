@@ -56,16 +56,10 @@ func runShim(dir string) error {
 	if err := r.connect(stops); err != nil {
 		return err
 	}
-	drained, err := r.openLog()
-	if err != nil {
+	if err := r.openLog(); err != nil {
 		return err
 	}
 	r.run()
-	_ = r.pipe.Close()
-	select { // what a process that was left alive (KillMode) writes later is lost
-	case <-drained:
-	case <-time.After(drainLimit):
-	}
 	return nil
 }
 
@@ -129,23 +123,23 @@ func (r *runner) connect(stops chan<- struct{}) error {
 	return nil
 }
 
-// openLog makes the pipe that is the unit's stdout and stderr; the channel is
-// closed when everything that was written to it is in the log.
-func (r *runner) openLog() (<-chan struct{}, error) {
+// openLog makes the pipe that is the unit's stdout and stderr, and copies what comes out of it.
+func (r *runner) openLog() error {
 	out, err := openOutput(r.activation.LogDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var pipe [2]int // not os.Pipe, whose ends are non-blocking: the unit's stdout must not be
 	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("make output pipe: %w", err)
+		return fmt.Errorf("make output pipe: %w", err)
 	}
 	reader := os.NewFile(uintptr(pipe[0]), "output")
 	r.out, r.pipe = out, os.NewFile(uintptr(pipe[1]), "output")
 	drained := make(chan struct{})
+	r.drained = drained
 	go func() {
 		defer close(drained)
 		_, _ = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{reader}, make([]byte, 32<<10))
 	}()
-	return drained, nil
+	return nil
 }

@@ -67,7 +67,7 @@ func readProcess(pid int) (process, bool) {
 func descendants(root int) []int {
 	list, err := processes()
 	if err != nil {
-		return nil // without /proc the process group is all that can be signalled
+		return nil // as without processes: the next scan finds them, or TimeoutStopSec ends
 	}
 	children := map[int][]process{}
 	for _, p := range list {
@@ -83,6 +83,21 @@ func descendants(root int) []int {
 			}
 		}
 		queue = queue[1:]
+	}
+	return found
+}
+
+// childrenOf are the living processes directly below parent.
+func childrenOf(parent int) []int {
+	list, err := processes()
+	if err != nil {
+		return nil // as above
+	}
+	var found []int
+	for _, p := range list {
+		if p.parent == parent && !p.dead {
+			found = append(found, p.pid)
+		}
 	}
 	return found
 }

@@ -26,6 +26,7 @@ type runner struct {
 	children      <-chan os.Signal // SIGCHLD
 	notifications <-chan notification
 	stops         <-chan struct{}
+	drained       <-chan struct{} // closed when all output is in the log
 
 	exits     map[int]*syscall.WaitStatus // of the processes that this runner started
 	main      int                         // pid of the main process, 0 before
@@ -131,6 +132,11 @@ func (r *runner) noneLeft() bool    { return r.childless }
 func (r *runner) run() {
 	exit := r.activate()
 	r.terminate() // what a main process that ended by itself left behind
+	_ = r.pipe.Close()
+	select { // what a process that is left alive (KillMode) writes later is lost
+	case <-r.drained:
+	case <-time.After(drainLimit):
+	}
 	exit.At = time.Now().UTC()
 	exit.Requested = r.stopping
 	r.out.say("ended: %s", exit.Detail)
@@ -252,12 +258,12 @@ func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 }
 
 func (r *runner) startMain(command unit.Command) error {
+	r.out.say("starting %s", r.activation.Service.Specifiers.Name)
 	pid, err := r.spawn(command)
 	if err != nil {
 		return err
 	}
 	r.main, r.status.MainPID = pid, pid
-	r.out.say("started %s with pid %d", r.activation.Service.Specifiers.Name, pid)
 	return nil
 }
 

@@ -45,19 +45,32 @@ func (r *runner) terminate() bool {
 	case service.KillNone:
 		return false
 	case service.KillProcess:
-		return r.end(r.mainOnly, r.mainOnly, r.mainGone)
+		return r.end(r.mainOnly, nobody, r.mainOnly, r.mainGone)
 	case service.KillMixed:
-		forced := r.end(r.mainOnly, r.mainOnly, r.mainGone)
+		forced := r.end(r.mainOnly, nobody, r.mainOnly, r.mainGone)
 		if !r.childless {
 			r.kill(r.everyone, r.noneLeft)
 		}
 		return forced
 	case service.KillControlGroup:
 	}
-	return r.end(r.everyone, r.everyone, r.noneLeft)
+	return r.end(r.everyone, r.orphans, r.everyone, r.noneLeft)
 }
 
+func nobody() []int { return nil }
+
 func (r *runner) everyone() []int { return descendants(r.status.ShimPID) }
+
+// orphans are the processes that lost their parents and were adopted, with their descendants.
+func (r *runner) orphans() []int {
+	var found []int
+	for _, pid := range childrenOf(r.status.ShimPID) {
+		if _, own := r.exits[pid]; !own {
+			found = append(append(found, pid), descendants(pid)...)
+		}
+	}
+	return found
+}
 
 func (r *runner) mainOnly() []int {
 	if r.mainGone() {
@@ -66,17 +79,33 @@ func (r *runner) mainOnly() []int {
 	return []int{r.main}
 }
 
-// end sends SIGTERM, waits for TimeoutStopSec and then kills.
-func (r *runner) end(ask, force func() []int, gone func() bool) bool {
+// end sends SIGTERM, waits for TimeoutStopSec and then kills. A process that
+// was forked while its parent was being signalled is asked when its parent has
+// ended (later); what a living parent forks to clean up is left to it.
+func (r *runner) end(ask, later, force func() []int, gone func() bool) bool {
 	if gone() {
 		return false
 	}
 	r.publish(PhaseSigterm)
-	for _, pid := range ask() {
-		_ = syscall.Kill(pid, syscall.SIGTERM) // gone already is as good
-		_ = syscall.Kill(pid, syscall.SIGCONT) // a stopped process would not see it
+	asked := map[int]bool{}
+	signal := func(pids []int) {
+		for _, pid := range pids {
+			if !asked[pid] {
+				asked[pid] = true
+				_ = syscall.Kill(pid, syscall.SIGTERM) // gone already is as good
+				_ = syscall.Kill(pid, syscall.SIGCONT) // a stopped process would not see it
+			}
+		}
 	}
-	if r.pump(after(r.activation.Service.TimeoutStop), false, gone) == met {
+	signal(ask())
+	ended := func() bool {
+		if gone() {
+			return true
+		}
+		signal(later())
+		return false
+	}
+	if r.pump(after(r.activation.Service.TimeoutStop), false, ended) == met {
 		return false
 	}
 	r.kill(force, gone)
