@@ -1,0 +1,152 @@
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
+
+	"github.com/openaperture/openaperture/pkg/deploy/fleet"
+	"github.com/openaperture/openaperture/pkg/deploy/memory"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/roll"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// onUnitd starts a real unitd and returns the cluster behind its socket.
+func onUnitd() runtime.Runtime {
+	GinkgoHelper()
+	dir, err := os.MkdirTemp("", "fleet-spec-")
+	Expect(err).NotTo(HaveOccurred())
+	token := filepath.Join(dir, "token")
+	Expect(os.WriteFile(token, []byte("t0ken\n"), 0o600)).To(Succeed())
+	config := filepath.Join(dir, "unitd.yaml")
+	socket := filepath.Join(dir, "s")
+	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s/state\ntoken_file: %s\n", socket, dir, token)
+	Expect(os.WriteFile(config, []byte(text), 0o600)).To(Succeed())
+	session, err := gexec.Start(exec.Command(unitd, "--config", config), GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	c, err := fleet.New("unix:"+socket, "t0ken")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() {
+		c.Close()
+		Eventually(session.Terminate()).Should(gexec.Exit(0))
+		out, err := exec.Command(unitd, "--config", config, "stop-all").CombinedOutput()
+		Expect(err).NotTo(HaveOccurred(), string(out))
+		Expect(os.RemoveAll(dir)).To(Succeed())
+	})
+	Eventually(func() error { _, err := c.Machines(context.Background()); return err }).Should(Succeed())
+	return c
+}
+
+var runtimes = map[string]func() runtime.Runtime{
+	"memory":             func() runtime.Runtime { return memory.New() },
+	"fleet before unitd": onUnitd,
+}
+
+var _ = Describe("Every runtime", func() {
+	for name, open := range runtimes {
+		Context(name, func() {
+			var rt runtime.Runtime
+			ctx := context.Background()
+			BeforeEach(func() { rt = open() })
+
+			a1 := func(seconds int) messages.UnitDefinition {
+				return definition("a@1.service", fmt.Sprintf("/bin/sleep %d", seconds))
+			}
+			only := func() runtime.Instance {
+				all, err := rt.List(ctx, []string{"a"})
+				Expect(err).NotTo(HaveOccurred())
+				Expect(all).To(HaveLen(1))
+				return all[0]
+			}
+			healthy := func(d messages.UnitDefinition) string {
+				GinkgoHelper()
+				Eventually(func() roll.Sighting { return only().Sighting }).Should(SatisfyAll(
+					HaveField("Health", roll.Healthy), HaveField("Hash", memory.Hash(d))))
+				return only().Sighting.Spell
+			}
+
+			It("has a machine and no instance", func() {
+				Expect(rt.Machines(ctx)).To(Equal(1))
+				Expect(rt.List(ctx, []string{"a"})).To(BeEmpty())
+			})
+
+			It("starts, replaces and removes an instance, and shows its definition without the token", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				healthy(a1(1000))
+				Expect(rt.Apply(ctx, a1(2000), 6, false)).To(Succeed())
+				healthy(a1(2000))
+				Expect(only().Definition).To(Equal(a1(2000)))
+				Expect(only().Token).To(Equal(int64(6)))
+				Expect(rt.Remove(ctx, "a@1.service", 6)).To(Succeed())
+				Eventually(func() ([]runtime.Instance, error) { return rt.List(ctx, []string{"a"}) }).Should(BeEmpty())
+				Expect(rt.Remove(ctx, "a@1.service", 6)).To(Succeed())
+			})
+
+			It("leaves an instance alone that has the definition, unless a restart is asked for", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				spell := healthy(a1(1000))
+				Expect(rt.Apply(ctx, a1(1000), 6, false)).To(Succeed())
+				Consistently(func() string { return only().Sighting.Spell }, "100ms").Should(Equal(spell))
+				Expect(rt.Apply(ctx, a1(1000), 7, true)).To(Succeed())
+				Eventually(func() string { return healthy(a1(1000)) }).ShouldNot(Equal(spell))
+			})
+
+			It("refuses a lower token, also after a removal", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				Expect(rt.Apply(ctx, a1(2000), 4, false)).To(MatchError(runtime.ErrSuperseded))
+				Expect(rt.Remove(ctx, "a@1.service", 4)).To(MatchError(runtime.ErrSuperseded))
+				healthy(a1(1000))
+				Expect(rt.Remove(ctx, "a@1.service", 6)).To(Succeed())
+				Expect(rt.Apply(ctx, a1(2000), 5, false)).To(MatchError(runtime.ErrSuperseded))
+			})
+
+			It("matches names whole", func() {
+				for _, n := range []string{"a@1.service", "b-a@1.service", "a.service"} {
+					Expect(rt.Apply(ctx, definition(n, "/bin/sleep 1000"), 5, false)).To(Succeed())
+				}
+				all, err := rt.List(ctx, []string{"a"})
+				Expect(err).NotTo(HaveOccurred())
+				var names []string
+				for _, i := range all {
+					names = append(names, i.Sighting.Name)
+				}
+				Expect(names).To(Equal([]string{"a.service", "a@1.service"}))
+			})
+
+			It("lets a client wait for a change, and for no longer than it wants", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				healthy(a1(1000))
+				short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+				for short.Err() == nil { // it may return early
+					only()
+					Expect(rt.Wait(short, "a@1.service")).To(Succeed())
+				}
+				changed := make(chan error, 1)
+				only()
+				go func() { changed <- rt.Wait(ctx, "a@1.service") }()
+				Expect(rt.Apply(ctx, a1(2000), 6, false)).To(Succeed())
+				Eventually(changed, "5s").Should(Receive(BeNil()))
+			})
+		})
+	}
+
+	It("of unitd gives the end of an instance's log", func() {
+		rt := onUnitd()
+		Expect(rt.Apply(context.Background(), definition("a@1.service", "/bin/sh -c 'echo no luck today; exit 3'"), 5, false)).To(Succeed())
+		Eventually(func() string {
+			text, err := rt.Logs(context.Background(), "a@1.service")
+			Expect(err).NotTo(HaveOccurred())
+			return strings.TrimSpace(text)
+		}).Should(ContainSubstring("no luck today"))
+	})
+})

@@ -1,0 +1,260 @@
+package fleet_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/deploy/fleet"
+	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/roll"
+	"github.com/openaperture/openaperture/pkg/unit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// replay answers with what a real fleet answered (testdata), whatever the host and the body of the request.
+type replay struct {
+	*httptest.Server
+	mu      sync.Mutex
+	answers map[string]*http.Response
+	bodies  map[string][]byte
+	asked   []string
+	sent    map[string]any // body of the last PUT
+	header  http.Header    // of the last request
+}
+
+func newReplay(files ...string) *replay {
+	r := &replay{answers: map[string]*http.Response{}, bodies: map[string][]byte{}}
+	for _, name := range files {
+		r.record(name)
+	}
+	r.Server = httptest.NewServer(r)
+	DeferCleanup(r.Close)
+	return r
+}
+
+func (r *replay) record(name string) {
+	text, err := os.ReadFile(filepath.Join("testdata", name+".txt"))
+	Expect(err).NotTo(HaveOccurred())
+	var request, status string
+	header, body := http.Header{}, ""
+	for line := range strings.Lines(string(text)) {
+		clean := strings.TrimRight(line, "\r\n")
+		switch {
+		case strings.HasPrefix(clean, "> ") && request == "":
+			request = clean
+		case strings.HasPrefix(clean, "< HTTP/1.1 "):
+			status, body = clean, ""
+		case strings.HasPrefix(clean, "< "):
+			if key, value, ok := strings.Cut(clean[2:], ": "); ok {
+				header.Set(key, value)
+			}
+		default:
+			body += clean
+		}
+	}
+	words := strings.Fields(request) // "> GET /path HTTP/1.1"
+	code, err := strconv.Atoi(strings.Fields(status)[2])
+	Expect(err).NotTo(HaveOccurred(), name)
+	key := words[1] + " " + words[2]
+	r.answers[key], r.bodies[key] = &http.Response{StatusCode: code, Header: header}, []byte(body)
+}
+
+func (r *replay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := q.Method + " " + q.URL.RequestURI()
+	if unescaped := strings.ReplaceAll(key, "%3D", "="); r.answers[key] == nil {
+		key = unescaped
+	}
+	r.asked, r.header = append(r.asked, key), q.Header
+	if q.Method == http.MethodPut {
+		r.sent = map[string]any{}
+		_ = json.NewDecoder(q.Body).Decode(&r.sent)
+	}
+	res, ok := r.answers[key]
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	for name := range res.Header {
+		if name == "Content-Type" {
+			w.Header().Set(name, res.Header.Get(name))
+		}
+	}
+	w.WriteHeader(res.StatusCode)
+	_, _ = w.Write(r.bodies[key])
+}
+
+// answer sets an answer by hand.
+func (r *replay) answer(key string, status int, body any) {
+	raw, err := json.Marshal(body)
+	Expect(err).NotTo(HaveOccurred())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answers[key], r.bodies[key] = &http.Response{StatusCode: status, Header: http.Header{}}, raw
+}
+
+func (r *replay) cluster() *fleet.Cluster {
+	c, err := fleet.New(r.URL, "t0ken")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(c.Close)
+	return c
+}
+
+func definition(name, command string) messages.UnitDefinition {
+	return messages.UnitDefinition{Name: name, Options: []messages.Option{
+		{Section: "Unit", Name: "Description", Value: "hello"}, {Section: "Service", Name: "ExecStart", Value: command}}}
+}
+
+var _ = Describe("A real fleet", func() {
+	ctx := context.Background()
+
+	It("has machines", func() {
+		Expect(newReplay("03-machines").cluster().Machines(ctx)).To(Equal(3))
+	})
+
+	It("lists nothing as {}", func() {
+		Expect(newReplay("05-units-empty", "06-state-empty").cluster().List(ctx, []string{"hello"})).To(BeEmpty())
+	})
+
+	It("shows an instance with its definition and health", func() {
+		all, err := newReplay("09-units", "10-state").cluster().List(ctx, []string{"hello"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all).To(HaveLen(1))
+		Expect(all[0].Definition).To(Equal(definition("hello.service", "/bin/sleep 3600")))
+		Expect(all[0].Sighting.Health).To(Equal(roll.Healthy))
+		Expect(all[0].Sighting.Hash).To(Equal("47f0084368692956938df2280fe087a88a685237"))
+	})
+
+	It("is asked for whole names only", func() {
+		Expect(newReplay("09-units", "10-state").cluster().List(ctx, []string{"ello", "hell", "hello@"})).To(BeEmpty())
+	})
+
+	It("gives its lists in pages", func() {
+		r := newReplay("70-units-page-1", "71-units-page-2", "06-state-empty")
+		var names struct{ Units []struct{ Name string } }
+		seen := map[string]bool{}
+		for _, key := range []string{"GET /fleet/v1/units", "GET /fleet/v1/units?nextPageToken=ZAACAA=="} {
+			names.Units = nil
+			Expect(json.Unmarshal(r.bodies[key], &names)).To(Succeed())
+			for _, u := range names.Units {
+				n, err := unit.ParseName(u.Name)
+				Expect(err).NotTo(HaveOccurred())
+				seen[n.Base] = true
+			}
+		}
+		var bases []string
+		for b := range seen {
+			bases = append(bases, b)
+		}
+		all, err := r.cluster().List(ctx, bases)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(len(all)).To(BeNumerically(">", 100))
+	})
+
+	It("gets a new instance, launched and tagged", func() {
+		r := newReplay("07-put-new")
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 3600"), 7, false)).To(Succeed())
+		Expect(r.sent["desiredState"]).To(Equal("launched"))
+		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Token", "value": "7"}))
+		Expect(r.header.Get("X-OpenAperture-Token")).To(Equal("7"))
+		Expect(r.header.Get("Authorization")).To(Equal("Bearer t0ken"))
+	})
+
+	It("gets other options by one PUT, without a DELETE", func() {
+		r := newReplay("08-get-unit", "21-put-other-options")
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 7, false)).To(Succeed())
+		Expect(r.asked).To(Equal([]string{"GET /fleet/v1/units/hello.service", "PUT /fleet/v1/units/hello.service"}))
+	})
+
+	It("is read before it is written: a higher token there ends it", func() {
+		r := newReplay("21-put-other-options", "44-delete")
+		tagged := unit.WithToken([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}, 9)
+		r.answer("GET /fleet/v1/units/hello.service", 200, map[string]any{"name": "hello.service", "options": tagged, "desiredState": "launched"})
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 8, false)).To(MatchError(runtime.ErrSuperseded))
+		Expect(r.cluster().Remove(ctx, "hello.service", 8)).To(MatchError(runtime.ErrSuperseded))
+		Expect(r.asked).To(HaveLen(2))
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 9, false)).To(Succeed())
+	})
+
+	It("never gets what it would not check itself", func() {
+		r := newReplay("07-put-new")
+		d := definition("hello.service", "/a\nUser=root")
+		Expect(r.cluster().Apply(ctx, d, 7, false)).To(MatchError(runtime.ErrRefused))
+		Expect(r.cluster().Apply(ctx, messages.UnitDefinition{Name: "hello.service"}, 7, false)).To(MatchError(runtime.ErrRefused))
+		Expect(r.asked).To(BeEmpty())
+	})
+
+	It("refuses in its own words", func() {
+		err := newReplay("36-put-bad-name-suffix").cluster().Apply(ctx, definition("fresh.bogus", "/a"), 7, false)
+		Expect(err).To(MatchError(runtime.ErrRefused))
+		Expect(err).To(MatchError(ContainSubstring(`400 invalid unit type: "bogus"`)))
+	})
+
+	It("may have no such unit to remove", func() {
+		Expect(newReplay("43-delete-unknown").cluster().Remove(ctx, "nope.service", 7)).To(Succeed())
+	})
+
+	It("counts as unreachable when it is broken or gone", func() {
+		r := newReplay("78-poison-get")
+		Expect(r.cluster().Apply(ctx, definition("poison.service", "/a"), 7, false)).To(MatchError(runtime.ErrUnreachable))
+		c := r.cluster()
+		r.Close()
+		_, err := c.List(ctx, nil)
+		Expect(err).To(MatchError(runtime.ErrUnreachable))
+	})
+
+	DescribeTable("is judged by hash and state",
+		func(change func(u, s map[string]any), health roll.Health, wanted bool) {
+			options := unit.WithToken([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}, 9)
+			u := map[string]any{"name": "a@1.service", "options": options, "desiredState": "launched", "machineID": "m1"}
+			// A real fleet hashes what it stores, the token included.
+			s := map[string]any{"name": "a@1.service", "machineID": "m1", "systemdActiveState": "active"}
+			s["hash"] = fleet.RawHash(options)
+			change(u, s)
+			r := newReplay()
+			r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{u}})
+			states := []any{}
+			if len(s) > 0 {
+				states = append(states, map[string]any{"name": "a@1.service", "hash": "x", "machineID": "other", "systemdActiveState": "failed"}, s)
+			}
+			r.answer("GET /fleet/v1/state", 200, map[string]any{"states": states})
+			all, err := r.cluster().List(ctx, []string{"a"})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(all).To(HaveLen(1))
+			Expect(all[0].Sighting.Health).To(Equal(health))
+			Expect(all[0].Sighting.Hash == unit.Hash(options)).To(Equal(wanted))
+			Expect(all[0].Token).To(Equal(int64(9)))
+			Expect(all[0].Definition.Options).To(Equal([]messages.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}))
+		},
+		Entry("active", func(_, _ map[string]any) {}, roll.Healthy, true),
+		Entry("active, hashed without the token as unitd does", func(_, s map[string]any) {
+			s["hash"] = unit.Hash([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}})
+		}, roll.Healthy, true),
+		Entry("active, but still the old one", func(_, s map[string]any) { s["hash"] = "0ld" }, roll.Healthy, false),
+		Entry("activating", func(_, s map[string]any) { s["systemdActiveState"] = "activating" }, roll.Starting, true),
+		Entry("failed", func(_, s map[string]any) { s["systemdActiveState"] = "failed" }, roll.Down, true),
+		Entry("ended", func(_, s map[string]any) { s["systemdActiveState"] = "inactive" }, roll.Down, true),
+		Entry("without a state yet", func(_, s map[string]any) { clear(s) }, roll.Starting, true),
+		Entry("not launched", func(u, _ map[string]any) { u["desiredState"] = "loaded" }, roll.Down, true),
+	)
+
+	DescribeTable("has an endpoint that is refused",
+		func(endpoint string) {
+			_, err := fleet.New(endpoint, "")
+			Expect(err).To(MatchError(runtime.ErrRefused))
+			Expect(err.Error()).NotTo(ContainSubstring("s3cret"))
+		},
+		Entry("nothing", ""), Entry("another scheme", "ftp://x"), Entry("credentials", "http://u:s3cret@x"), Entry("a relative socket", "unix:run/x"),
+	)
+})
