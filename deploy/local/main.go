@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/openaperture/openaperture/deploy/local/internal/bench"
+	"github.com/openaperture/openaperture/deploy/local/internal/chaos"
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/suites"
@@ -27,6 +29,8 @@ const usage = `usage: local <command>
   down        stop it and remove what it left
   demo        up, then watch the suite upgrade itself
   e2e [n]     the same story as a spec, n times from nothing
+  chaos       up, then kill the suite while it upgrades itself (SEED, KILLS)
+  bench       measure on a stack of its own
   test [args] the suites of every module, against private servers
 `
 
@@ -65,6 +69,10 @@ func run(ctx context.Context, args []string) error {
 		return demo.Run(ctx, s, os.Stdout, table.IsTerminal(os.Stdout))
 	case "e2e":
 		return endToEnd(ctx, root, args)
+	case "chaos":
+		return underFire(ctx, root)
+	case "bench":
+		return measure(ctx, root)
 	case "test":
 		if len(args) == 0 {
 			args = []string{"work"}
@@ -151,6 +159,57 @@ func endToEndOnce(ctx context.Context, root string, seed int64) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) } // Ginkgo then cleans up
 	cmd.WaitDelay = 2 * time.Minute
 	return cmd.Run()
+}
+
+// underFire runs one trial of chaos on a stack of its own, which it takes down when all went well.
+func underFire(ctx context.Context, root string) error {
+	seed, err := number("SEED", uint64(time.Now().Unix()%100_000)) //nolint:gosec // not negative
+	if err != nil {
+		return err
+	}
+	kills, err := number("KILLS", 60)
+	if err != nil {
+		return err
+	}
+	return alone(ctx, root, ".run-chaos", "", func(s *stack.Stack) error {
+		return chaos.Run(ctx, s, chaos.Config{Seed: seed, Kills: int(kills), Every: 3 * time.Second, Calm: 5 * time.Minute}, os.Stdout) //nolint:gosec // small
+	})
+}
+
+func measure(ctx context.Context, root string) error {
+	return alone(ctx, root, ".run-bench", "{min_healthy: 1us}", func(s *stack.Stack) error { return bench.Run(ctx, s, os.Stdout) })
+}
+
+// alone runs f on a fresh stack in a directory of its own. What went wrong leaves the stack as it is, to be looked at.
+func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) error) error {
+	dir = filepath.Join(root, dir)
+	s, err := stack.Open(ctx, root, dir, times.Fast)
+	if err != nil {
+		return err
+	}
+	if err := s.Down(ctx); err != nil { // what an earlier trial left
+		return err
+	}
+	if s, err = stack.Open(ctx, root, dir, times.Fast); err != nil {
+		return err
+	}
+	s.Tuning = tuning
+	if err := f(s); err != nil {
+		return fmt.Errorf("%w (the stack is still up under %s; the next trial removes it)", err, dir)
+	}
+	return s.Down(ctx)
+}
+
+func number(name string, otherwise uint64) (uint64, error) {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s %q: want a number", name, text)
+	}
+	return n, nil
 }
 
 // workspace finds the directory of go.work, here or above.

@@ -19,6 +19,9 @@ import (
 // version is set by the linker.
 var version = "dev"
 
+// warmUp stands in for what a real service loads before it is ready.
+const warmUp = 25 * time.Millisecond
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "--version" {
 		fmt.Println("hello", version)
@@ -43,6 +46,10 @@ func run(address string) error {
 	})}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
+	select {
+	case <-time.After(warmUp):
+	case <-ctx.Done():
+	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("say ready: %w", err)
 	}

@@ -49,7 +49,7 @@ func (s *Stack) configure() error {
 
 func (s *Stack) managerConfig(admin, service string) string {
 	return strings.Join([]string{
-		"profile: " + string(s.Profile),
+		s.times(),
 		"home_exchange: " + ExchangeName,
 		"source_repo: " + s.SourceRepo(Own[0]),
 		"database_url_file: " + s.path("secrets", "database_url"),
@@ -64,7 +64,7 @@ func (s *Stack) managerConfig(admin, service string) string {
 
 func (s *Stack) memberConfig(v Service) string {
 	lines := []string{
-		"profile: " + string(s.Profile),
+		s.times(),
 		fmt.Sprintf("exchange_id: %d", firstExchange),
 		"manager_url: " + s.URL(),
 		"manager_token_file: " + s.path("secrets", "service_token"),
@@ -75,6 +75,15 @@ func (s *Stack) memberConfig(v Service) string {
 		lines = append(lines, "allow_local_repos: true") // the stack's repositories are directories
 	}
 	return strings.Join(append(lines, ""), "\n")
+}
+
+// times are the profile and what differs from it.
+func (s *Stack) times() string {
+	text := "profile: " + string(s.Profile)
+	if s.Tuning != "" {
+		text += "\ntimes: " + s.Tuning
+	}
+	return text
 }
 
 func tokenHash(token string) string {

@@ -25,3 +25,9 @@ func (s *Stack) UnitdPID() (int, bool) {
 
 // RestartUnitd starts unitd again after it was killed, as a host's init would.
 func (s *Stack) RestartUnitd(ctx context.Context) error { return s.startUnitd(ctx) }
+
+// ConfigFile is the configuration of a service.
+func (s *Stack) ConfigFile(v Service) string { return s.path("config", v.Name+".yaml") }
+
+// Binary is the executable of a service in a release.
+func (s *Stack) Binary(ref string, v Service) string { return s.path("releases", ref, v.Name) }

@@ -36,6 +36,7 @@ type Stack struct {
 	Dir  string `json:"-"` // .run
 
 	Profile  times.Profile    `json:"profile"`
+	Tuning   string           `json:"tuning,omitempty"` // YAML of times that differ from the profile's
 	Postgres servers.Postgres `json:"postgres"`
 	RabbitMQ servers.RabbitMQ `json:"rabbitmq"`
 	Unitd    int              `json:"unitd"`  // its port
