@@ -9,7 +9,9 @@ N        ?= 1
 LOCAL    := go run ./deploy/local
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint tidy standalone up down demo e2e images compose-config
+export SEED KILLS
+
+.PHONY: help build test lint tidy standalone up down demo e2e chaos bench images compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -44,6 +46,14 @@ demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leave
 e2e: ## The demo's story as a spec, N times from nothing (make e2e N=20), stopping at the first failure
 	@deploy/local/install.sh
 	@$(LOCAL) e2e $(N)
+
+chaos: ## SIGKILL random services while the suite upgrades itself (SEED=7 KILLS=60), then judge what is left
+	@deploy/local/install.sh
+	@$(LOCAL) chaos
+
+bench: ## Figures and ratios against bare baselines: heartbeats, upgrades, memory, start-up
+	@deploy/local/install.sh
+	@$(LOCAL) bench
 
 images: ## Build the container images out of local static binaries, without a registry
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./services/,$(IMAGES))
