@@ -143,6 +143,7 @@ var _ = Describe("A deploy", func() {
 		Entry("itself, by its repository", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) {
 			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer_oa.git"
 		}),
+		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
@@ -249,6 +250,29 @@ var _ = Describe("Claims", func() {
 		Eventually(func() bool { return len(s.workFiles()) == 0 }).Should(BeTrue())
 		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
 		Expect(s.shows()).To(Equal([]string{"1:other"}))
+	})
+
+	It("fence what they leave as it is", func() {
+		s := newSite()
+		s.running("new", 3)
+		s.start()
+		r := s.result(s.put())
+		Expect(r.Touched).To(BeFalse())
+		d := unitOf("older")
+		d.Name = "overseer@2.service"
+		Expect(s.cluster.Apply(context.Background(), d, r.Token-1, false)).To(MatchError(runtime.ErrSuperseded))
+	})
+
+	It("are given back at a stop, even if the instance in hand does not get healthy in time", func() {
+		s := newSite()
+		breaks(s, "new")
+		p := s.start(func(c *deploy.Config) { c.StopLimit = 50 * time.Millisecond })
+		order := s.put()
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		p.stop()
+		s.set(func(s *site) { Expect(s.released).To(Equal([]string{order})) })
+		Expect(s.workFiles()).To(HaveLen(1))
+		Expect(s.reported(order)).To(BeEmpty())
 	})
 
 	It("wait for manager-api, with the delivery kept", func() {

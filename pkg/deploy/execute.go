@@ -110,6 +110,9 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 		if j.work, err = r.begin(ctx, j, rt); err != nil {
 			return messages.Result{}, err
 		}
+		if err := r.fence(ctx, j, rt); err != nil {
+			return messages.Result{}, err
+		}
 	}
 	return r.roll(ctx, j, rt)
 }
@@ -117,17 +120,14 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
 // (design section 2).
 func (r *run) refuseItself(o messages.Order) error {
-	var own string
-	if _, module, ok := strings.Cut(r.Hostname, "."); ok {
-		own = module
-	}
+	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:]                   // of <host>.<unit>
 	peer := strings.HasSuffix(strings.TrimSuffix(o.DeploymentRepo, ".git"), "_oa") // phase 2 replaces deployer-oa
 	if o.ComponentType == string(component.Deployer) && o.DeploymentRepo != "" && peer == (r.Service == "deployer-oa") {
 		return failure.New(failure.ExecutorIsTarget, "%s does not replace itself", r.Service)
 	}
 	for _, u := range o.DeployableUnits {
 		name, err := unit.ParseName(u.Name)
-		if err == nil && own != "" && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
+		if err == nil && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
 			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
 		}
 	}
@@ -173,6 +173,20 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	j.timed("save", began, r.Now())
 	r.dropOlder(w)
 	return w, nil
+}
+
+// fence keeps an executor with an older token from changing what this order leaves as it is; all else gets the token when
+// it is applied.
+func (r *run) fence(ctx context.Context, j *job, rt runtime.Runtime) error {
+	for _, d := range j.work.Found {
+		if wanted, kept := find(j.work.Wanted, d.Name); !kept || hash(wanted) != hash(d) {
+			continue
+		}
+		if err := r.insist(ctx, j.order.HealthDeadline(), func() error { return rt.Fence(ctx, d.Name, j.token) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig) (int, error) {

@@ -10,12 +10,25 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // files is the directory of work files: one JSON file per order, whole or not there.
 type files struct{ dir string }
 
 var orderIDPattern = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$`)
+
+// lock takes the state directory for this process alone: two executors would finish each other's work.
+func lock(stateDir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(stateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state_dir: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock state_dir: another process uses %s: %w", stateDir, err), f.Close())
+	}
+	return f, nil
+}
 
 func newFiles(stateDir string) (files, error) {
 	f := files{dir: filepath.Join(stateDir, "work")}

@@ -219,6 +219,9 @@ type watched struct {
 func (w watched) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
 	return w.s.at(ctx, "apply", func() error { return w.Cluster.Apply(ctx, d, token, restart) })
 }
+func (w watched) Fence(ctx context.Context, name string, token int64) error {
+	return w.s.at(ctx, "fence", func() error { return w.Cluster.Fence(ctx, name, token) })
+}
 func (w watched) Remove(ctx context.Context, name string, token int64) error {
 	return w.s.at(ctx, "remove", func() error { return w.Cluster.Remove(ctx, name, token) })
 }

@@ -69,6 +69,7 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 	Eventually(s.workFiles).Should(BeEmpty())
 
 	Expect(reasons(r)).To(Equal(st.result))
+	Expect(r.Undone).To(Equal(r.Reason == string(failure.NotSettled)))
 	Expect(r.Touched).To(BeTrue())
 	Expect(r.Replaced).To(HaveLen(4))
 	for _, d := range r.Replaced {

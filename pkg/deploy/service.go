@@ -84,6 +84,11 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state_dir: %w", err)
 	}
+	held, err := lock(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }()
 	git, err := release.NewGit(release.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"), AllowLocal: cfg.AllowLocalRepos,
 		Hosts: cfg.GitHosts, SSHKeyFile: cfg.GitSSHKeyFile, KnownHostsFile: cfg.GitKnownHostsFile})
 	if err != nil {

@@ -312,3 +312,17 @@ var _ = Describe("A deployer-oa", func() {
 		Expect(status).To(Equal("inactive"))
 	})
 })
+
+var _ = Describe("Two executors", func() {
+	It("do not share a state directory", func() {
+		m, s := newManager("shared"), newSite()
+		s.start(m)
+		second := exec.Command(binary)
+		second.Env = append(os.Environ(), "OPENAPERTURE_LISTEN=127.0.0.1:0", "OPENAPERTURE_MANAGER_URL="+m.URL, "OPENAPERTURE_MANAGER_TOKEN=t0ken",
+			"OPENAPERTURE_AMQP_URL="+host.URL, "OPENAPERTURE_EXCHANGE_ID=7", "OPENAPERTURE_STATE_DIR="+filepath.Join(s.dir, "state"))
+		session, err := gexec.Start(second, GinkgoWriter, GinkgoWriter)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(session).Should(gexec.Exit(1))
+		Expect(string(session.Err.Contents())).To(ContainSubstring("another process uses"))
+	})
+})

@@ -109,6 +109,17 @@ var _ = Describe("Every runtime", func() {
 				Expect(rt.Apply(ctx, a1(2000), 5, false)).To(MatchError(runtime.ErrSuperseded))
 			})
 
+			It("fences an instance without restarting it", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				spell := healthy(a1(1000))
+				Expect(rt.Fence(ctx, "a@1.service", 4)).To(MatchError(runtime.ErrSuperseded))
+				Expect(rt.Fence(ctx, "a@1.service", 7)).To(Succeed())
+				Expect(rt.Apply(ctx, a1(2000), 6, false)).To(MatchError(runtime.ErrSuperseded))
+				Consistently(func() string { return healthy(a1(1000)) }, "100ms").Should(Equal(spell))
+				Expect(rt.Fence(ctx, "a@2.service", 7)).To(Succeed(), "there is none")
+				Expect(rt.List(ctx, []string{"a"})).To(HaveLen(1))
+			})
+
 			It("matches names whole", func() {
 				for _, n := range []string{"a@1.service", "b-a@1.service", "a.service"} {
 					Expect(rt.Apply(ctx, definition(n, "/bin/sleep 1000"), 5, false)).To(Succeed())

@@ -155,6 +155,15 @@ func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token in
 	return c.put(ctx, d.Name, token, map[string]any{"name": d.Name, "desiredState": launched, "options": unit.WithToken(options, token)})
 }
 
+// Fence implements runtime.Runtime. The target alone is sent, which changes nothing but the token that unitd remembers.
+func (c *Cluster) Fence(ctx context.Context, name string, token int64) error {
+	u, exists, err := c.fenced(ctx, name, token)
+	if err != nil || !exists || u.DesiredState != launched {
+		return err
+	}
+	return c.put(ctx, name, token, map[string]any{"desiredState": launched})
+}
+
 // fenced reads a unit and refuses a token that is lower than the one stored with it.
 func (c *Cluster) fenced(ctx context.Context, name string, token int64) (fleetUnit, bool, error) {
 	u, exists, err := c.unit(ctx, name)

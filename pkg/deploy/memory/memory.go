@@ -98,6 +98,21 @@ func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token in
 	return nil
 }
 
+// Fence implements runtime.Runtime.
+func (c *Cluster) Fence(ctx context.Context, name string, token int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.units[name]
+	switch {
+	case !ok || m.gone:
+		return ctx.Err()
+	case token < m.token:
+		return runtime.ErrSuperseded
+	}
+	m.token = token
+	return ctx.Err()
+}
+
 // Remove implements runtime.Runtime.
 func (c *Cluster) Remove(ctx context.Context, name string, token int64) error {
 	if err := ctx.Err(); err != nil {

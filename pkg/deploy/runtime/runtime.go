@@ -26,6 +26,9 @@ type Runtime interface {
 	// Apply gives an instance a definition and starts it. Where it has the definition already nothing happens, unless
 	// restart is set. The token is stored with the instance; one lower than the stored one is ErrSuperseded.
 	Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error
+	// Fence has an instance that is left as it is refuse every token below this one, where the cluster can do that
+	// without a restart: unitd can, a real fleet cannot.
+	Fence(ctx context.Context, name string, token int64) error
 	// Remove stops and forgets an instance, under the same rule for tokens. One that is not there is no error.
 	Remove(ctx context.Context, name string, token int64) error
 	// Wait returns when the state of an instance may have changed since the last List, or when ctx ends. It may return
