@@ -104,33 +104,40 @@ func readExchange(ctx context.Context, api *managerapi.Client, id component.Exch
 }
 
 // Parts returns the member's own parts together with those that use it, ready for Env.RunParts: broker first, heartbeats
-// last. On a stop the broker keeps its connections until all others have returned, so that they can still settle what
-// they have in hand and say goodbye.
+// last. On a stop the users end first, then the heartbeats with their last word, then the broker's connections: what is in
+// hand can still be settled, and nobody hears inactive of a service that still acts.
 func (m *Member) Parts(users ...loop.Part) []loop.Part {
-	users = append(users, loop.Part{Name: "heartbeat", Run: m.Beater.Run})
-	var left sync.WaitGroup
-	left.Add(len(users))
-	parts := []loop.Part{{Name: "broker", Run: func(ctx context.Context) error { return m.runBroker(ctx, &left) }}}
+	var working, beating sync.WaitGroup
+	working.Add(len(users))
+	beating.Add(1)
+	parts := []loop.Part{{Name: "broker", Run: outliving(m.Broker.Run, &beating)}}
 	for _, p := range users {
 		parts = append(parts, loop.Part{Name: p.Name, Run: func(ctx context.Context) error {
-			defer left.Done()
+			defer working.Done()
 			return p.Run(ctx)
 		}})
 	}
-	return parts
+	beat := outliving(m.Beater.Run, &working)
+	return append(parts, loop.Part{Name: "heartbeat", Run: func(ctx context.Context) error {
+		defer beating.Done()
+		return beat(ctx)
+	}})
 }
 
-func (m *Member) runBroker(ctx context.Context, left *sync.WaitGroup) error {
-	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx until nobody uses the broker
-	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- m.Broker.Run(inner) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
+// outliving runs a part until ctx has ended and everyone who needs it is done.
+func outliving(run func(context.Context) error, needed *sync.WaitGroup) func(context.Context) error {
+	return func(ctx context.Context) error {
+		inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends after ctx, see below
+		defer stop()
+		ended := make(chan error, 1)
+		go func() { ended <- run(inner) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+		}
+		needed.Wait()
+		stop()
+		return <-ended
 	}
-	left.Wait()
-	stop()
-	return <-ended
 }
