@@ -72,7 +72,8 @@ func (s *Stack) memberConfig(v Service) string {
 		"source_repo: " + s.SourceRepo(v),
 	}
 	if v.Type == component.Deployer {
-		lines = append(lines, "allow_local_repos: true") // the stack's repositories are directories
+		lines = append(lines, "allow_local_repos: true", // the stack's repositories are directories
+			"runtimes: {fleet: {token_file: "+s.path("secrets", "unitd_token")+"}}")
 	}
 	return strings.Join(append(lines, ""), "\n")
 }

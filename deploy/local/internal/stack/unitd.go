@@ -29,7 +29,11 @@ func (s *Stack) startUnitd(ctx context.Context) error {
 	if err := s.compile(ctx, s.path("bin")+"/", "local", []string{module + "services/unitd"}); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("listen: 127.0.0.1:%d\nstate_dir: %s\nmachine_metadata: {role: local}\n", s.Unitd, s.path("unitd"))
+	if _, err := s.secret("unitd_token"); err != nil { // makes it: who may put a unit may run anything
+		return err
+	}
+	config := fmt.Sprintf("listen: 127.0.0.1:%d\nstate_dir: %s\ntoken_file: %s\nmachine_metadata: {role: local}\n",
+		s.Unitd, s.path("unitd"), s.path("secrets", "unitd_token"))
 	if err := s.config("unitd", config); err != nil {
 		return err
 	}
@@ -122,7 +126,12 @@ func (s *Stack) fleet(ctx context.Context, method, path string, body []byte, out
 	if err != nil {
 		return fmt.Errorf("ask unitd: %w", err)
 	}
+	token, err := s.secret("unitd_token")
+	if err != nil {
+		return err
+	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
 	res, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("ask unitd: %w", err)

@@ -199,10 +199,14 @@ func (s *Stack) writeEnv() error {
 	if err != nil {
 		return err
 	}
+	unitd, err := s.secret("unitd_token")
+	if err != nil {
+		return err
+	}
 	text := ""
 	for _, kv := range [][2]string{
 		{"OPENAPERTURE_URL", s.URL()}, {"OPENAPERTURE_TOKEN", admin}, {"OPENAPERTURE_EXCHANGE_ID", strconv.Itoa(firstExchange)},
-		{"AMQP_URL", s.RabbitMQ.URL()}, {"DATABASE_URL", s.Postgres.URL(database)}, {"UNITD_URL", s.UnitdURL()},
+		{"AMQP_URL", s.RabbitMQ.URL()}, {"DATABASE_URL", s.Postgres.URL(database)}, {"UNITD_URL", s.UnitdURL()}, {"UNITD_TOKEN", unitd},
 	} {
 		text += fmt.Sprintf("%s='%s'\n", kv[0], kv[1])
 	}
