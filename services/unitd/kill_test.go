@@ -85,6 +85,7 @@ var _ = Describe("unitd that is killed", func() {
 		answer, err := u.request("PUT", "/fleet/v1/units/d.service", body("loaded", "ExecStart=/bin/true"), "9")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(answer.status).To(Equal(201))
+		u.becomes("a.service", "active/running")
 		units := u.do("GET", "/fleet/v1/units", "").body
 		u.restart()
 		u.becomes("a.service", "active/running")
@@ -93,6 +94,16 @@ var _ = Describe("unitd that is killed", func() {
 		answer, err = u.request("DELETE", "/fleet/v1/units/d.service", "", "8")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(answer.status).To(Equal(409))
+	})
+
+	It("starts what it had accepted just before", func() {
+		u := startUnitd()
+		for round := range 6 {
+			name := fmt.Sprintf("x%d.service", round)
+			u.put(name, "launched", "ExecStart=/bin/sleep 3600")
+			u.restart()
+			u.becomes(name, "active/running")
+		}
 	})
 
 	It("stops a unit that was deleted just before", func() {
@@ -107,7 +118,8 @@ var _ = Describe("unitd that is killed", func() {
 
 	It("at any moment never leaves two copies or none", func() {
 		u := startUnitd()
-		exclusive := `mkdir ` + u.path("running") + ` || echo OVERLAP; trap 'rmdir ` + u.path("running") + `; exit 0' TERM; sleep 3600 & wait`
+		// The lock goes with the last process that holds its descriptor, whenever and however they end.
+		exclusive := `exec 9>` + u.path("running") + `; flock -n 9 || echo OVERLAP; sleep 3600; true`
 		for round := range 8 {
 			put := make(chan error, 1)
 			go func() {

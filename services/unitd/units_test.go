@@ -98,9 +98,10 @@ var _ = Describe("A unit", func() {
 
 	It("that is replaced has ended before the new one starts, and keeps its hash until then", func() {
 		u := startUnitd()
-		exclusive := `mkdir ` + u.path("running") + ` || echo OVERLAP; trap 'sleep 0.2; rmdir ` + u.path("running") + `; exit 0' TERM; sleep 3600 & wait`
+		exclusive := `exec 9>` + u.path("running") + `; trap 'sleep 0.2; exit 0' TERM; flock -n 9 || echo OVERLAP; echo locked; sleep 3600 & wait`
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`)
 		before := u.becomes("x.service", "active/running")
+		Eventually(func() string { return u.logs("x.service") }).Should(ContainSubstring("locked"))
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=VERSION=2")
 		Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).WithPolling(5 * time.Millisecond).
 			Should(And(HaveField("Active", "active"), HaveField("Hash", Not(Equal(before.Hash))), HaveField("MainPID", Not(Equal(before.MainPID)))))

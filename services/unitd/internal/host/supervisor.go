@@ -125,8 +125,12 @@ func (s *supervisor) takeOver(ctx context.Context) {
 		s.adopt(ctx, handle)
 	case !errors.Is(err, shim.ErrNotRunning):
 		s.log.Error("unit's shim cannot be looked for", zap.Error(err))
-	case known && activation.BootID == s.bootID:
+	case known && activation.BootID == s.bootID && status.Invocation != "":
 		s.bury(ctx)
+	case known && activation.BootID == s.bootID:
+		// The earlier unitd was killed between its order and the shim's first
+		// word: nothing has run, and the order stands.
+		s.endRemains(ctx, activation, status)
 	}
 }
 
@@ -198,12 +202,22 @@ func (s *supervisor) bury(ctx context.Context) {
 	level("unit ended", zap.String("result", status.Exit.Detail), zap.Bool("requested", status.Exit.Requested))
 }
 
-// lost ends what a killed shim left behind.
+// lost ends what a killed shim left behind, and says how the activation ended.
 func (s *supervisor) lost(ctx context.Context, activation shim.Activation, status shim.Status) *shim.Exit {
+	s.endRemains(ctx, activation, status)
+	exit := &shim.Exit{At: s.now(), Result: service.ResultLost, Detail: "shim killed", Requested: s.have.stopping}
+	if complaint := shim.Complaint(s.runDir); status.Invocation == "" && complaint != "" {
+		exit.Result, exit.Detail = service.ResultResources, complaint
+	}
+	return exit
+}
+
+// endRemains returns when no process of the activation is left, or ctx ends.
+func (s *supervisor) endRemains(ctx context.Context, activation shim.Activation, status shim.Status) {
 	for {
 		err := shim.KillRemains(ctx, activation, status)
 		if err == nil || ctx.Err() != nil {
-			break
+			return
 		}
 		s.log.Error("processes of a killed shim cannot be ended, trying again", zap.Error(err))
 		select {
@@ -211,7 +225,6 @@ func (s *supervisor) lost(ctx context.Context, activation shim.Activation, statu
 		case <-time.After(time.Second):
 		}
 	}
-	return &shim.Exit{At: s.now(), Result: service.ResultLost, Detail: "shim killed", Requested: s.have.stopping}
 }
 
 // clear removes what a forgotten unit leaves on disk.

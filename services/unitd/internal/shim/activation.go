@@ -122,6 +122,13 @@ func Last(dir string) (Activation, Status, bool, error) {
 	return activation, status, true, err
 }
 
+// Complaint is what a shim wrote before it could record a status, "" for nothing.
+func Complaint(dir string) string {
+	text, _ := os.ReadFile(filepath.Join(dir, errorFile)) // no file, no complaint
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return line
+}
+
 func readJSON(file string, into any) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -130,6 +130,7 @@ func (r *runner) noneLeft() bool    { return r.childless }
 
 // run is the whole activation.
 func (r *runner) run() {
+	r.publish(PhaseStart) // before any process: an activation without status never ran
 	exit := r.activate()
 	r.terminate() // what a main process that ended by itself left behind
 	_ = r.pipe.Close()
