@@ -31,6 +31,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	}
 	s := newService(cfg, env, m)
 	leader := &overseer.Leader{Leases: m.API, Exchange: m.Exchange.ID, Hostname: env.Hostname, TTL: m.Times.Lease,
+		Fit: func() bool { return m.Broker.Ready() == nil }, Patience: m.Times.LiveWithin,
 		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Stopping: env.Stopping,
 		Log: env.Log.Named("leader"), Metrics: s.metrics}
 	return env.RunParts(ctx, m.Parts(loop.Part{Name: "leader", Run: leader.Run})...)

@@ -11,7 +11,13 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
-const resignLimit = 2 * time.Second
+const (
+	resignLimit = 2 * time.Second
+	unfitPause  = 100 * time.Millisecond // between looks at whether we are fit; no request is made
+)
+
+// unfit is why a term ends that we give back although nobody told us to.
+const unfit = "the broker is not usable"
 
 // Leases is the part of manager-api that holds leadership; *managerapi.Client is one.
 type Leases interface {
@@ -28,6 +34,10 @@ type Leader struct {
 	Exchange component.ExchangeID
 	Hostname string
 	TTL      time.Duration
+	// Fit reports whether this process could hear its exchange if it led. One that cannot leaves the lease to others, and
+	// gives it back when it was unfit for longer than Patience.
+	Fit      func() bool
+	Patience time.Duration
 	// Covered reports, at each renewal, whether the exchange was listened to without a break since the last one.
 	Covered func() bool
 	// Reign runs while the term lasts: its context ends with the term. An earlier return ends Run with its error.
@@ -37,7 +47,8 @@ type Leader struct {
 	Log      *zap.Logger
 	Metrics  *Metrics
 
-	told string // last complaint, logged once
+	told string    // last complaint, logged once
+	fit  time.Time // when it was fit last
 }
 
 // Run leads whenever it can until ctx ends or Stopping is closed. It returns an error only if Reign failed.
@@ -54,6 +65,11 @@ func (l *Leader) Run(ctx context.Context) error {
 	}()
 	defer func() { stop(); <-watched }()
 	for inner.Err() == nil {
+		if !l.Fit() {
+			pause(inner, unfitPause)
+			continue
+		}
+		l.fit = time.Now()
 		if t := l.acquire(inner); t != nil {
 			if err := l.reign(inner, t); err != nil {
 				return err
@@ -121,7 +137,7 @@ func (l *Leader) reign(ctx context.Context, t *Term) error {
 	cancel()
 	l.Metrics.leader.Set(0)
 	l.Log.Info("no longer leading the exchange", zap.Int64("term", t.ID), zap.String("reason", why))
-	if ctx.Err() != nil || returned {
+	if ctx.Err() != nil || returned || why == unfit {
 		l.resign(ctx, t)
 	}
 	if !returned {
@@ -161,6 +177,11 @@ func (l *Leader) keep(ctx context.Context, t *Term, ended <-chan error) (why str
 func (l *Leader) renew(ctx context.Context, t *Term) string {
 	if !t.Trusted() {
 		return "the lease could not be renewed in time"
+	}
+	if l.Fit() {
+		l.fit = time.Now()
+	} else if time.Since(l.fit) > l.Patience {
+		return unfit
 	}
 	lease, until, err := l.ask(ctx, managerapi.LeaseRequest{Term: t.ID, Covered: l.Covered()})
 	switch {

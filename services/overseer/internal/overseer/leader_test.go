@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -73,6 +74,7 @@ type candidate struct {
 	stopping chan struct{}
 	cancel   context.CancelFunc
 	ended    chan error
+	deaf     atomic.Bool
 }
 
 func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error) *candidate {
@@ -84,7 +86,8 @@ func stand(l *leases, name string, ttl time.Duration, reign func(context.Context
 			return nil
 		}
 	}
-	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() bool { return true }, Reign: reign,
+	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() bool { return true },
+		Fit: func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign,
 		Stopping: c.stopping, Log: zap.NewNop(), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -162,6 +165,18 @@ var _ = Describe("Leadership", func() {
 		l := &leases{}
 		stand(l, "a", ttl, nil)
 		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(HaveLen(2))
+	})
+
+	It("is left to others by one that could not hear, and given back by one that cannot for long", func() {
+		l := &leases{}
+		a := stand(l, "a", ttl, nil)
+		Eventually(l.events).Should(Equal([]string{"lead a"}))
+		b := stand(l, "b", ttl, nil)
+		a.deaf.Store(true)
+		Eventually(l.events).Should(Equal([]string{"lead a", "resign a", "lead b"}))
+		b.deaf.Store(true)
+		Eventually(l.events).Should(HaveLen(4))
+		Consistently(l.events, 2*ttl).Should(HaveLen(4), "nobody leads rather than one who is deaf")
 	})
 
 	It("ends the process when its parts fail, and gives the lease back", func() {
