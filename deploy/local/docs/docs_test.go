@@ -192,7 +192,10 @@ func variants(state upgrade.State) []upgrade.Upgrade {
 				continue
 			}
 			for _, proven := range []bool{false, true} {
-				all = append(all, upgrade.Upgrade{Type: t, State: state, Phase: phase, Proven: proven, Proof: component.DefaultProof(t)})
+				u := upgrade.Upgrade{Type: t, State: state, Phase: phase, Proven: proven, Proof: component.DefaultProof(t), Step: upgrade.StepDeploy}
+				all = append(all, u)
+				u.Step = upgrade.StepVerify
+				all = append(all, u)
 			}
 		}
 	}
