@@ -103,8 +103,8 @@ func (s *Store) CreateExchange(ctx context.Context, spec ExchangeSpec) (componen
 		}
 		// A key that no fragment can have keeps the address unique until it is computed.
 		_, err = tx.ExecContext(ctx, `INSERT INTO messaging_exchanges (id, name, failover_exchange_id, parent_exchange_id, routing_key_fragment,
-			allow_stop, routing_key, root_exchange_name) VALUES ($1, $2, $3, $4, $5, $6, '/' || $1, $2)`,
-			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, spec.AllowStop)
+			allow_stop, routing_key, root_exchange_name) VALUES ($1, $2, $3, $4, $5, $6, $7, $2)`,
+			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, spec.AllowStop, "/"+strconv.FormatInt(int64(id), 10))
 		if err != nil {
 			return err
 		}
@@ -315,7 +315,7 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 		`UPDATE etcd_clusters SET messaging_exchange_id = NULL, updated_at = now() WHERE messaging_exchange_id = $1`,
 		`UPDATE messaging_exchanges SET failover_exchange_id = NULL, updated_at = now() WHERE failover_exchange_id = $1`,
 		`UPDATE messaging_exchanges SET parent_exchange_id = NULL, updated_at = now() WHERE parent_exchange_id = $1`,
-		`DELETE FROM leases WHERE name = 'overseer/' || $1`,
+		`DELETE FROM leases WHERE name = 'overseer/' || $1::integer`,
 		`DELETE FROM messaging_exchanges WHERE id = $1`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement, id); err != nil {

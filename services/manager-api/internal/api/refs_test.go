@@ -1,0 +1,165 @@
+package api_test
+
+import (
+	"strings"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// stamped matches the predecessor's timestamps.
+const stamped = `^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d UTC$`
+
+var _ = Describe("/system_component_refs", func() {
+	It("creates, shows, replaces and deletes", func() {
+		h := start()
+		a := h.ok(201, "POST", "/system_component_refs", aRef)
+		Expect(a.header.Get("Location")).To(Equal("/system_component_refs/overseer"))
+		Expect(a.body).To(BeEmpty())
+		shown := h.ok(200, "GET", "/system_component_refs/overseer", "").object()
+		Expect(shown).To(And(HaveKeyWithValue("id", 1.0), HaveKeyWithValue("source_repo_git_ref", "v2"), HaveKeyWithValue("auto_upgrade_enabled", true)))
+		Expect(shown["inserted_at"]).To(MatchRegexp(stamped))
+		Expect(shown["updated_at"]).To(MatchRegexp(stamped))
+
+		b := h.ok(204, "PUT", "/system_component_refs/overseer", `{"source_repo":"git/o","source_repo_git_ref":"v3","auto_upgrade_enabled":"false"}`)
+		Expect(b.header.Get("Location")).To(Equal("/system_component_refs/overseer"))
+		Expect(h.ok(200, "GET", "/system_component_refs/overseer", "").object()).To(And(
+			HaveKeyWithValue("source_repo", "git/o"), HaveKeyWithValue("auto_upgrade_enabled", false)))
+
+		c := h.ok(204, "DELETE", "/system_component_refs/overseer", "")
+		Expect(c.header).To(HaveKeyWithValue("Location", []string{""}), "present but empty")
+		Expect(h.ok(404, "GET", "/system_component_refs/overseer", "").body).To(
+			MatchJSON(`{"errors":[{"message":"SystemComponentRef \"overseer\" was not found"}]}`))
+		Expect(h.journal("ref/overseer")).To(Equal([]string{"ref_created", "ref_changed", "ref_deleted"}))
+	})
+
+	It("leaves updated_at and the journal alone when nothing changed", func() {
+		h := start()
+		h.ok(201, "POST", "/system_component_refs", aRef)
+		tag := h.ok(200, "GET", "/system_component_refs/overseer", "").header.Get("ETag")
+		h.ok(204, "PUT", "/system_component_refs/overseer", aRef)
+		Expect(h.ok(200, "GET", "/system_component_refs/overseer", "").header.Get("ETag")).To(Equal(tag))
+		Expect(h.journal("ref/overseer")).To(Equal([]string{"ref_created"}))
+	})
+
+	DescribeTable("refuses, in the predecessor's order", func(method, path, body string, status int, want string) {
+		h := start()
+		h.ok(201, "POST", "/system_component_refs", aRef)
+		a := h.call(method, path, body)
+		Expect(a.status).To(Equal(status))
+		Expect(a.body).To(MatchJSON(want))
+	},
+		Entry("no type first", "POST", "/system_component_refs", `{}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef were invalid"},{"type":"type is required"}]}`),
+		Entry("an empty type", "POST", "/system_component_refs", `{"type":""}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef were invalid"},{"type":"type is required"}]}`),
+		Entry("a type that is no string", "POST", "/system_component_refs", `{"type":7}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef were invalid"},{"type":"is invalid"}]}`),
+		Entry("a duplicate before other fields", "POST", "/system_component_refs", `{"type":"overseer"}`, 409,
+			`{"errors":[{"message":"A SystemComponentRef \"overseer\" already exists with that identifier"}]}`),
+		Entry("other fields last", "POST", "/system_component_refs", `{"type":"manager","source_repo":3}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},{"source_repo":"is invalid"},{"source_repo_git_ref":"can't be blank"},{"auto_upgrade_enabled":"can't be blank"}]}`),
+		Entry("an empty repo", "POST", "/system_component_refs", `{"type":"manager","source_repo":"","source_repo_git_ref":"v","auto_upgrade_enabled":true}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},{"source_repo":"should be at least 1 character"}]}`),
+		Entry("a PUT of what is not there, whatever its fields", "PUT", "/system_component_refs/none", `{}`, 404,
+			`{"errors":[{"message":"SystemComponentRef \"none\" was not found"}]}`),
+		Entry("a PUT without fields", "PUT", "/system_component_refs/overseer", `{"auto_upgrade_enabled":null}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"overseer\" were invalid"},{"source_repo":"can't be blank"},{"source_repo_git_ref":"can't be blank"},{"auto_upgrade_enabled":"can't be blank"}]}`),
+		Entry("a DELETE of what is not there", "DELETE", "/system_component_refs/none", ``, 404,
+			`{"errors":[{"message":"SystemComponentRef \"none\" was not found"}]}`),
+	)
+
+	It("makes one of twenty at once, and nineteen conflicts (defect 9)", func() {
+		h := start()
+		Expect(atOnce(20, func() int { return h.call("POST", "/system_component_refs", aRef).status })).To(Equal(map[int]int{201: 1, 409: 19}))
+	})
+})
+
+// atOnce counts the results of n calls that run together.
+func atOnce(n int, call func() int) map[int]int {
+	counts, lock, all := map[int]int{}, sync.Mutex{}, sync.WaitGroup{}
+	for range n {
+		all.Go(func() {
+			defer GinkgoRecover()
+			status := call()
+			lock.Lock()
+			defer lock.Unlock()
+			counts[status]++
+		})
+	}
+	all.Wait()
+	return counts
+}
+
+var _ = Describe("If-Match and Idempotency-Key", func() {
+	DescribeTable("If-Match", func(header func(tag string) string, want int) {
+		h := start()
+		h.ok(201, "POST", "/system_component_refs", aRef)
+		tag := h.ok(200, "GET", "/system_component_refs/overseer", "").header.Get("ETag")
+		a := h.call("PUT", "/system_component_refs/overseer", strings.ReplaceAll(aRef, "v2", "v3"), "If-Match", header(tag))
+		Expect(a.status).To(Equal(want), a.body)
+	},
+		Entry("of the current version", func(tag string) string { return tag }, 204),
+		Entry("of one of several", func(tag string) string { return `"x", ` + tag }, 204),
+		Entry("of any version", func(string) string { return "*" }, 204),
+		Entry("of an old version", func(string) string { return `"0123456789"` }, 412),
+	)
+
+	It("lets one of ten conditional changes through, for components too", func() {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_components", aComponent)
+		tag := h.ok(200, "GET", "/system_components/1", "").header.Get("ETag")
+		counts := atOnce(10, func() int {
+			return h.call("PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"), "If-Match", tag).status
+		})
+		Expect(counts).To(Equal(map[int]int{204: 1, 412: 9}))
+		Expect(h.call("DELETE", "/system_components/1", "", "If-Match", tag).status).To(Equal(412))
+	})
+
+	It("replays the answer for the same key and request, without a second effect", func() {
+		h := start()
+		first := h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+		again := h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+		Expect(first.status).To(Equal(201))
+		Expect(again.status).To(Equal(201))
+		Expect(again.header.Get("Location")).To(Equal("/system_component_refs/overseer"))
+		Expect(h.journal("ref/overseer")).To(HaveLen(1))
+	})
+
+	It("keeps a refusal as well, in the shape of its family", func() {
+		h := start()
+		first := h.call("POST", "/system_component_refs", `{}`, "Idempotency-Key", "k")
+		again := h.call("POST", "/system_component_refs", `{}`, "Idempotency-Key", "k")
+		Expect(first.status).To(Equal(400))
+		Expect(again.status).To(Equal(400))
+		Expect(again.body).To(Equal(first.body))
+	})
+
+	It("refuses the key with another request, and keeps callers apart", func() {
+		h := start()
+		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+		Expect(h.call("POST", "/system_component_refs", strings.ReplaceAll(aRef, "v2", "v3"), "Idempotency-Key", "k").status).To(Equal(422))
+		h.exchanges()
+		header, value := as("operator")
+		Expect(h.call("POST", "/system_components", aComponent, "Idempotency-Key", "k", header, value).status).To(Equal(201))
+	})
+
+	It("has one effect for fifty at once", func() {
+		h := start()
+		counts := atOnce(50, func() int { return h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status })
+		Expect(counts[201]).To(BeNumerically(">=", 1))
+		Expect(counts[201] + counts[409]).To(Equal(50))
+		Expect(h.journal("ref/overseer")).To(HaveLen(1))
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
+	})
+
+	It("forgets a key after a day", func() {
+		h := start()
+		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+		_, err := h.db.Exec(`UPDATE idempotency_keys SET created_at = now() - interval '25 hours'`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(409), "a new effect is tried: the ref exists")
+	})
+})
