@@ -127,12 +127,12 @@ func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 		}
 		return nil
 	})
-	group.Go(func() error { defer halt(); return r.start() })
+	group.Go(func() error { defer halt(); return r.start() }) //nolint:contextcheck // a run holds its own contexts
 	group.Go(func() error {
 		defer halt()
 		return e.Broker.Consume(inner, rabbit.Consumer{Queue: e.Queue, Prefetch: 1, Handle: r.handle})
 	})
-	group.Go(func() error { return r.settleAll() })
+	group.Go(func() error { return r.settleAll() }) //nolint:contextcheck // a run holds its own contexts
 	err := group.Wait()
 	r.jobs.Wait()
 	close(finished)

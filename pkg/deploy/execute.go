@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
 	rel, err := r.render(ctx, j.order)
 	j.timed("fetch and render", began, r.Now())
 	if err != nil {
-		if ctx.Err() != nil && context.Cause(ctx) == context.DeadlineExceeded {
+		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			err = failure.New(failure.NoProgress, "the order's deadline passed while its repositories were fetched")
 		}
 		return messages.Result{}, err

@@ -47,7 +47,7 @@ type site struct {
 	superseded bool    // renewals are refused
 	brokerDown bool
 	settles    bool // orders are settled as soon as a result has come
-	ignores    bool // results are not learned: manager-api is deaf
+	ignores    bool // success is not learned: the new manager-api is deaf
 	results    []rabbit.Message
 	renewals   int
 	released   []string
@@ -166,7 +166,7 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 		Expect(known).To(BeTrue())
 		s.results = append(s.results, m)
 		v := s.orders[r.OrderID]
-		if s.ignores || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
+		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
 			return nil
 		}
 		v.State, v.Holder, v.Settled = "completed", "", s.settles

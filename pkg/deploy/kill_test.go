@@ -19,6 +19,7 @@ type story struct {
 	end    []string // what runs at the end
 	starts []string // what was started on the way, in order
 	result []string
+	deaf   bool // manager-api is replaced by one that does not hear
 }
 
 func started(version string, instances ...int) []string {
@@ -39,6 +40,11 @@ var stories = map[string]story{
 		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1), started("old", 1)),
 		result: failed(failure.DeployUnhealthy),
 	},
+	"a deploy of a deaf manager-api and its undoing": {
+		deaf: true, change: []func(*messages.Order){func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 30 }},
+		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1, 2, 3), started("old", 1, 2, 3, 4)),
+		result: failed(failure.NotSettled),
+	},
 }
 
 // tell runs a story; every engine is killed at the given call of its life until deaths are used up, then one lives.
@@ -46,6 +52,7 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 	s := newSite()
 	s.running("old", 4)
 	before := len(s.cluster.Starts())
+	s.set(func(s *site) { s.ignores = st.deaf })
 	breaks(s, st.breaks...)
 	order := s.put(st.change...)
 	for range deaths {
@@ -65,8 +72,9 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 	}
 	s.set(func(s *site) { s.killAt = 0 })
 	s.start()
-	r := s.result(order)
+	s.result(order)
 	Eventually(s.workFiles).Should(BeEmpty())
+	r := s.result(order)
 
 	Expect(reasons(r)).To(Equal(st.result))
 	Expect(r.Undone).To(Equal(r.Reason == string(failure.NotSettled)))

@@ -44,6 +44,7 @@ func (r *run) handle(ctx context.Context, d *rabbit.Delivery) error {
 	}
 	waiting, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
+	defer context.AfterFunc(r.soft, cancel)() // a stop does not wait for the slot
 	return verdict(r.take(waiting, order))
 }
 
@@ -74,7 +75,7 @@ func (r *run) take(ctx context.Context, order messages.Order) error {
 		return err
 	}
 	r.remember(order)
-	r.jobs.Go(func() {
+	r.jobs.Go(func() { //nolint:contextcheck // the work outlives the delivery: it has the run's contexts
 		defer r.release()
 		r.perform(j)
 	})

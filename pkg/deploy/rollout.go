@@ -195,7 +195,7 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	l.settled(s, l.Now())
 	out := l.summary()
 	if l.work.Stage == undoing {
-		out.EventType, out.Undone, out.Restored = messages.EventMilestoneFailed, true, s.Kind == roll.Done
+		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
 		reason := failure.NotSettled
 		if s.Kind != roll.Done {
 			reason = failure.RestoredUnhealthy

@@ -1,0 +1,19 @@
+package deploy
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// Settled is what becomes of confirmed work of a component type, confirmed age ago, with a progress deadline of a minute.
+func Settled(componentType, event string, age time.Duration, view *managerapi.OrderView) string {
+	now := time.Now()
+	w := &work{Token: 5, ConfirmedAt: now.Add(-age), Result: &messages.Result{EventType: event},
+		Order: messages.Order{ComponentType: componentType, ProgressDeadlineMS: time.Minute.Milliseconds()}}
+	return map[fate]string{keep: "keep", drop: "drop", undo: "undo"}[settle(w, view, now)]
+}
+
+// Encode is the body of a result's message.
+func Encode(r messages.Result) ([]byte, error) { return encode(r) }
