@@ -43,7 +43,7 @@ var _ = Describe("A unit name", func() {
 		a, _ := unit.ParseName("manager@1.service")
 		b, _ := unit.ParseName("fleet_manager@1.service")
 		template, _ := unit.ParseName("manager@.service")
-		Expect(a == b).To(BeFalse())
+		Expect(a).NotTo(Equal(b))
 		Expect(template.IsTemplate()).To(BeTrue())
 		Expect(a.IsTemplate()).To(BeFalse())
 		Expect(template.WithInstance("1")).To(Equal(a))

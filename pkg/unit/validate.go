@@ -97,11 +97,11 @@ func validatePlacement(options []Option) error {
 	case target && replaces:
 		return errors.New("MachineID cannot be used with Replaces")
 	case global && len(peers) > 0:
-		return errors.New("Global cannot be used with Peers")
+		return errors.New("Global cannot be used with Peers") //nolint:staticcheck // Fleet's sentence
 	case global && replaces:
-		return errors.New("Global cannot be used with Replaces")
+		return errors.New("Global cannot be used with Replaces") //nolint:staticcheck // Fleet's sentence
 	case len(conflicts) > 0 && replaces:
-		return errors.New("Conflicts cannot be used with Replaces")
+		return errors.New("Conflicts cannot be used with Replaces") //nolint:staticcheck // Fleet's sentence
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	env.Handle(api)
 	parts := []loop.Part{{Name: "units", Run: h.Run}}
 	if cfg.Socket != "" {
-		listener, err := listenSocket(cfg.Socket)
+		listener, err := listenSocket(ctx, cfg.Socket)
 		if err != nil {
 			return err
 		}
@@ -85,15 +85,15 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 
 // listenSocket opens the Unix socket for its owner alone. A stale file is
 // replaced, one that somebody serves is not.
-func listenSocket(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("listen on %s: another process serves this socket", path)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		_ = os.Remove(path) // if it cannot be removed, listening says why
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket: %w", err)
 	}
@@ -116,7 +116,7 @@ func (s socketServer) run(ctx context.Context) error {
 		WriteTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(s.listener) }()
+	go func() { ended <- server.Serve(s.listener); close(ended) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve socket: %w", err)
@@ -127,7 +127,8 @@ func (s socketServer) run(ctx context.Context) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close()
 	}
-	<-ended
+	for range ended { // joins Serve, which returns ErrServerClosed
+	}
 	return ctx.Err()
 }
 

@@ -187,7 +187,7 @@ func decode(from io.Reader) (unitRequest, error) {
 	if err := decoder.Decode(&body); err != nil {
 		return body, err
 	}
-	if _, err := decoder.Token(); err != io.EOF {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errors.New("more than one JSON value")
 		}

@@ -85,7 +85,7 @@ func (h *Host) revise(old record, c Change) (record, bool, error) {
 		return old, false, err
 	}
 	exists := old.Generation != "" && !old.Deleted
-	created := len(c.Options) > 0 && !(exists && unit.Equal(c.Options, old.Options))
+	created := len(c.Options) > 0 && (!exists || !unit.Equal(c.Options, old.Options))
 	switch {
 	case !exists && len(c.Options) == 0:
 		return old, false, ErrNoOptions

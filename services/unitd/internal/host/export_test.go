@@ -22,7 +22,7 @@ var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", st
 // Next is the decision as a word and the time it waits for.
 func Next(s Situation, now time.Time) (string, time.Duration) {
 	then := next(
-		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, service: service.Service{Restart: s.Restart, RestartSec: time.Second}},
+		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, service: service.Service{Restart: s.Restart, RestartPause: time.Second}},
 		have{alive: s.Alive, stopping: s.Stopping, generation: s.Have, exit: s.Exit, streak: s.Streak}, now)
 	if then.verb == wait {
 		return "wait", then.until.Sub(now)

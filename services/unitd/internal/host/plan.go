@@ -62,7 +62,7 @@ func next(w want, h have, now time.Time) step {
 	case !w.service.Restart.After(h.exit.Result):
 		return step{verb: keep}
 	}
-	delay := service.Delay(w.service.RestartSec, h.streak-1)
+	delay := service.Delay(w.service.RestartPause, h.streak-1)
 	at := h.exit.At.Add(delay)
 	if latest := now.Add(delay); at.After(latest) {
 		at = latest // the clock was set back

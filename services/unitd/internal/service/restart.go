@@ -55,9 +55,9 @@ const (
 )
 
 // Delay is the pause before the next start after streak unsteady ones in a row (the first restart has streak 0).
-func Delay(restartSec time.Duration, streak int) time.Duration {
-	limit := max(maxDelay, restartSec)
-	delay := max(restartSec, 0)
+func Delay(pause time.Duration, streak int) time.Duration {
+	limit := max(maxDelay, pause)
+	delay := max(pause, 0)
 	for range streak {
 		if delay >= limit/2 {
 			return limit

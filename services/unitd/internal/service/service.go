@@ -43,8 +43,8 @@ const (
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 const (
-	defaultTimeout    = 90 * time.Second
-	defaultRestartSec = 100 * time.Millisecond
+	defaultTimeout      = 90 * time.Second
+	defaultRestartPause = 100 * time.Millisecond
 )
 
 // EnvironmentFile is one `EnvironmentFile=`.
@@ -67,7 +67,7 @@ type Service struct {
 	DirectoryOptional bool
 	User, Group       string
 	Restart           Restart
-	RestartSec        time.Duration
+	RestartPause      time.Duration
 	TimeoutStart      time.Duration // Infinity: none
 	TimeoutStop       time.Duration
 	KillMode          KillMode
@@ -91,16 +91,16 @@ func Parse(name unit.Name, host string, options []unit.Option) (Service, error) 
 	}
 	r := &reader{specifiers: unit.Specifiers{Name: name, Host: host}, options: options, used: map[string]bool{}}
 	s := Service{
-		Specifiers: r.specifiers,
-		Hash:       unit.Hash(options),
-		Type:       r.serviceType(),
-		StartPre:   r.commands("ExecStartPre"),
-		Start:      r.commands("ExecStart"),
-		Stop:       r.commands("ExecStop"),
-		User:       r.text("User"),
-		Group:      r.text("Group"),
-		RestartSec: r.span("RestartSec", defaultRestartSec),
-		KillMode:   KillMode(r.choice("KillMode", string(KillControlGroup), string(KillMixed), string(KillProcess), string(KillNone))),
+		Specifiers:   r.specifiers,
+		Hash:         unit.Hash(options),
+		Type:         r.serviceType(),
+		StartPre:     r.commands("ExecStartPre"),
+		Start:        r.commands("ExecStart"),
+		Stop:         r.commands("ExecStop"),
+		User:         r.text("User"),
+		Group:        r.text("Group"),
+		RestartPause: r.span("RestartSec", defaultRestartPause),
+		KillMode:     KillMode(r.choice("KillMode", string(KillControlGroup), string(KillMixed), string(KillProcess), string(KillNone))),
 		Restart: Restart(r.choice("Restart", string(RestartNo), string(RestartAlways), string(RestartOnSuccess), string(RestartOnFailure),
 			string(RestartOnAbnormal), string(RestartOnAbort), string(RestartOnWatchdog))),
 		RemainAfterExit: r.boolean("RemainAfterExit"),

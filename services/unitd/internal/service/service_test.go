@@ -26,7 +26,7 @@ var _ = Describe("A service", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Type).To(Equal(service.Simple))
 		Expect(s.Restart).To(Equal(service.RestartNo))
-		Expect(s.RestartSec).To(Equal(100 * time.Millisecond))
+		Expect(s.RestartPause).To(Equal(100 * time.Millisecond))
 		Expect(s.TimeoutStart).To(Equal(90 * time.Second))
 		Expect(s.TimeoutStop).To(Equal(90 * time.Second))
 		Expect(s.KillMode).To(Equal(service.KillControlGroup))
@@ -47,7 +47,7 @@ var _ = Describe("A service", func() {
 		Expect(s.DirectoryOptional).To(BeTrue())
 		Expect([]string{s.User, s.Group}).To(Equal([]string{"nobody", "nogroup"}))
 		Expect(s.Restart).To(Equal(service.RestartOnFailure))
-		Expect([]time.Duration{s.RestartSec, s.TimeoutStart, s.TimeoutStop}).To(Equal([]time.Duration{2 * time.Second, 90 * time.Second, 500 * time.Millisecond}))
+		Expect([]time.Duration{s.RestartPause, s.TimeoutStart, s.TimeoutStop}).To(Equal([]time.Duration{2 * time.Second, 90 * time.Second, 500 * time.Millisecond}))
 		Expect(s.KillMode).To(Equal(service.KillMixed))
 		Expect(s.RemainAfterExit).To(BeTrue())
 		Expect(s.NotifyAll).To(BeTrue())
@@ -124,8 +124,8 @@ var _ = Describe("Restarting", func() {
 		Entry("on-abort", service.RestartOnAbort, service.ResultSignal, service.ResultLost),
 		Entry("on-watchdog", service.RestartOnWatchdog))
 
-	DescribeTable("backs off", func(restartSec time.Duration, streak int, want time.Duration) {
-		Expect(service.Delay(restartSec, streak)).To(Equal(want))
+	DescribeTable("backs off", func(pause time.Duration, streak int, want time.Duration) {
+		Expect(service.Delay(pause, streak)).To(Equal(want))
 	},
 		Entry("first", 100*time.Millisecond, 0, 100*time.Millisecond),
 		Entry("after a steady run", 100*time.Millisecond, -1, 100*time.Millisecond),

@@ -185,7 +185,7 @@ func (h *Handle) connect(ctx context.Context) (bool, error) {
 		if !running {
 			return true, nil
 		}
-		if conn, err := dial(h.dir); err == nil {
+		if conn, err := dial(ctx, h.dir); err == nil {
 			h.conn = conn
 			return false, nil
 		}
@@ -203,13 +203,14 @@ func (h *Handle) connect(ctx context.Context) (bool, error) {
 	}
 }
 
-func dial(dir string) (net.Conn, error) {
+func dial(ctx context.Context, dir string) (net.Conn, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = d.Close() }()
-	return net.DialTimeout("unix", controlPath(d), time.Second)
+	dialer := net.Dialer{Timeout: time.Second}
+	return dialer.DialContext(ctx, "unix", controlPath(d))
 }
 
 // takeLock opens and locks the unit's lock file.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -284,8 +285,7 @@ func resources(err error) Exit {
 func exitOf(status syscall.WaitStatus) Exit {
 	if status.Signaled() {
 		exit := Exit{Result: service.ResultSignal, Detail: "signal " + status.Signal().String()}
-		switch status.Signal() {
-		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE:
+		if slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
 			exit.Result = service.ResultSuccess
 		}
 		return exit
