@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -54,6 +56,17 @@ func (p *process) readyz() int {
 	return res.StatusCode
 }
 
+// report is the body of /readyz.
+func (p *process) report() string {
+	GinkgoHelper()
+	res, err := http.Get(p.url + "/readyz")
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	Expect(err).NotTo(HaveOccurred())
+	return strings.Join(strings.Fields(string(body)), "")
+}
+
 // stop asks the process to end and expects a clean end within five seconds.
 func (p *process) stop() {
 	GinkgoHelper()
@@ -69,6 +82,7 @@ var _ = Describe("An overseer", func() {
 		Eventually(m.coverage).Should(Equal("no yes"))
 		Expect(m.heard()["o1 active"]).To(BeNumerically(">", 0))
 		Eventually(m.written).Should(ContainElement("POST /messaging/exchanges/7/modules/expire <nil>"), "covered, it sweeps")
+		Expect(p.report()).To(ContainSubstring(`{"name":"covers","ok":true}`))
 		Expect(p.Err.Contents()).NotTo(ContainSubstring("t0ken"))
 	})
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,19 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 		Fit: func() bool { return m.Broker.Ready() == nil }, Patience: m.Times.LiveWithin,
 		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Stopping: env.Stopping,
 		Log: env.Log.Named("leader"), Metrics: s.metrics}
+	env.Health.AddInfo("leads", said(leader.Leads, "another overseer leads the exchange, or none"))
+	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 }, "this overseer does not cover the exchange"))
 	return env.RunParts(ctx, m.Parts(loop.Part{Name: "leader", Run: leader.Run})...)
+}
+
+// said is a line of /readyz for people; it gates nothing.
+func said(ok func() bool, otherwise string) func(context.Context) error {
+	return func(context.Context) error {
+		if ok() {
+			return nil
+		}
+		return errors.New(otherwise)
+	}
 }
 
 // service is what outlives a term.

@@ -13,6 +13,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/overseer/internal/erlang"
 )
 
 // MaxKeys is the most hostnames in one request.
@@ -53,7 +54,7 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	from := make(map[string][]*rabbit.Delivery, len(batch))
 	decoded := 0
 	for _, d := range batch {
-		m, known, err := messages.DecodeModuleStatus(d.Body)
+		m, known, err := decode(d.Body)
 		switch {
 		case err != nil:
 			d.Reject(err)
@@ -77,6 +78,15 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 		beats = beats[n:]
 	}
 	return nil
+}
+
+// decode reads a beat of ours or, in Erlang's format, of a module of the predecessor.
+func decode(body []byte) (messages.ModuleStatus, bool, error) {
+	text, err := erlang.JSON(body)
+	if err != nil {
+		return messages.ModuleStatus{}, false, err
+	}
+	return messages.DecodeModuleStatus(text)
 }
 
 // flush stores some beats. If manager-api refuses them it halves them until the one that is refused is found, and rejects

@@ -201,6 +201,13 @@ openaperture_heartbeats_received_total{kind="unknown"} 1
 		}).Should(Succeed())
 	})
 
+	It("understands modules of the predecessor, which publish in Erlang's format", func() {
+		r := receive("elixir")
+		host.Publish(r.queue, published("\x83t\x00\x00\x00\x04d\x00\x0aevent_typed\x00\x06statusd\x00\x08hostnamem\x00\x00\x00\x02e1"+
+			"d\x00\x06statusd\x00\x06actived\x00\x04typed\x00\x07builder")...)
+		Eventually(r.heard).Should(Equal([]string{"e1 0"}))
+	})
+
 	It("finds the one beat that manager-api refuses, and stores the others", func() {
 		r := receive("refused")
 		r.gate.Lock()

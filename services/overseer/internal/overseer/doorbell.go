@@ -12,6 +12,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/overseer/internal/erlang"
 )
 
 // Requests is where a request that came over AMQP becomes an Upgrade; *managerapi.Client is one.
@@ -32,7 +33,12 @@ type Doorbell struct {
 
 // Handle is a rabbit.Consumer's handler.
 func (b *Doorbell) Handle(ctx context.Context, d *rabbit.Delivery) error {
-	m, known, err := messages.DecodeOverseerMessage(d.Body)
+	body, err := erlang.JSON(d.Body) // modules of the predecessor publish so
+	if err != nil {
+		b.count("invalid", "rejected")
+		return rabbit.Reject(err)
+	}
+	m, known, err := messages.DecodeOverseerMessage(body)
 	if err != nil {
 		b.count("invalid", "rejected")
 		return rabbit.Reject(err)

@@ -44,6 +44,8 @@ var _ = Describe("The doorbell", func() {
 		Entry("a change wakes", `{"action":"changed"}`, 0, 1),
 		Entry("a request that refers to an Upgrade only wakes", `{"action":"upgrade_request","options":{"component_type":"overseer","request_id":"u1"}}`, 0, 1),
 		Entry("one that refers to none makes it first", bare, 1, 1),
+		Entry("a request of the predecessor, in Erlang's format, makes it too", "\x83t\x00\x00\x00\x02d\x00\x06actiond\x00\x0fupgrade_requestd\x00\x07options"+
+			"t\x00\x00\x00\x01d\x00\x0ecomponent_typem\x00\x00\x00\x08overseer", 1, 1),
 		Entry("an unknown action is acknowledged and counted", `{"action":"dance"}`, 0, 0),
 	)
 
@@ -60,6 +62,7 @@ var _ = Describe("The doorbell", func() {
 			Expect(woken).To(BeZero())
 		},
 		Entry("undecodable: dead-lettered", `{`, nil, rabbit.Reject(errors.New(""))),
+		Entry("undecodable in Erlang's format: dead-lettered", "\x83P", nil, rabbit.Reject(errors.New(""))),
 		Entry("without an action: dead-lettered", `{}`, nil, rabbit.Reject(errors.New(""))),
 		Entry("no component of this type: dead-lettered", bare, fault.New(fault.NotFound, "none"), rabbit.Reject(errors.New(""))),
 		Entry("manager-api is away: kept", bare, fault.New(fault.Unavailable, "away"), rabbit.Hold(errors.New(""))),

@@ -2,6 +2,7 @@ package overseer
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,9 +48,13 @@ type Leader struct {
 	Log      *zap.Logger
 	Metrics  *Metrics
 
-	told string    // last complaint, logged once
-	fit  time.Time // when it was fit last
+	leads atomic.Bool
+	told  string    // last complaint, logged once
+	fit   time.Time // when it was fit last
 }
+
+// Leads reports whether a term of this process lasts.
+func (l *Leader) Leads() bool { return l.leads.Load() }
 
 // Run leads whenever it can until ctx ends or Stopping is closed. It returns an error only if Reign failed.
 func (l *Leader) Run(ctx context.Context) error {
@@ -127,6 +132,7 @@ func (l *Leader) complain(ctx context.Context, err error) {
 func (l *Leader) reign(ctx context.Context, t *Term) error {
 	termContext, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l.leads.Store(true)
 	l.Metrics.leader.Set(1)
 	l.Metrics.terms.Inc()
 	l.Log.Info("leading the exchange", zap.Int64("term", t.ID))
@@ -135,6 +141,7 @@ func (l *Leader) reign(ctx context.Context, t *Term) error {
 	why, returned, err := l.keep(ctx, t, ended)
 	t.end() // no write begins from here on
 	cancel()
+	l.leads.Store(false)
 	l.Metrics.leader.Set(0)
 	l.Log.Info("no longer leading the exchange", zap.Int64("term", t.ID), zap.String("reason", why))
 	if ctx.Err() != nil || returned || why == unfit {
