@@ -18,6 +18,8 @@ import (
 const (
 	busyLimit    = 15 * time.Minute // below the broker's consumer time-out
 	releaseLimit = 2 * time.Second  // of giving a claim back at the stop
+	// defaultHealthDeadline is for an order that states none: no instance is failed at once for that.
+	defaultHealthDeadline = time.Minute
 )
 
 // errStopped says that a graceful stop ended the work before the next instance.
@@ -44,7 +46,7 @@ func (r *run) handle(ctx context.Context, d *rabbit.Delivery) error {
 	}
 	waiting, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
-	defer context.AfterFunc(r.soft, cancel)() // a stop does not wait for the slot
+	defer context.AfterFunc(r.soft, cancel)() //nolint:contextcheck // a stop does not wait for the slot
 	return verdict(r.take(waiting, order))
 }
 
@@ -96,6 +98,9 @@ func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 	}
 	if k.ExpiresInMS > 0 {
 		j.ttl = time.Duration(k.ExpiresInMS) * time.Millisecond
+	}
+	if j.order.HealthDeadlineMS <= 0 {
+		j.order.HealthDeadlineMS = defaultHealthDeadline.Milliseconds()
 	}
 	j.timed("claim", began, r.Now())
 	if w, err := r.files.read(order.OrderID); err == nil && w.Stage == rolling {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -176,7 +177,10 @@ func (p *process) readyz() int {
 
 // runs lists what unitd runs as "name command state".
 func (s *site) runs() []string {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", s.socket) }}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", s.socket)
+		}}}
 	read := func(path string, into any) {
 		res, err := client.Get("http://unitd/fleet/v1/" + path)
 		Expect(err).NotTo(HaveOccurred())
@@ -324,5 +328,27 @@ var _ = Describe("Two executors", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(session).Should(gexec.Exit(1))
 		Expect(string(session.Err.Contents())).To(ContainSubstring("another process uses"))
+	})
+})
+
+var _ = Describe("A graceful stop", func() {
+	It("finishes the instance in hand, gives the claim back and leaves the next order in the queue", func() {
+		m, s := newManager("graceful"), newSite()
+		p := s.start(m)
+		three := 3
+		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three}, DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
+			Options: []messages.Option{{Section: "Unit", Name: "Description", Value: "v1"}, {Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
+		order.MinHealthyMS = 1000
+		m.order("d1", order)
+		Eventually(s.runs).Should(HaveLen(1))
+		m.order("d2", messages.Order{CurrentStep: messages.MilestoneProbe})
+		Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(BeZero()) // held, and waiting for the first
+		p.Signal(syscall.SIGTERM)
+		Eventually(p.Session, "6s").Should(gexec.Exit(0))
+		Expect(s.runs()).To(Equal([]string{"overseer@1.service v1 active"}))
+		m.set(func() { Expect(m.orders["d1"].State).To(Equal("open")) })
+		Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(Equal(1))
+		s.start(m)
+		Expect(m.result("d2").EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 })
