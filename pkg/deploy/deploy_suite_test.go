@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"go.uber.org/goleak"
 )
 
 func TestDeploy(t *testing.T) {
@@ -14,3 +15,8 @@ func TestDeploy(t *testing.T) {
 	SetDefaultEventuallyPollingInterval(5 * time.Millisecond)
 	RunSpecs(t, "deploy")
 }
+
+var _ = BeforeSuite(func() {
+	before := goleak.IgnoreCurrent()
+	DeferCleanup(func() { Eventually(func() error { return goleak.Find(before) }).Should(Succeed()) }) // engines leave nothing behind
+})

@@ -63,6 +63,9 @@ type Config struct {
 	Patience time.Duration
 }
 
+// maxSeen bounds what a process remembers of its orders.
+const maxSeen = 1000
+
 // Engine executes orders. Use New, then Run once.
 type Engine struct {
 	Config
@@ -241,6 +244,9 @@ func (e *Engine) release() { e.slot <- struct{}{} }
 func (e *Engine) remember(o messages.Order) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if len(e.seen) > maxSeen {
+		clear(e.seen) // what is delivered again is refused at its claim: it has ended
+	}
 	e.seen[o.OrderID] = max(e.seen[o.OrderID], o.Attempt)
 }
 

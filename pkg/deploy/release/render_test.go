@@ -206,9 +206,22 @@ var _ = Describe("Render", func() {
 		Expect(err).To(MatchError(ContainSubstring("sub is a submodule")))
 	})
 
-	It("refuses a component type that does not belong into a unit", func() {
+	DescribeTable("refuses a value that does not belong into a unit",
+		func(value string) {
+			r := request(newRepo(goodFiles()))
+			r.ComponentType = value
+			_, err := newGit().Render(context.Background(), r)
+			Expect(reasonOf(err)).To(Equal(failure.TemplateInvalid))
+			Expect(err.Error()).NotTo(ContainSubstring(value), "hostile text is not repeated")
+		},
+		Entry("a line of its own", "overseer\nExecStart=/bin/sh"), Entry("a carriage return", "a\rb"), Entry("a specifier", "%i"), Entry("quotes", `a"b`),
+		Entry("a variable", "${HOME}"), Entry("NUL", "a\x00b"), Entry("a continuation", `a\`), Entry("a space", "a b"), Entry("a template", "{{.x}}"),
+		Entry("letters that look alike", "оverseer"),
+	)
+
+	It("refuses a value that is empty", func() {
 		r := request(newRepo(goodFiles()))
-		r.ComponentType = "overseer\nExecStart=/bin/sh"
+		r.ComponentType = ""
 		_, err := newGit().Render(context.Background(), r)
 		Expect(reasonOf(err)).To(Equal(failure.TemplateInvalid))
 	})
