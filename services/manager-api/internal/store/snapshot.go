@@ -57,7 +57,7 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 		return fmt.Errorf("read refs: %w", err)
 	}
 	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
-			upgrade_strategy AS strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict
+			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict
 		FROM system_components WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
