@@ -156,6 +156,17 @@ var _ = Describe("A deploy", func() {
 		})).EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 
+	It("goes on when the cluster was away for a while", func() {
+		s := newSite()
+		s.running("old", 2)
+		s.start(func(c *deploy.Config) {
+			c.Open = func(messages.Cluster) (runtime.Runtime, error) { return &flaky{Runtime: watched{s.cluster, s}}, nil }
+		})
+		r := s.result(s.put())
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
 	It("says so when the cluster does not answer", func() {
 		s := newSite()
 		s.start(func(c *deploy.Config) {
@@ -164,6 +175,29 @@ var _ = Describe("A deploy", func() {
 		Expect(reasons(s.result(s.put(impatient)))).To(Equal(failed(failure.RuntimeUnreachable)))
 	})
 })
+
+// flaky is a cluster that answers every second time only.
+type flaky struct {
+	runtime.Runtime
+	calls int
+}
+
+func (f *flaky) fails() bool { f.calls++; return f.calls%2 == 1 }
+
+func (f *flaky) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
+	if f.fails() {
+		return nil, runtime.Unreachable(errors.New("connection reset"))
+	}
+	return f.Runtime.List(ctx, bases)
+}
+
+func (f *flaky) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
+	err := f.Runtime.Apply(ctx, d, token, restart) // done, but the answer is lost
+	if f.fails() {
+		return runtime.Unreachable(errors.New("connection reset"))
+	}
+	return err
+}
 
 // silent is a cluster that does not answer.
 type silent struct{ runtime.Runtime }

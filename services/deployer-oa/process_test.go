@@ -90,7 +90,10 @@ func (m *manager) set(change func()) { m.mu.Lock(); defer m.mu.Unlock(); change(
 func (m *manager) order(id string, o messages.Order) {
 	GinkgoHelper()
 	o.OrderID, o.WorkflowID, o.Attempt, o.Deadline = id, "w-"+id, 1, time.Now().Add(time.Hour)
-	o.HealthDeadlineMS, o.ProgressDeadlineMS, o.ComponentType, o.MessagingExchangeID = 20_000, 60_000, "overseer", 7
+	o.ProgressDeadlineMS, o.ComponentType, o.MessagingExchangeID = 60_000, "overseer", 7
+	if o.HealthDeadlineMS == 0 {
+		o.HealthDeadlineMS = 20_000
+	}
 	body, err := json.Marshal(o)
 	Expect(err).NotTo(HaveOccurred())
 	m.set(func() { m.orders[id] = &managerapi.OrderView{ID: id, State: "open", Attempt: 1, Order: &o} })
@@ -264,7 +267,7 @@ var _ = Describe("A deployer-oa", func() {
 			began := time.Now()
 			m.order("deploy-"+ref, s.deploy(release))
 			r := m.result("deploy-" + ref)
-			GinkgoWriter.Println("deploy of", ref, "took", time.Since(began), r.Steps)
+			GinkgoWriter.Println("deploy of", ref, "took", time.Since(began), r.Steps, "after", release.Steps)
 			Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
 			Expect(r.Instances).To(Equal(3))
 			Expect(s.runs()).To(Equal(running(ref)))
@@ -295,6 +298,26 @@ var _ = Describe("A deployer-oa", func() {
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
 		Expect(r.Token).To(Equal(int64(1)))
 		Expect(s.runs()).To(Equal(running("v1")))
+	})
+
+	It("puts back what ran, when the new version does not get healthy, and tells why", func() {
+		m, s := newManager("failing"), newSite()
+		s.start(m)
+		one := 1
+		version := func(ref, command string) messages.Order {
+			o := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &one}, DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
+				Options: []messages.Option{{Section: "Unit", Name: "Description", Value: ref}, {Section: "Service", Name: "ExecStart", Value: command}}}}})
+			o.HealthDeadlineMS, o.MinHealthyMS = 1500, 300
+			return o
+		}
+		m.order("good", version("v1", "/bin/sleep 1000"))
+		Expect(m.result("good").EventType).To(Equal(messages.EventMilestoneCompleted))
+		m.order("bad", version("v2", "/bin/sh -c 'echo no luck with amqp://u:s3cret@box; exit 3'"))
+		r := m.result("bad")
+		Expect([]string{r.EventType, string(r.Cause), r.Reason}).To(Equal([]string{messages.EventMilestoneFailed, "version", "deploy_unhealthy"}))
+		Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
+		Expect(r.Message).To(ContainSubstring("no luck with amqp://…@box"))
+		Expect(s.runs()).To(Equal([]string{"overseer@1.service v1 active"}))
 	})
 
 	It("says inactive last when it is stopped", func() {
