@@ -25,7 +25,7 @@ listen: 0.0.0.0:8080
 home_exchange: local
 database_url_file: /run/secrets/database_url
 amqp_url_file: /run/secrets/amqp_url
-seal_keys_file: /run/secrets/seal_keys
+sealing_key_file: /run/secrets/seal_keys
 tokens:
   - {name: admin, role: admin, hash: "$(hash admin_token)"}
   - {name: services, role: service, exchange_id: 1, hash: "$(hash service_token)"}

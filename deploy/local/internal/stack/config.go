@@ -54,7 +54,7 @@ func (s *Stack) managerConfig(admin, service string) string {
 		"source_repo: " + s.SourceRepo(Own[0]),
 		"database_url_file: " + s.path("secrets", "database_url"),
 		"amqp_url_file: " + s.path("secrets", "amqp_url"),
-		"seal_keys_file: " + s.path("secrets", "seal_keys"),
+		"sealing_key_file: " + s.path("secrets", "seal_keys"),
 		"tokens:",
 		"  - {name: admin, role: admin, hash: " + tokenHash(admin) + "}",
 		fmt.Sprintf("  - {name: local-services, role: service, exchange_id: %d, hash: %s}", firstExchange, tokenHash(service)),
