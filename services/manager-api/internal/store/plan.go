@@ -8,10 +8,12 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
 
-// SealedConnection is one connection of a broker with its password as it is stored.
-type SealedConnection struct {
+// sealedConnection is one connection of a broker with its password as it is stored.
+type sealedConnection struct {
 	ID             int64  `db:"id"`
 	BrokerID       int64  `db:"messaging_broker_id"`
 	Username       string `db:"username"`
@@ -22,36 +24,54 @@ type SealedConnection struct {
 	VirtualHost    string `db:"virtual_host"`
 }
 
+// address opens the password. Its error names the connection, never the secret.
+func (c sealedConnection) address(keys *seal.Ring) (rabbit.Address, error) {
+	password, err := keys.Open(place(c.ID), c.PasswordKeyID, c.PasswordSealed)
+	if err != nil {
+		return rabbit.Address{}, fmt.Errorf("open password of connection %d: %w", c.ID, err)
+	}
+	a := rabbit.Address{Host: c.Host, User: c.Username, Password: password, VHost: c.VirtualHost}
+	if c.Port != nil {
+		a.Port = *c.Port
+	}
+	a.TLS = a.Port == amqpsPort
+	return a, nil
+}
+
+// amqpsPort is the port of AMQP over TLS; the predecessor's connections have no flag for it.
+const amqpsPort = 5671
+
 // Route says on which broker an exchange is served: BrokerID 0 is manager-api's own, which no row describes.
 type Route struct {
 	Exchange managerapi.Exchange
 	BrokerID int64
 }
 
-// BrokerInfo is one broker that exchanges are routed to.
+// BrokerInfo is one registered broker.
 type BrokerInfo struct {
-	ID          int64  `db:"id"`
-	Name        string `db:"name"`
-	FailoverID  *int64 `db:"failover_broker_id"`
-	Connections []SealedConnection
+	ID         int64            `db:"id"`
+	Name       string           `db:"name"`
+	FailoverID *int64           `db:"failover_broker_id"`
+	Addresses  []rabbit.Address // of its nodes; they hold passwords
+	Unusable   string           // why it cannot be used, "" if it can
 }
 
 // Plan is which exchange is served by which broker.
 type Plan struct {
 	Routes  []Route
-	Brokers map[int64]BrokerInfo // those of the routes, and their failovers
+	Brokers map[int64]BrokerInfo // by id
 }
 
 // Plan reads the routes of all exchanges: the exchange's own restriction first, else manager-api's own broker. Of several
 // restrictions the oldest counts.
-func (s *Store) Plan(ctx context.Context) (Plan, error) {
+func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	var p Plan
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
 		p = Plan{Brokers: map[int64]BrokerInfo{}}
 		if err := s.planRoutes(ctx, tx, &p); err != nil {
 			return err
 		}
-		return planBrokers(ctx, tx, &p)
+		return planBrokers(ctx, tx, keys, &p)
 	})
 	return p, err
 }
@@ -95,12 +115,12 @@ func ancestorsOf(x exchangeRow, byID map[component.ExchangeID]exchangeRow) []exc
 	return chain
 }
 
-func planBrokers(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
+func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) error {
 	var brokers []BrokerInfo
 	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`); err != nil {
 		return fmt.Errorf("read brokers: %w", err)
 	}
-	var connections []SealedConnection
+	var connections []sealedConnection
 	err := tx.SelectContext(ctx, &connections, `SELECT id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host
 		FROM messaging_broker_connections ORDER BY id`)
 	if err != nil {
@@ -109,10 +129,35 @@ func planBrokers(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
 	for _, b := range brokers {
 		for _, c := range connections {
 			if c.BrokerID == b.ID {
-				b.Connections = append(b.Connections, c)
+				b.add(c, keys)
 			}
+		}
+		if len(b.Addresses) == 0 && b.Unusable == "" {
+			b.Unusable = fmt.Sprintf("broker %s has no connection", b.Name)
 		}
 		p.Brokers[b.ID] = b
 	}
 	return nil
+}
+
+func (b *BrokerInfo) add(c sealedConnection, keys *seal.Ring) {
+	a, err := c.address(keys)
+	if err != nil {
+		b.Unusable = err.Error()
+		return
+	}
+	b.Addresses = append(b.Addresses, a)
+}
+
+// HomeExchange reads the exchange that manager-api itself belongs to; NotFound until it is registered.
+func (s *Store) HomeExchange(ctx context.Context) (x managerapi.Exchange, err error) {
+	err = s.view(ctx, func(tx *sqlx.Tx) error {
+		var id component.ExchangeID
+		if err := tx.GetContext(ctx, &id, `SELECT id FROM messaging_exchanges WHERE name = $1`, s.home); err != nil {
+			return notFound(err, "the exchange %q is not registered", s.home)
+		}
+		x, err = exchangeByID(ctx, tx, id)
+		return err
+	})
+	return x, err
 }

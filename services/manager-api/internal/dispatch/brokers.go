@@ -1,0 +1,254 @@
+// Package dispatch carries manager-api's messages: it sends the outbox to the brokers of all exchanges, takes results
+// from them, and ticks what runs out of time.
+//
+// Invariants: a message is marked as published only after the broker's confirm; a result is acknowledged only after its
+// effect is committed; no deadline runs over time in which this process could not have learned of progress. One broker
+// that is away delays no other. Replicas may do all of this at the same time: the store's locks decide.
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+// ownBroker is the id of the configured broker, which no row describes.
+const ownBroker = 0
+
+// Config is what Brokers need. Zero durations take the defaults named.
+type Config struct {
+	Store   *store.Store
+	Bell    *Bell      // rung by the store after a commit that left messages; nil means the relays only poll
+	OwnURL  string     // AMQP URL of manager-api's own broker
+	Keys    *seal.Ring // opens the passwords of the others
+	Name    string     // "<service>/<hostname>", the app_id of every message
+	Settle  time.Duration
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+
+	Reread        time.Duration // 2 s, between two looks at exchanges and brokers
+	Poll          time.Duration // 1 s, between two looks into the outbox
+	FailoverAfter time.Duration // 1 min, that a broker is away before its failover is used
+	FailbackAfter time.Duration // 1 min, that it is back before it is used again
+}
+
+// Bell connects the store, which is made first, to the relays that it wakes.
+type Bell struct{ ring atomic.Pointer[func()] }
+
+// Ring wakes the relays, if there are any yet. It never blocks.
+func (b *Bell) Ring() {
+	if ring := b.ring.Load(); ring != nil {
+		(*ring)()
+	}
+}
+
+// Brokers are all brokers that exchanges are served by, each with its relay and its consumers of results.
+type Brokers struct {
+	cfg     Config
+	own     *link
+	results *results
+	relay   *relay
+
+	mu       sync.Mutex
+	routes   map[int64]*route
+	unusable map[int64]string
+}
+
+// New makes the own broker; nothing is dialled before Run. Its errors never quote a URL.
+func New(c Config) (*Brokers, error) {
+	orElse := func(d *time.Duration, fallback time.Duration) {
+		if *d <= 0 {
+			*d = fallback
+		}
+	}
+	orElse(&c.Reread, 2*time.Second)
+	orElse(&c.Poll, time.Second)
+	orElse(&c.FailoverAfter, time.Minute)
+	orElse(&c.FailbackAfter, time.Minute)
+	m := newMetrics(c.Metrics)
+	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}}
+	b.results = &results{apply: c.Store.ApplyResult, log: c.Log.Named("results"), metrics: m}
+	b.relay = &relay{outbox: c.Store, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
+	own, err := b.link("own", []string{c.OwnURL})
+	if err != nil {
+		return nil, err
+	}
+	b.own = own
+	if c.Bell != nil {
+		ring := b.Ring
+		c.Bell.ring.Store(&ring)
+	}
+	return b, nil
+}
+
+func (b *Brokers) link(name string, urls []string) (*link, error) {
+	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log, Metrics: b.cfg.Metrics})
+	if err != nil {
+		return nil, err
+	}
+	return &link{broker: broker, urls: urls, handle: b.results.Handle, exchanges: map[component.ExchangeID]*served{}}, nil
+}
+
+// Own is manager-api's own broker.
+func (b *Brokers) Own() *rabbit.Broker { return b.own.broker }
+
+// Ready says in one sentence what the own broker lacks; the others never gate.
+func (b *Brokers) Ready(context.Context) error { return b.own.broker.Ready() }
+
+// Others names the other brokers that cannot be used, for /readyz to show.
+func (b *Brokers) Others(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var lines []string
+	for id, why := range b.unusable {
+		lines = append(lines, fmt.Sprintf("broker %d: %s", id, why))
+	}
+	for id, r := range b.routes {
+		if id == ownBroker {
+			continue
+		}
+		if state, why := r.primary.broker.State(); state != rabbit.Open {
+			lines = append(lines, fmt.Sprintf("broker %d is %s: %s", id, state, why))
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	slices.Sort(lines)
+	return fmt.Errorf("%s", strings.Join(lines, "; "))
+}
+
+// Ring wakes every relay: a commit has left messages. It never blocks.
+func (b *Brokers) Ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.routes {
+		r.wake.Wake()
+	}
+}
+
+// Consuming lists the exchanges from whose brokers results have been consumed without a break for the settle time.
+func (b *Brokers) Consuming(now time.Time) []component.ExchangeID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []component.ExchangeID
+	for _, r := range b.routes {
+		for _, l := range r.links() {
+			list = append(list, l.consuming(now, b.cfg.Settle)...)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Run keeps the own broker's connection and, once usable is closed, the routes as the database has them. last are parts
+// that publish on the own broker: its connection outlives them. It returns nil when ctx has ended and all have.
+func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(context.Context) error) error {
+	detached, hangUp := context.WithCancel(context.WithoutCancel(ctx)) // the connections outlive who speaks on them
+	var connections, speakers sync.WaitGroup
+	connections.Go(func() { _ = b.own.broker.Run(detached) }) // returns nil by contract
+	for _, speak := range last {
+		speakers.Go(func() { _ = speak(ctx) }) // a beater returns nil by contract
+	}
+	select {
+	case <-usable:
+		watch := loop.Loop{Interval: b.cfg.Reread, Do: func(ctx context.Context) error { return b.reread(ctx, detached) }, OnError: b.complain()}
+		_ = watch.Run(ctx) // nil: errors go to complain
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	routes := b.routes
+	b.routes = map[int64]*route{}
+	b.mu.Unlock()
+	for _, r := range routes {
+		r.close()
+	}
+	speakers.Wait()
+	hangUp()
+	connections.Wait()
+	return nil
+}
+
+// complain logs an error once per text.
+func (b *Brokers) complain() func(error) {
+	last := ""
+	return func(err error) {
+		if text := err.Error(); text != last {
+			last = text
+			b.cfg.Log.Warn("routes not read", zap.Error(err))
+		}
+	}
+}
+
+// reread makes the routes what the database says. ctx is of the parts that stop first, detached of the connections.
+func (b *Brokers) reread(ctx, detached context.Context) error {
+	plan, err := b.cfg.Store.Plan(ctx, b.cfg.Keys)
+	if err != nil {
+		return err
+	}
+	wanted := map[int64][]managerapi.Exchange{}
+	for _, r := range plan.Routes {
+		wanted[r.BrokerID] = append(wanted[r.BrokerID], r.Exchange)
+	}
+	b.mu.Lock()
+	current := make(map[int64]*route, len(b.routes))
+	for id, r := range b.routes {
+		current[id] = r
+	}
+	b.mu.Unlock()
+	unusable := map[int64]string{}
+	for id, r := range current {
+		if len(wanted[id]) == 0 || !r.fits(plan, id) {
+			b.forget(id)
+			r.close()
+			delete(current, id)
+		}
+	}
+	for id, exchanges := range wanted {
+		r := current[id]
+		if r == nil {
+			if r, err = b.open(ctx, detached, plan, id); err != nil {
+				unusable[id] = err.Error()
+				continue
+			}
+		}
+		r.serve(ctx, exchanges)
+	}
+	b.mu.Lock()
+	b.unusable = unusable
+	b.mu.Unlock()
+	return nil
+}
+
+func (b *Brokers) forget(id int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.routes, id)
+}
+
+func queueName(s string) messages.Queue { return messages.Queue(s) }
+
+func (l *link) redeclare() {
+	l.mu.Lock()
+	exchanges := make([]managerapi.Exchange, 0, len(l.exchanges))
+	for _, v := range l.exchanges {
+		exchanges = append(exchanges, v.exchange)
+	}
+	l.mu.Unlock()
+	l.broker.SetTopology(topology(exchanges))
+}

@@ -1,0 +1,176 @@
+package dispatch
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// link is manager-api's connection to one broker, with a consumer of results for every exchange that is served there.
+type link struct {
+	broker *rabbit.Broker
+	urls   []string
+	handle func(context.Context, *rabbit.Delivery) error
+
+	mu        sync.Mutex
+	exchanges map[component.ExchangeID]*served
+	downSince time.Time // zero while open
+	openSince time.Time
+}
+
+// served is one exchange on a link.
+type served struct {
+	exchange managerapi.Exchange
+	stop     context.CancelFunc
+	done     chan struct{}
+	epoch    uint64    // of the broker's sessions when it was last seen to be subscribed
+	since    time.Time // since when it has consumed without a break; zero while it does not
+}
+
+func (v *served) queue() string {
+	return v.exchange.Address().QueueName(messages.QueueWorkflowOrchestration)
+}
+
+// serve makes the link serve exactly these exchanges: the topology of all is declared, new ones get a consumer, the
+// consumers of those that left are stopped and waited for.
+func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
+	wanted := map[component.ExchangeID]managerapi.Exchange{}
+	for _, x := range exchanges {
+		wanted[x.ID] = x
+	}
+	l.mu.Lock()
+	var gone []*served
+	changed := false
+	for id, v := range l.exchanges {
+		if x, ok := wanted[id]; ok && sameExchange(x, v.exchange) {
+			continue
+		}
+		gone, changed = append(gone, v), true
+		delete(l.exchanges, id)
+	}
+	l.mu.Unlock()
+	stopAll(gone)
+	for _, x := range exchanges {
+		if !l.serves(x.ID) {
+			changed = true
+			break
+		}
+	}
+	if !changed {
+		return
+	}
+	l.broker.SetTopology(topology(exchanges))
+	for _, x := range exchanges {
+		if !l.serves(x.ID) {
+			l.consume(ctx, x)
+		}
+	}
+}
+
+func (l *link) serves(id component.ExchangeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.exchanges[id] != nil
+}
+
+func sameExchange(a, b managerapi.Exchange) bool {
+	return a.Name == b.Name && a.RoutingKey == b.RoutingKey && a.RootExchangeName == b.RootExchangeName && slices.Equal(a.Ancestors, b.Ancestors)
+}
+
+// topology is that of several exchanges; ancestors that they share stand once, before their children.
+func topology(exchanges []managerapi.Exchange) rabbit.Topology {
+	var all rabbit.Topology
+	seen := map[string]bool{}
+	for _, x := range exchanges {
+		one := member.Topology(x)
+		for _, e := range one.Exchanges {
+			if !seen[e.Name] {
+				seen[e.Name] = true
+				all.Exchanges = append(all.Exchanges, e)
+			}
+		}
+		all.Queues = append(all.Queues, one.Queues...)
+	}
+	return all
+}
+
+func (l *link) consume(ctx context.Context, x managerapi.Exchange) {
+	ctx, cancel := context.WithCancel(ctx)
+	v := &served{exchange: x, stop: cancel, done: make(chan struct{})}
+	l.mu.Lock()
+	l.exchanges[x.ID] = v
+	l.mu.Unlock()
+	go func() {
+		defer close(v.done)
+		_ = l.broker.Consume(ctx, rabbit.Consumer{Queue: v.queue(), Handle: l.handle}) // an abandoned handler is logged by what it left undone
+	}()
+}
+
+func stopAll(list []*served) {
+	for _, v := range list {
+		v.stop()
+	}
+	for _, v := range list {
+		<-v.done
+	}
+}
+
+// close stops all consumers and waits for them.
+func (l *link) close() {
+	l.mu.Lock()
+	list := make([]*served, 0, len(l.exchanges))
+	for _, v := range l.exchanges {
+		list = append(list, v)
+	}
+	l.exchanges = map[component.ExchangeID]*served{}
+	l.mu.Unlock()
+	stopAll(list)
+}
+
+// consuming lists the exchanges whose results have been consumed without a break for at least settle. It has to be asked
+// regularly: what it has not seen does not count, and a break that it did not see shows in the broker's session number.
+func (l *link) consuming(now time.Time, settle time.Duration) []component.ExchangeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	epoch := l.broker.Session()
+	var list []component.ExchangeID
+	for id, v := range l.exchanges {
+		switch {
+		case !l.broker.Subscribed(v.queue()):
+			v.since = time.Time{}
+		case v.since.IsZero() || v.epoch != epoch:
+			v.since = now
+		}
+		v.epoch = epoch
+		if !v.since.IsZero() && now.Sub(v.since) >= settle {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// health is since when the link has been open or not.
+func (l *link) health(now time.Time) (open bool, since time.Duration) {
+	state, _ := l.broker.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if state == rabbit.Open {
+		l.downSince = time.Time{}
+		if l.openSince.IsZero() {
+			l.openSince = now
+		}
+		return true, now.Sub(l.openSince)
+	}
+	l.openSince = time.Time{}
+	if l.downSince.IsZero() {
+		l.downSince = now
+	}
+	return false, now.Sub(l.downSince)
+}

@@ -1,0 +1,51 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+// results takes milestone results from the queues.
+type results struct {
+	apply   func(ctx context.Context, messageID string, r messages.Result) (store.Applied, error)
+	log     *zap.Logger
+	metrics *metrics
+}
+
+// Handle turns one delivery into an effect: what cannot be read is dead-lettered, what is not ours is acked and counted,
+// and while the database is away the delivery is kept.
+func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
+	r, known, err := messages.DecodeResult(d.Body)
+	if err != nil {
+		h.metrics.results.WithLabelValues("invalid").Inc()
+		return rabbit.Reject(fmt.Errorf("read result: %w", err))
+	}
+	if !known {
+		h.metrics.results.WithLabelValues("unknown_event").Inc()
+		return nil
+	}
+	actor := d.AppID
+	if actor == "" {
+		actor = "executor"
+	}
+	applied, err := h.apply(store.WithActor(ctx, store.Actor{Name: actor}), d.ID, r)
+	if fault.Is(err, fault.Unavailable) {
+		return rabbit.Hold(err)
+	}
+	if err != nil {
+		return err
+	}
+	h.metrics.results.WithLabelValues(string(applied)).Inc()
+	if applied != store.AppliedDone || r.EventType != messages.EventMilestoneProgress {
+		h.log.Info("result received", zap.String("order_id", r.OrderID), zap.String("workflow_id", r.WorkflowID),
+			zap.String("event", r.EventType), zap.String("applied", string(applied)), zap.String("from", actor))
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/pkg/times"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/api"
+	"github.com/openaperture/openaperture/services/manager-api/internal/dispatch"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+// run is the parts list. Without Postgres or RabbitMQ the process stays up, and /readyz says what it waits for.
+func run(ctx context.Context, cfg config, env *boot.Env) error {
+	s, err := newService(cfg, env)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	env.Health.Add("database", s.store.Ping)
+	env.Health.Add("schema", s.store.Usable)
+	env.Health.Add("broker", s.brokers.Ready)
+	env.Health.AddInfo("other brokers", s.brokers.Others)
+	env.Handle(s.gate(s.api))
+	return env.RunParts(ctx,
+		loop.Part{Name: "schema", Run: s.migrate},
+		loop.Part{Name: "brokers", Run: func(ctx context.Context) error { return s.brokers.Run(ctx, s.usable, s.beat) }},
+		loop.Part{Name: "sweeper", Run: func(ctx context.Context) error { return s.brokers.Sweeper(s.times).Run(ctx, s.usable) }},
+	)
+}
+
+// service is what the parts share.
+type service struct {
+	cfg     config
+	env     *boot.Env
+	times   times.Times
+	pools   []*postgres.DB
+	store   *store.Store
+	api     *api.Server
+	brokers *dispatch.Brokers
+	usable  chan struct{} // closed once the schema is
+}
+
+func newService(cfg config, env *boot.Env) (*service, error) {
+	s := &service{cfg: cfg, env: env, usable: make(chan struct{})}
+	var err error
+	if s.times, err = cfg.durations(); err != nil {
+		return nil, err
+	}
+	keys, err := cfg.keys()
+	if err != nil {
+		return nil, err
+	}
+	amqpURL, err := cfg.amqpURL()
+	if err != nil {
+		return nil, err
+	}
+	requests, err := postgres.Open(cfg.postgres())
+	if err != nil {
+		return nil, err
+	}
+	leases, err := postgres.OpenForLeases(cfg.postgres())
+	if err != nil {
+		return nil, err
+	}
+	s.pools = []*postgres.DB{requests, leases}
+	bell := &dispatch.Bell{}
+	s.store = store.New(store.Config{DB: requests, Leases: leases, Times: s.times, Home: cfg.HomeExchange, Ring: bell.Ring})
+	s.brokers, err = dispatch.New(dispatch.Config{Store: s.store, Bell: bell, OwnURL: amqpURL, Keys: keys, Settle: s.times.Settle,
+		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
+	if err != nil {
+		return nil, err
+	}
+	s.api, err = api.New(api.Config{Store: s.store, Tokens: cfg.Tokens, Keys: keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
+	return s, err
+}
+
+func (s *service) close() {
+	for _, db := range s.pools {
+		_ = db.Close()
+	}
+}
+
+// migrate brings the schema up to date, again and again until it is usable, then lets the others begin.
+func (s *service) migrate(ctx context.Context) error {
+	ctxOfLoop, done := context.WithCancel(ctx)
+	defer done()
+	last := ""
+	err := loop.Loop{Interval: time.Second,
+		Do: func(ctx context.Context) error {
+			if err := s.migrateOnce(ctx); err != nil {
+				return err
+			}
+			close(s.usable)
+			s.env.Health.Poke()
+			done()
+			return nil
+		},
+		OnError: func(err error) {
+			if text := err.Error(); text != last {
+				last = text
+				s.env.Log.Warn("schema not usable yet", zap.Error(err))
+			}
+		}}.Run(ctxOfLoop)
+	<-ctx.Done() // a part that ends would end the process
+	return err
+}
+
+func (s *service) migrateOnce(ctx context.Context) error {
+	db, err := postgres.OpenForMigrations(s.cfg.postgres())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	if err := store.Migrate(ctx, db); err != nil {
+		return err
+	}
+	return s.store.Usable(ctx)
+}
+
+// gate answers 503 while the schema is not usable, but for /status, which asks nothing of the database.
+func (s *service) gate(next http.Handler) http.Handler {
+	var open atomic.Bool
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !open.Load() {
+			select {
+			case <-s.usable:
+				open.Store(true)
+			default:
+				if r.URL.Path != "/status" {
+					w.Header().Set("Retry-After", "1")
+					w.Header().Set("Content-Type", "application/json; charset=utf-8")
+					w.WriteHeader(http.StatusServiceUnavailable)
+					_, _ = w.Write([]byte(`{"errors":[{"message":"the database is not ready yet"}]}`)) // a client that hung up is no news
+					return
+				}
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// beat sends manager-api's own heartbeats into its home exchange, once that is registered.
+func (s *service) beat(ctx context.Context) error {
+	home, err := s.home(ctx)
+	if err != nil {
+		return nil // ctx has ended
+	}
+	started := s.env.StartedAt.UTC()
+	beater := &member.Beater{Publisher: s.brokers.Own(), Ready: s.env.Health, Address: home.Address(), Every: s.times.Heartbeat, Log: s.env.Log.Named("beater"),
+		Status: messages.ModuleStatus{Type: string(component.Manager), Service: s.env.Service, Hostname: s.env.Hostname, BootID: s.env.BootID,
+			SourceRepo: s.cfg.SourceRepo, SourceRepoGitRef: s.env.Version, DeploymentRepo: s.cfg.DeploymentRepo,
+			DeploymentRepoGitRef: s.cfg.DeploymentRepoGitRef, StartedAt: &started}}
+	return beater.Run(ctx)
+}
+
+// home waits until the home exchange is registered; an error means that ctx has ended.
+func (s *service) home(ctx context.Context) (managerapi.Exchange, error) {
+	select {
+	case <-s.usable:
+	case <-ctx.Done():
+		return managerapi.Exchange{}, ctx.Err()
+	}
+	for waiting := false; ; waiting = true {
+		x, err := s.store.HomeExchange(ctx)
+		if err == nil {
+			return x, nil
+		}
+		if !waiting && fault.Is(err, fault.NotFound) {
+			s.env.Log.Info("the home exchange is not registered yet", zap.String("home_exchange", s.cfg.HomeExchange))
+		}
+		select {
+		case <-ctx.Done():
+			return x, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
