@@ -239,13 +239,14 @@ func check(before, after upgrade.Upgrade, effects []upgrade.Effect) {
 		has[e.Kind]++
 	}
 	text := told(before, nil) + " -> " + told(after, effects)
+	same := func(a, b bool) { GinkgoHelper(); Expect(a).To(Equal(b), text) }
 	Expect(before.State.Open()).To(BeTrue(), text)
-	Expect(has[upgrade.EffectRecordVersion] == 1).To(Equal(after.State == upgrade.Completed), text) // P4, I5
-	Expect(has[upgrade.EffectFreeSlot] == 1).To(Equal(before.State.Running() && !after.State.Running()), text)
-	Expect(after.Step == upgrade.StepNone).To(Equal(!after.State.Running()), text)
+	same(has[upgrade.EffectRecordVersion] == 1, after.State == upgrade.Completed) // P4, I5
+	same(has[upgrade.EffectFreeSlot] == 1, before.State.Running() && !after.State.Running())
+	same(after.Step == upgrade.StepNone, !after.State.Running())
 	Expect(has[upgrade.EffectStartWorkflow]+has[upgrade.EffectRestoreWorkflow]).To(BeNumerically("<=", 1), text)
-	Expect((has[upgrade.EffectStartWorkflow]+has[upgrade.EffectRestoreWorkflow] == 1)).To(Equal(after.Step == upgrade.StepDeploy), text)
-	Expect(has[upgrade.EffectResetClock] == 1).To(Equal(after.State.Running()), text)
+	same(has[upgrade.EffectStartWorkflow]+has[upgrade.EffectRestoreWorkflow] == 1, after.Step == upgrade.StepDeploy)
+	same(has[upgrade.EffectResetClock] == 1, after.State.Running())
 	Expect(!after.State.Running() || (after.Phase >= 1 && after.Phase <= len(after.Phases()))).To(BeTrue(), text)
 	Expect(has[upgrade.EffectQuarantine] == 0 || after.Cause == upgrade.CauseVersion).To(BeTrue(), text)
 	Expect(after.State != upgrade.RollingBack || after.Touched).To(BeTrue(), text)
