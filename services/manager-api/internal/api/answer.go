@@ -36,7 +36,9 @@ func messageBody(text string) errorList { return errorList{[]message{{"message":
 func e1(status int, text string) error { return &answer{status: status, body: messageBody(text)} }
 
 // e2 lists the fields that are wrong: one object per error, a field may repeat.
-func e2(item string, fields []fault.Field) error {
+func e2(item string, fields []fault.Field) error { return invalidFields(item, fields) }
+
+func invalidFields(item string, fields []fault.Field) *answer {
 	list := messageBody("One or more fields for " + item + " were invalid")
 	for _, f := range fields {
 		list.Errors = append(list.Errors, message{f.Name: f.Message})
@@ -157,10 +159,10 @@ func familyError(item string, err error) *answer {
 		text = item + " was not found"
 	case fault.Invalid:
 		if len(view.Fields) > 0 {
-			return e2(item, view.Fields).(*answer)
+			return invalidFields(item, view.Fields)
 		}
 	case fault.Internal:
-		text = "An unexpected error occured with " + item // sic: clients match it
+		text = "An unexpected error occurred with " + item
 	case fault.Conflict, fault.Unauthorized, fault.Forbidden, fault.TooLarge, fault.Unavailable:
 	}
 	return &answer{status: status, body: messageBody(text)}

@@ -87,7 +87,7 @@ func start(change ...func(*api.Config)) *harness {
 	core = zapcore.NewTee(core, zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.AddSync(GinkgoWriter), zapcore.DebugLevel))
 	short, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
-	h := &harness{db: database.Open(4), logs: logs}
+	h := &harness{db: database.Open(1), logs: logs}
 	h.store = store.New(store.Config{DB: h.db, Times: short, Home: "home"})
 	keys, err := seal.Parse([]byte("k1 " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))))
 	Expect(err).NotTo(HaveOccurred())

@@ -149,7 +149,7 @@ var _ = Describe("Broker passwords", func() {
 		Expect(broken.status).To(Equal(500))
 		seen.WriteString(broken.body)
 		for _, entry := range h.logs.All() {
-			seen.WriteString(fmt.Sprintf("%s %v\n", entry.Message, entry.ContextMap()))
+			_, _ = fmt.Fprintf(&seen, "%s %v\n", entry.Message, entry.ContextMap())
 		}
 		Expect(seen.String()).NotTo(ContainSubstring("canary"))
 		Expect(h.logs.FilterMessage("request did not succeed").All()).NotTo(BeEmpty(), "the specs look at a log that is written")

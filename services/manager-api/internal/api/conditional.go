@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,19 +24,19 @@ const (
 	codeKeyReused    = store.CodeKeyReused   // 422: the same key with another request
 )
 
-// entityTag is the version of what is shown: a hash over it and over the exact instant of its last change.
-func entityTag(shown any, changed time.Time) string {
-	raw, err := json.Marshal(shown)
+// entityTag is the version of a resource: a hash over what of it a change may not overwrite unseen.
+func entityTag(state any) string {
+	raw, err := json.Marshal(state)
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(strconv.AppendInt(raw, changed.UnixMicro(), 10))
+	sum := sha256.Sum256(raw)
 	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }
 
 // writeTagged answers with a body and its version.
-func writeTagged(w http.ResponseWriter, shown any, changed time.Time) {
-	w.Header().Set("ETag", entityTag(shown, changed))
+func writeTagged(w http.ResponseWriter, shown any, tag string) {
+	w.Header().Set("ETag", tag)
 	writeJSON(w, http.StatusOK, shown)
 }
 

@@ -156,15 +156,7 @@ func (f *form) json(name string) store.JSON {
 	return raw
 }
 
-// list and object read a JSON array and object.
-func (f *form) list(name string) store.JSON {
-	if _, ok := f.params[name].([]any); f.given(name) && !ok {
-		f.bad(name, invalid)
-		return nil
-	}
-	return f.json(name)
-}
-
+// object reads a JSON object.
 func (f *form) object(name string) store.JSON {
 	if _, ok := f.params[name].(map[string]any); f.given(name) && !ok {
 		f.bad(name, invalid)

@@ -20,7 +20,7 @@ func (s *Server) registerRefs() {
 
 func namedRef(t component.Type) string { return refItem + ` "` + string(t) + `"` }
 
-func tagOfRef(row store.RefRow) string { return entityTag(row, row.UpdatedAt.Time) }
+func tagOfRef(row store.RefRow) string { return entityTag(row.Ref) }
 
 func (s *Server) listRefs(w http.ResponseWriter, r *http.Request) error {
 	p, err := part(r, refItem)
@@ -36,7 +36,7 @@ func (s *Server) showRef(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return named(err, namedRef(t))
 	}
-	writeTagged(w, row, row.UpdatedAt.Time)
+	writeTagged(w, row, tagOfRef(row))
 	return nil
 }
 

@@ -118,6 +118,20 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(h.call("DELETE", "/system_components/1", "", "If-Match", tag).status).To(Equal(412))
 	})
 
+	It("is not disturbed by an automatic check, but by a change of status", func() {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_components", aComponent)
+		tag := h.ok(200, "GET", "/system_components/1", "").header.Get("ETag")
+		_, err := h.db.Exec(`UPDATE system_components SET last_check_at = now(), last_verdict = 'already_latest', next_check_at = now(), updated_at = now()`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.ok(200, "GET", "/system_components/1", "").object()).To(HaveKeyWithValue("last_check", HaveKeyWithValue("verdict", HaveKeyWithValue("code", "already_latest"))))
+		Expect(h.call("PUT", "/system_components/1", aComponent, "If-Match", tag).status).To(Equal(204))
+		_, err = h.db.Exec(`UPDATE system_components SET status = 'upgrade_failed'`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.call("PUT", "/system_components/1", aComponent, "If-Match", tag).status).To(Equal(412))
+	})
+
 	It("replays the answer for the same key and request, without a second effect", func() {
 		h := start()
 		first := h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
