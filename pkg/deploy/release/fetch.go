@@ -36,7 +36,8 @@ type commit struct {
 	id   string
 }
 
-// fetch brings the commit that ref names into the cache. A full commit id that is there already costs no exchange.
+// fetch brings the commit that ref names into the cache. A full commit id that is there already costs no exchange, a ref
+// that points at one costs the question where it points, which is several times cheaper than a fetch.
 func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	a, err := g.accept(repo, ref)
 	if err != nil {
@@ -46,13 +47,22 @@ func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	defer g.cache.Unlock()
 	c := commit{repo: a, dir: filepath.Join(g.cfg.CacheDir, name(a.url)+".git")}
 	if fullCommit.MatchString(ref) {
-		if c.id, err = g.peel(ctx, c, ref); err == nil {
+		if c.id, err = g.peel(ctx, c, keep(ref)); err == nil {
 			return c, nil
 		}
 	}
 	extra, err := g.admit(ctx, a)
 	if err != nil {
 		return commit{}, err
+	}
+	if !fullCommit.MatchString(ref) {
+		id, err := g.ask(ctx, a, extra, ref)
+		if err != nil {
+			return commit{}, err
+		}
+		if c.id, err = g.peel(ctx, c, keep(id)); err == nil {
+			return c, nil
+		}
 	}
 	err = g.fetchInto(ctx, c, extra, ref)
 	if err != nil && g.damaged(ctx, a, extra, ref, err) { // such as a lock that a killed fetch left behind
@@ -65,6 +75,8 @@ func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	if c.id, err = g.peel(ctx, c, keep(ref)); err != nil {
 		return commit{}, failure.New(failure.GitRefUnknown, "ref %q of %s is not a commit", ref, shorten(a.url))
 	}
+	// This commit is here as a whole. Not returned: without the ref it is fetched once more.
+	_, _ = g.command(ctx, a, nil, nil, "--git-dir="+c.dir, "update-ref", keep(c.id), c.id)
 	return c, nil
 }
 
@@ -81,7 +93,8 @@ func name(text string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// keep is the local ref under which a fetched ref is kept.
+// keep is the local ref under which a fetched ref or commit is kept. It is written last: an object alone may be what a
+// killed fetch left behind.
 func keep(ref string) string { return "refs/openaperture/" + name(ref) }
 
 func (g *Git) fetchInto(ctx context.Context, c commit, extra []string, ref string) error {
@@ -192,6 +205,11 @@ func (g *Git) resolve(ctx context.Context, repo, ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return g.ask(ctx, a, extra, ref)
+}
+
+// ask asks the remote which commit ref points at.
+func (g *Git) ask(ctx context.Context, a address, extra []string, ref string) (string, error) {
 	limited, stop := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer stop()
 	out, err := g.command(limited, a, extra, nil, "ls-remote", "--quiet", "--", a.url, ref, ref+"^{}")

@@ -122,6 +122,25 @@ var _ = Describe("Render", func() {
 		Expect(got.EtcdToken).To(Equal("cluster-2"))
 	})
 
+	It("does not mistake what a killed fetch left behind for a whole commit", func() {
+		deployment := newRepo(goodFiles())
+		var cache string
+		g := newGit(func(c *release.GitConfig) { cache = c.CacheDir })
+		_, err := g.Render(context.Background(), request(deployment))
+		Expect(err).NotTo(HaveOccurred())
+		id := deployment.commit(map[string]string{"etcd.json": `{"token": "cluster-2"}`})
+		dirs, err := filepath.Glob(filepath.Join(cache, "*.git"))
+		Expect(err).NotTo(HaveOccurred())
+		object := filepath.Join("objects", id[:2], id[2:]) // the commit, but neither its tree nor its files
+		text, err := os.ReadFile(filepath.Join(deployment.dir, ".git", object))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(os.MkdirAll(filepath.Join(dirs[0], "objects", id[:2]), 0o700)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(dirs[0], object), text, 0o600)).To(Succeed())
+		got, err := g.Render(context.Background(), request(deployment))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(got.EtcdToken).To(Equal("cluster-2"))
+	})
+
 	It("takes source repository and ref from source.json when the order has none", func() {
 		deployment := newRepo(with(map[string]string{"source.json": `{"source_repo": "` + source.dir + `", "source_repo_git_ref": "v1.2.0"}`}))
 		r := request(deployment)
