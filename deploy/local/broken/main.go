@@ -65,6 +65,7 @@ func run(ctx context.Context, service string, args []string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(os.Stderr, "%s %s is a broken release: %s\n", service, version, mode)
 	switch mode {
 	case "never-ready":
 		if err := settings.migrate(ctx); err != nil {

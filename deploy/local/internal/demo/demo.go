@@ -154,7 +154,7 @@ func (s *Story) Fail(ctx context.Context) error {
 		if err := s.quarantined(ctx, t, v.Bad); err != nil {
 			return err
 		}
-		s.table.Say("the upgrade is %s, cause %s: %s", u.State, u.Cause, u.Verdict.Message)
+		s.table.Say("the upgrade is %s, cause %s: %s", u.State, u.Cause, headline(u.Verdict.Message))
 		return s.verifyReturned(ctx, t)
 	})
 }
@@ -211,7 +211,7 @@ func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string, 
 		}
 		found = u
 		if u.State != want {
-			return false, fmt.Errorf("the upgrade %s of %s to %s ended as %s (%s: %s), not as %s", u.ID, t, ref, u.State, u.Cause, u.Verdict.Message, want)
+			return false, fmt.Errorf("the upgrade %s of %s to %s ended as %s (%s: %s), not as %s", u.ID, t, ref, u.State, u.Cause, headline(u.Verdict.Message), want)
 		}
 		return true, nil
 	})
@@ -238,4 +238,10 @@ func (s *Story) findUpgrade(ctx context.Context, t component.Type, ref string) (
 		}
 	}
 	return newest, newest.ID != "", nil
+}
+
+// headline is the first line of a message; what follows is the unit's own log.
+func headline(message string) string {
+	first, _, _ := strings.Cut(message, "\n")
+	return first
 }

@@ -141,7 +141,7 @@ func (s *Story) quarantined(ctx context.Context, t component.Type, ref string) e
 	}
 	for _, q := range snapshot.Quarantines {
 		if q.ComponentType == t && q.SourceRepoGitRef == ref && q.Reason != "" {
-			s.table.Say("%s %s is quarantined, reason %s: %s", t, ref, q.Reason, q.Message)
+			s.table.Say("%s %s is quarantined, reason %s: %s", t, ref, q.Reason, headline(q.Message))
 			s.saw("%s %s is quarantined, reason %s", t, ref, q.Reason)
 			return nil
 		}

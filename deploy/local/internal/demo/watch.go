@@ -73,7 +73,10 @@ func rows(snapshot managerapi.Snapshot) []table.Row {
 	}
 	state := map[component.ID]string{}
 	for _, u := range snapshot.Upgrades {
-		state[u.ComponentID] = fmt.Sprintf("%s → %s", u.State, u.To.SourceRepoGitRef)
+		state[u.ComponentID] = string(u.State)
+		if u.To.SourceRepoGitRef != "" { // a requested upgrade has no target: its start chooses
+			state[u.ComponentID] += " → " + u.To.SourceRepoGitRef
+		}
 		if u.Phase > 1 {
 			state[u.ComponentID] += fmt.Sprintf(", phase %d", u.Phase)
 		}

@@ -39,6 +39,10 @@ var _ = DescribeTable("A row of the table tells",
 	},
 	Entry("that nothing happens", func(*managerapi.Snapshot) {}, "idle"),
 	Entry("the state of an open upgrade", running(upgrade.InProgress, 1), "in_progress → v2"),
+	Entry("that a requested upgrade has no target yet", func(s *managerapi.Snapshot) {
+		running(upgrade.Requested, 0)(s)
+		s.Upgrades[0].To = upgrade.Version{}
+	}, "requested"),
 	Entry("the second phase of the deployer pair", running(upgrade.Verifying, 2), "verifying → v2, phase 2"),
 	Entry("that what is wanted is quarantined", quarantined("v2"), "quarantined: v2"),
 	Entry("nothing of a quarantine of a version that is not wanted", quarantined("v0"), "idle"),
