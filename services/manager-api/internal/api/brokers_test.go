@@ -1,6 +1,9 @@
 package api_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/base64"
 	"fmt"
 	"strings"
 
@@ -8,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/services/manager-api/internal/api"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
 
 const canary = "canary-pässword-4711"
@@ -167,6 +171,23 @@ var _ = Describe("Broker passwords", func() {
 		h.ok(204, "DELETE", "/messaging/brokers/1/connections/1", "")
 		h.ok(404, "DELETE", "/messaging/brokers/1/connections/1", "")
 		h.ok(204, "DELETE", "/messaging/brokers/1/connections", "")
+	})
+
+	It("are sealed anew under a new key, after which the old one is not needed", func() {
+		h := connected()
+		oldKey := "k1 " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))
+		newKey := "k2 " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("n"), 32))
+		both, err := seal.Parse([]byte(newKey + "\n" + oldKey))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.store.Reseal(context.Background(), both)).To(Equal(1))
+		Expect(h.store.Reseal(context.Background(), both)).To(Equal(0))
+		alone, err := seal.Parse([]byte(newKey))
+		Expect(err).NotTo(HaveOccurred())
+		rows, err := h.store.OpenConnections(context.Background(), 1, alone)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(rows).To(HaveLen(1))
+		Expect(rows[0].Password.Reveal()).To(Equal(canary))
+		Expect(h.journal("broker/1")).To(ContainElement("password_resealed"))
 	})
 
 	It("cannot be stored without a key", func() {

@@ -335,3 +335,43 @@ func (s *Store) DeleteConnections(ctx context.Context, broker int64) error {
 	}
 	return nil
 }
+
+// Reseal seals anew, under the active key, every password that another key sealed, and returns how many. After it has
+// returned, the old key may leave the key file.
+func (s *Store) Reseal(ctx context.Context, keys *seal.Ring) (int, error) {
+	var rows []ConnectionRow
+	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+		rows = nil
+		err := tx.SelectContext(ctx, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections WHERE password_key_id <> $1 ORDER BY id FOR UPDATE`, keys.Active())
+		if err != nil {
+			return fmt.Errorf("read passwords of old keys: %w", err)
+		}
+		for _, row := range rows {
+			if err := resealOne(ctx, tx, row, keys); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reseal broker passwords: %w", err)
+	}
+	return len(rows), nil
+}
+
+func resealOne(ctx context.Context, tx *sqlx.Tx, row ConnectionRow, keys *seal.Ring) error {
+	password, err := keys.Open(place(row.ID), row.KeyID, row.Sealed)
+	if err != nil {
+		return fmt.Errorf("open password of connection %d: %w", row.ID, err)
+	}
+	sealed, keyID, err := keys.Seal(place(row.ID), password)
+	if err != nil {
+		return fmt.Errorf("seal password of connection %d: %w", row.ID, err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE messaging_broker_connections SET password_sealed = $2, password_key_id = $3 WHERE id = $1`, row.ID, sealed, keyID)
+	if err != nil {
+		return fmt.Errorf("store password of connection %d: %w", row.ID, err)
+	}
+	return journal(ctx, tx, entry{Subject: brokerSubject(row.BrokerID), Code: "password_resealed",
+		Inputs: map[string]any{"connection_id": row.ID, "from": row.KeyID, "to": keyID}})
+}
