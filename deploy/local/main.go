@@ -152,7 +152,7 @@ func endToEnd(ctx context.Context, root string, args []string) error {
 }
 
 func endToEndOnce(ctx context.Context, root string, seed int64) error {
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=30m", "-tags=e2e", "./deploy/local/e2e",
+	cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=30m", "-tags=e2e", "./deploy/local/e2e",
 		"-args", "-ginkgo.v", "-ginkgo.no-color", fmt.Sprintf("-ginkgo.seed=%d", seed))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = root, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
