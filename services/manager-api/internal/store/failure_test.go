@@ -1,0 +1,456 @@
+package store_test
+
+import (
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/lease"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+var _ = Describe("A failing upgrade", func() {
+	// failedIn ends the config or deploy milestone of a running upgrade.
+	failedIn := func(w *world, u upgrade.ID, milestone string, with func(*messages.Result)) {
+		GinkgoHelper()
+		Expect(w.tell(result(w.claim(w.order(u, milestone), "exec-1"), with))).To(Equal(store.AppliedDone))
+	}
+
+	It("that touched nothing has failed; the environment quarantines nothing", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		failedIn(w, u, "config", failed(messages.CauseEnvironment, "git_unreachable", false))
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_failed"))
+		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal("it says git_unreachable"))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+		Expect(w.events()).To(Equal([]string{"upgrade_failed error"}))
+		Expect(w.outboxed()).To(HaveLen(3), "request, order, and the doorbell of the free slot")
+		Expect(w.outboxed()[2]).To(Equal("overseer changed"))
+		Expect(w.value(`SELECT workflow_completed::text || workflow_error || failure_reason FROM workflows`)).To(Equal("truetruegit_unreachable"))
+	})
+
+	It("R8 of a bad version is rolled back and quarantined, and the rollback is verified too", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		failedIn(w, u, "deploy_oa", failed(messages.CauseVersion, "deploy_unhealthy", true))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
+		Expect(w.value(`SELECT source_repo_git_ref || reason FROM quarantines`)).To(Equal("v2deploy_unhealthy"))
+		Expect(w.value(`SELECT milestones::text || ' ' || source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal(`["deploy_oa"] v1`))
+		w.runDeploy(u, "deploy_oa")
+		w.beat(component.Builder, "", "v1", "b1", "b2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.state(u)).To(Equal(upgrade.RolledBack))
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_failed"))
+		Expect(w.events()).To(Equal([]string{"upgrade_failed error", "upgrade_rolled_back warning"}))
+
+		list, err := w.Quarantines(ctx(), w.exchange, "", 10)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(Succeed())
+		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(MatchError(ContainSubstring("there is no quarantine")))
+	})
+
+	It("D6 whose rollback fails too stops there", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		failedIn(w, u, "deploy_oa", failed(messages.CauseVersion, "deploy_unhealthy", true))
+		failedIn(w, u, "deploy_oa", failed(messages.CauseEnvironment, "restored_unhealthy", true))
+		Expect(w.state(u)).To(Equal(upgrade.RollbackFailed))
+		Expect(w.events()).To(Equal([]string{"upgrade_failed error", "upgrade_rollback_failed error"}))
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_failed"))
+	})
+
+	It("that cannot even begin its rollback ends as rollback_failed", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.exec(`DELETE FROM etcd_clusters`)
+		w.tell(result(k, failed(messages.CauseVersion, "deploy_unhealthy", true)))
+		Expect(w.state(u)).To(Equal(upgrade.RollbackFailed))
+		Expect(w.value(`SELECT failure_reason FROM workflows WHERE restoring`)).To(Equal("cluster_unknown"))
+	})
+
+	It("returns to what it replaced, even if nothing was proven before", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.started(c)
+		w.runConfig(u)
+		failedIn(w, u, "deploy_oa", func(r *messages.Result) {
+			deployed(r)
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+		})
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
+	})
+
+	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		shown, err := w.Upgrade(ctx(), u)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.CauseEnvironment, "no_progress"}))
+		_, err = w.Renew(ctx(), k.Order.OrderID, 0, k.Token)
+		Expect(fault.CodeOf(err)).To(Equal(lease.CodeSuperseded))
+		Expect(w.tell(result(k, deployed))).To(Equal(store.AppliedIgnored))
+		Expect(w.value(`SELECT count(*) FROM leases WHERE name LIKE 'order/%'`)).To(Equal("0"))
+	})
+
+	It("D5 that is not proven in time blames the version, with what was missing", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1")
+		w.outOfTime(u)
+		shown, err := w.Upgrade(ctx(), u)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseVersion, "not_proven"}))
+		Expect(shown.Verdict.Message).To(ContainSubstring("only 1 of 2"))
+		Expect(w.value(`SELECT reason FROM quarantines`)).To(Equal("not_proven"))
+	})
+
+	It("whose order nobody claimed says so and touched nothing", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+		Expect(w.value(`SELECT verdict_code FROM upgrades`)).To(Equal("order_unclaimed"))
+	})
+
+	It("stands still without a judge, and is abandoned in the end", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.Verifying))
+		w.exec(`UPDATE upgrades SET clock_stalled = 72 * 3600 * 1000, clock_ticked_at = now() - interval '1 second'`)
+		Expect(w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+		Expect(w.value(`SELECT cause || verdict_code FROM upgrades`)).To(Equal("environmentabandoned"))
+	})
+
+	It("stands still while its broker is not heard, and after an absence of manager-api", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '4 seconds'`)
+		Expect(w.TickUpgrades(ctx(), nil)).To(Succeed())
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now() - interval '1 hour'`)
+		Expect(w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		Expect(w.state(u)).To(Equal(upgrade.InProgress))
+		Expect(w.value(`SELECT (clock_stalled > 3600000)::text FROM upgrades`)).To(Equal("true"))
+	})
+
+	It("of type overseer does not wait for a judge: the missing leader is the failure", func() {
+		w := newWorld()
+		c := w.component(component.Overseer)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
+		w.outOfTime(u)
+		Expect(w.value(`SELECT state || cause FROM upgrades`)).To(Equal("rolling_backversion"))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+	})
+
+	It("is undone by its executor while it waits for its proof, and only then", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.runDeploy(u, "deploy_oa")
+		view, _, err := w.OrderView(ctx(), k.Order.OrderID)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{view.State, view.Settled}).To(Equal([]any{"completed", false}))
+		undone := result(k, func(r *messages.Result) {
+			failed(messages.CauseVersion, "not_settled", true)(r)
+			r.Undone = true
+		})
+		Expect(w.tell(undone)).To(Equal(store.AppliedDone))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.tell(undone)).To(Equal(store.AppliedIgnored))
+		view, _, err = w.OrderView(ctx(), k.Order.OrderID)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(view.Settled).To(BeTrue())
+	})
+
+	It("canceled by an operator is a failure with that cause, rolled back if an executor may have touched something", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		w.claim(w.order(u, "deploy_oa"), "exec-1")
+		shown, err := w.Cancel(store.WithActor(ctx(), store.Actor{Name: "bob"}), u, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Message}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseOperator, "canceled by bob"}))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+		Expect(w.value(`SELECT actor FROM journal WHERE code = 'canceled'`)).To(Equal("bob"))
+	})
+
+	It("a cluster of another exchange fails the workflow before anything is touched", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.exec(`UPDATE etcd_clusters SET messaging_exchange_id = NULL`)
+		w.runConfig(u)
+		Expect(w.value(`SELECT state || verdict_code FROM upgrades`)).To(Equal("failedcluster_not_here"))
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+	})
+})
+
+var _ = Describe("An operator's rollback", func() {
+	It("deploys the proven release before the current one, without config, and records its version", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		first := w.proven(c, 1)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, RequestedBy: "alice"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{back.Trigger, back.To.SourceRepoGitRef}).To(Equal([]any{upgrade.TriggerRollback, "v1"}))
+		again, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: first.ID})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(again.ID).To(Equal(back.ID))
+		Expect(w.Start(ctx(), back.ID, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.order(back.ID, "config")).To(BeEmpty())
+		w.runDeploy(back.ID, "deploy_oa")
+		w.beat(component.Builder, "", "v1", "b1", "b2")
+		Expect(w.Prove(ctx(), back.ID, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_completed"))
+		Expect(w.value(`SELECT id FROM releases ORDER BY proven_at DESC NULLS LAST LIMIT 1`)).To(Equal(first.ID))
+	})
+
+	It("needs a release to return to, and no other open upgrade", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		_, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeNoRelease))
+		w.proven(c, 1)
+		r := w.proven(c, 1)
+		w.request(c)
+		_, err = w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: r.ID})
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeUpgradeOpen))
+	})
+})
+
+var _ = Describe("A workflow that was made over REST", func() {
+	workflow := func(w *world, milestones string) string {
+		GinkgoHelper()
+		return w.value(`INSERT INTO workflows (id, deployment_repo, milestones) VALUES (gen_random_uuid(), 'd', $1) RETURNING id`, milestones)
+	}
+
+	It("is executed once, by the same engine", func() {
+		w := newWorld()
+		id := workflow(w, `["config","deploy"]`)
+		Expect(w.ExecuteWorkflow(ctx(), id, []byte(`{"force_build":true}`))).To(Succeed())
+		Expect(w.ExecuteWorkflow(ctx(), id, nil)).To(MatchError("Workflow has already been started"))
+		Expect(w.outboxed()).To(Equal([]string{"deployer milestone_order"}))
+		w.tell(result(w.claim(w.value(`SELECT id FROM orders`), "e"), configured))
+		w.tell(result(w.claim(w.value(`SELECT id FROM orders WHERE milestone = 'deploy'`), "e"), deployed))
+		Expect(w.value(`SELECT workflow_completed::text || workflow_error || current_step || workflow_duration FROM workflows`)).To(Equal("truefalsedeploy0 second(s)"))
+		Expect(w.value(`SELECT jsonb_array_length(event_log) FROM workflows`)).To(Equal("5"))
+		Expect(w.ExecuteWorkflow(ctx(), id, nil)).To(MatchError("Workflow has already completed"))
+	})
+
+	DescribeTable("fails at once where it cannot be executed to its end", func(milestones, reason string) {
+		w := newWorld()
+		id := workflow(w, milestones)
+		Expect(w.ExecuteWorkflow(ctx(), id, nil)).To(Succeed())
+		Expect(w.value(`SELECT failure_reason || workflow_completed || workflow_error FROM workflows`)).To(Equal(reason + "truetrue"))
+		Expect(w.events()).To(Equal([]string{"workflow_failed error"}))
+	},
+		Entry("D20 a milestone that nobody knows", `["config","build","deploy"]`, "milestone_unknown"),
+		Entry("no milestones", `[]`, "milestone_unknown"),
+		Entry("nothing to deploy", `["deploy"]`, "no_units"),
+	)
+
+	It("that nobody claims fails at its order's deadline", func() {
+		w := newWorld()
+		Expect(w.ExecuteWorkflow(ctx(), workflow(w, `["config","deploy"]`), nil)).To(Succeed())
+		w.exec(`UPDATE orders SET confirmed_at = now() - interval '1 hour', deadline = now() - interval '1 second'`)
+		Expect(w.ResendUnclaimed(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		Expect(w.value(`SELECT failure_reason FROM workflows`)).To(Equal("order_unclaimed"))
+	})
+})
+
+var _ = Describe("Orders and claims", func() {
+	running := func(w *world) string {
+		GinkgoHelper()
+		return w.order(w.started(w.component(component.Builder)), "config")
+	}
+	ask := func(w *world, id, host, boot string, attempt int) (managerapi.Claim, error) {
+		return w.Claim(ctx(), id, w.exchange, managerapi.ClaimRequest{Attempt: attempt, Hostname: host, BootID: boot})
+	}
+
+	It("A7 of two executors one gets the order; the same process keeps its token, a restarted one gets a new one", func() {
+		w := newWorld()
+		id := running(w)
+		first, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = ask(w, id, "b", "boot-1", 1)
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeHeld))
+		again, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(again.Token).To(Equal(first.Token))
+		restarted, err := ask(w, id, "a", "boot-2", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(restarted.Token).To(BeNumerically(">", first.Token))
+		_, err = w.Renew(ctx(), id, 0, first.Token)
+		Expect(fault.CodeOf(err)).To(Equal(lease.CodeSuperseded))
+		Expect(w.tell(result(first, configured))).To(Equal(store.AppliedSuperseded))
+		mine, err := w.ClaimsOf(ctx(), "a", w.exchange)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(mine).To(HaveLen(1))
+		Expect([]any{mine[0].Holder, mine[0].Token, mine[0].State}).To(Equal([]any{"a", restarted.Token, "claimed"}))
+	})
+
+	It("refuses old attempts, what is past its deadline, foreign exchanges and unknown orders", func() {
+		w := newWorld()
+		id := running(w)
+		_, err := ask(w, id, "a", "b", 2)
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeOldAttempt))
+		_, err = w.Claim(ctx(), id, w.exchange+1, managerapi.ClaimRequest{Attempt: 1, Hostname: "a", BootID: "b"})
+		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+		w.exec(`UPDATE orders SET deadline = now() - interval '1 second'`)
+		_, err = ask(w, id, "a", "b", 1)
+		Expect(fault.CodeOf(err)).To(Equal(store.CodePastDeadline))
+		_, err = ask(w, "0198c0de-0000-7000-8000-000000000000", "a", "b", 1)
+		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+	})
+
+	It("D1 an expired claim is the next one's, and the late result counts while nobody has it", func() {
+		w := newWorld()
+		id := running(w)
+		k, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		Expect(w.ExpireClaims(ctx(), nil)).To(Succeed())
+		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("claimed1"), "results of that exchange may be on their way")
+		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("open2"))
+		Expect(w.outboxed()).To(HaveLen(3), "request, order, and the order again")
+		Expect(w.tell(result(k, configured))).To(Equal(store.AppliedDone))
+		Expect(w.value(`SELECT count(*) FROM orders WHERE milestone = 'deploy_oa'`)).To(Equal("1"))
+	})
+
+	It("an expired claim that nobody took over is renewed", func() {
+		w := newWorld()
+		id := running(w)
+		k, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		renewed, err := w.Renew(ctx(), id, 0, k.Token)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(renewed.ExpiresInMS).To(BeNumerically(">", 1000))
+		Expect(w.value(`SELECT state FROM orders`)).To(Equal("claimed"))
+		_, err = ask(w, id, "b", "boot-1", 2)
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeHeld))
+	})
+
+	It("after so many lost executors the workflow has failed", func() {
+		w := newWorld()
+		id := running(w)
+		for attempt := 1; attempt <= w.times.OrderAttempts; attempt++ {
+			_, err := ask(w, id, "a", "boot", attempt)
+			Expect(err).NotTo(HaveOccurred())
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		}
+		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("failedenvironmentexecutor_lost"))
+	})
+
+	It("after an absence of manager-api every claim has its full time", func() {
+		w := newWorld()
+		_, err := ask(w, running(w), "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.Tick(ctx())).To(BeFalse())
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		w.exec(`UPDATE ticks SET ticked_at = now() - interval '6 seconds'`)
+		Expect(w.Tick(ctx())).To(BeTrue())
+		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("claimed1"))
+		Expect(w.Tick(ctx())).To(BeFalse())
+	})
+
+	It("a released claim is sent again at once, under a new message id", func() {
+		w := newWorld()
+		id := running(w)
+		k, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.ReleaseClaim(ctx(), id, 0, k.Token)).To(Succeed())
+		Expect(w.value(`SELECT count(*) FROM outbox WHERE order_id = $1`, id)).To(Equal("2"))
+		_, err = ask(w, id, "b", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+	})
+
+	It("an order that was confirmed and not claimed is sent again", func() {
+		w := newWorld()
+		id := running(w)
+		due, err := w.DueMessages(ctx(), []component.ExchangeID{w.exchange}, 10, time.Minute)
+		Expect(err).NotTo(HaveOccurred())
+		for _, m := range due {
+			Expect(w.MessagesConfirmed(ctx(), []string{m.ID})).To(Succeed())
+		}
+		resend := func() { Expect(w.ResendUnclaimed(ctx(), []component.ExchangeID{w.exchange})).To(Succeed()) }
+		resend()
+		Expect(w.value(`SELECT count(*) FROM outbox WHERE order_id = $1`, id)).To(Equal("1"))
+		w.exec(`UPDATE orders SET confirmed_at = now() - interval '6 seconds'`)
+		resend()
+		resend()
+		Expect(w.value(`SELECT count(*) FROM outbox WHERE order_id = $1`, id)).To(Equal("2"))
+	})
+
+	It("one message has one effect, however often it comes", func() {
+		w := newWorld()
+		k := w.claim(running(w), "a")
+		r := result(k, configured)
+		for i, want := range []store.Applied{store.AppliedDone, store.AppliedDuplicate} {
+			applied, err := w.ApplyResult(ctx(), "the-same-id", r)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(applied).To(Equal(want), "delivery %d", i)
+		}
+		Expect(w.value(`SELECT count(*) FROM orders`)).To(Equal("2"))
+		r.OrderID = "no-order"
+		Expect(w.tell(r)).To(Equal(store.AppliedUnknown))
+	})
+
+	It("progress resets the clock and the order's deadline", func() {
+		w := newWorld()
+		k := w.claim(running(w), "a")
+		w.exec(`UPDATE upgrades SET clock_left = 5`)
+		w.exec(`UPDATE orders SET deadline = now() + interval '1 second'`)
+		Expect(w.tell(result(k, func(r *messages.Result) { r.EventType, r.Message = messages.EventMilestoneProgress, "1 of 2" }))).To(Equal(store.AppliedDone))
+		Expect(w.value(`SELECT clock_left FROM upgrades`)).To(Equal("60000"))
+		Expect(w.value(`SELECT (deadline > now() + interval '1 minute')::text FROM orders`)).To(Equal("true"))
+		Expect(w.value(`SELECT event_log->>-1 FROM workflows`)).To(HaveSuffix("1 of 2"))
+	})
+})
