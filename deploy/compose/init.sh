@@ -13,7 +13,8 @@ hash() { printf 'sha256:'; tr -d '\n' <"$1" | sha256sum | cut -d' ' -f1; }
 
 for secret in postgres_password rabbitmq_password admin_token service_token; do random | keep $secret; done
 echo "first $(head -c 32 /dev/urandom | base64)" | keep seal_keys
-printf 'postgres://openaperture:%s@postgres:5432/openaperture?sslmode=disable' "$(cat postgres_password)" | keep database_url
+# Over the socket that the containers share.
+printf 'postgres://openaperture:%s@/openaperture?host=/var/run/postgresql&sslmode=disable' "$(cat postgres_password)" | keep database_url
 printf 'amqp://openaperture:%s@rabbitmq:5672/' "$(cat rabbitmq_password)" | keep amqp_url
 keep rabbitmq.conf <<CONF
 default_user = openaperture
