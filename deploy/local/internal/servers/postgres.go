@@ -68,8 +68,12 @@ func (p Postgres) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	if p.running(ctx) {
+	if p.running() {
 		return nil
+	}
+	// A file that a killed server left would keep the next one from starting while the number is another process's.
+	if err := os.Remove(p.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300", p.Port)
 	return p.tool(ctx, "start PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "60", "-s", "-l", filepath.Join(p.Dir, "server.log"), "-o", options, "start")
@@ -77,7 +81,7 @@ func (p Postgres) Start(ctx context.Context) error {
 
 // Stop stops the server if it runs. The data stays.
 func (p Postgres) Stop(ctx context.Context) error {
-	if !p.running(ctx) {
+	if !p.running() {
 		return nil
 	}
 	return p.tool(ctx, "stop PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "30", "-s", "-m", "fast", "stop")
@@ -103,8 +107,21 @@ func (p Postgres) CreateDatabase(ctx context.Context, name string) error {
 	return nil
 }
 
-func (p Postgres) running(ctx context.Context) bool {
-	return p.tool(ctx, "ask PostgreSQL", "pg_ctl", "-D", p.Dir, "status") == nil
+func (p Postgres) pidFile() string { return filepath.Join(p.Dir, "postmaster.pid") }
+
+// running asks /proc, because a killed server's number may be that of a zombie, or of somebody else by now.
+func (p Postgres) running() bool {
+	text, err := os.ReadFile(p.pidFile())
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil || !alive(pid) {
+		return false
+	}
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "postgres"
 }
 
 // initialize makes the data directory. The password reaches initdb in a file, never in its arguments.

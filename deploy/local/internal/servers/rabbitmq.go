@@ -135,6 +135,9 @@ func (r RabbitMQ) pid() int {
 		return 0
 	}
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 is "none"
+	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != r.Dir {
+		return 0 // the number of a process that was killed, given to somebody else since
+	}
 	return pid
 }
 

@@ -1,0 +1,59 @@
+package servers_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/deploy/local/internal/servers"
+)
+
+// directory is one that PostgreSQL's user can get to.
+func directory() string {
+	dir, err := os.MkdirTemp("/var/tmp", "openaperture-servers-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, dir)
+	Expect(os.Chmod(dir, 0o755)).To(Succeed())
+	return dir
+}
+
+// pidIn reads the process number on the first line of a file.
+func pidIn(path string) int {
+	GinkgoHelper()
+	text, err := os.ReadFile(path)
+	Expect(err).NotTo(HaveOccurred())
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	Expect(err).NotTo(HaveOccurred())
+	return pid
+}
+
+var _ = Describe("Servers", Label("integration"), func() {
+	It("start PostgreSQL again after it was killed, with what it held", func(ctx SpecContext) {
+		ports, err := servers.FreePorts(ctx, 1)
+		Expect(err).NotTo(HaveOccurred())
+		p := servers.Postgres{Dir: filepath.Join(directory(), "postgres"), Port: ports[0], Password: "secret"}
+		DeferCleanup(func(ctx SpecContext) { Expect(p.Stop(ctx)).To(Succeed()) })
+		Expect(p.Start(ctx)).To(Succeed())
+		Expect(p.CreateDatabase(ctx, "kept")).To(Succeed())
+		Expect(syscall.Kill(pidIn(filepath.Join(p.Dir, "postmaster.pid")), syscall.SIGKILL)).To(Succeed())
+		Eventually(func() error { return p.Start(ctx) }).WithTimeout(20 * time.Second).Should(Succeed())
+		Expect(p.CreateDatabase(ctx, "kept")).To(Succeed())
+	}, NodeTimeout(2*time.Minute))
+
+	It("start RabbitMQ again after all of it was killed", func(ctx SpecContext) {
+		ports, err := servers.FreePorts(ctx, 3)
+		Expect(err).NotTo(HaveOccurred())
+		r := servers.RabbitMQ{Dir: directory(), Port: ports[0], Dist: ports[1], Epmd: ports[2], User: "guest", Password: "secret"}
+		DeferCleanup(func(ctx SpecContext) { Expect(r.Stop(ctx)).To(Succeed()) })
+		Expect(r.Start(ctx)).To(Succeed())
+		Expect(syscall.Kill(-pidIn(filepath.Join(r.Dir, "sh.pid")), syscall.SIGKILL)).To(Succeed())
+		Expect(r.Start(ctx)).To(Succeed())
+	}, NodeTimeout(3*time.Minute))
+})
