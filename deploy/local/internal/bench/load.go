@@ -19,7 +19,7 @@ func bodies(n, round int) ([][]byte, error) {
 	started := time.Now().UTC().Truncate(time.Second)
 	for i := range out {
 		raw, err := json.Marshal(messages.ModuleStatus{
-			EventType: messages.EventStatus, Hostname: fmt.Sprintf("bench-%06d", i), Type: "bench", Status: messages.StatusActive, Service: "bench",
+			EventType: messages.EventStatus, Hostname: hostname(i), Type: "bench", Status: messages.StatusActive, Service: "bench",
 			BootID: fmt.Sprintf("0198c0de-0000-7000-8000-%012d", i), Seq: int64(round), Workload: json.RawMessage("[]"),
 			SourceRepo: "https://git.example.com/openaperture.git", SourceRepoGitRef: "v1", StartedAt: &started, SentAt: &started,
 		})
@@ -30,6 +30,8 @@ func bodies(n, round int) ([][]byte, error) {
 	}
 	return out, nil
 }
+
+func hostname(i int) string { return fmt.Sprintf("bench-%06d", i) }
 
 // publishAll sends every body to an exchange as fast as the broker takes them; persistent, as modules do. It returns after
 // the broker has confirmed the last.

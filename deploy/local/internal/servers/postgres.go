@@ -20,9 +20,10 @@ import (
 
 // Postgres is a private PostgreSQL server whose data may be lost: it never syncs to disk.
 type Postgres struct {
-	Dir      string `json:"dir"` // holds the data; must not exist before the first start
-	Port     int    `json:"port"`
-	Password string `json:"-"` // of the superuser postgres; kept in a file of the caller's
+	Throwaway bool   `json:"throwaway,omitempty"` // for suites: a crash of the machine may lose it
+	Dir       string `json:"dir"`                 // holds the data; must not exist before the first start
+	Port      int    `json:"port"`
+	Password  string `json:"-"` // of the superuser postgres; kept in a file of the caller's
 }
 
 // PostgresDir chooses where the data goes: below base, unless we are root and base can not be entered by the server's
@@ -75,7 +76,10 @@ func (p Postgres) Start(ctx context.Context) error {
 	if err := os.Remove(p.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
-	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300", p.Port)
+	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300", p.Port)
+	if p.Throwaway {
+		options += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+	}
 	return p.tool(ctx, "start PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "60", "-s", "-l", filepath.Join(p.Dir, "server.log"), "-o", options, "start")
 }
 

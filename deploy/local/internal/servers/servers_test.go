@@ -38,7 +38,7 @@ var _ = Describe("Servers", Label("integration"), func() {
 	It("start PostgreSQL again after it was killed, with what it held", func(ctx SpecContext) {
 		ports, err := servers.FreePorts(ctx, 1)
 		Expect(err).NotTo(HaveOccurred())
-		p := servers.Postgres{Dir: filepath.Join(directory(), "postgres"), Port: ports[0], Password: "secret"}
+		p := servers.Postgres{Dir: filepath.Join(directory(), "postgres"), Port: ports[0], Password: "secret", Throwaway: true}
 		DeferCleanup(func(ctx SpecContext) { Expect(p.Stop(ctx)).To(Succeed()) })
 		Expect(p.Start(ctx)).To(Succeed())
 		Expect(p.CreateDatabase(ctx, "kept")).To(Succeed())

@@ -57,7 +57,7 @@ func describe(ctx context.Context, dir string) (servers.Postgres, servers.Rabbit
 	if err != nil {
 		return servers.Postgres{}, servers.RabbitMQ{}, err
 	}
-	pg := servers.Postgres{Dir: filepath.Join(dir, "postgres"), Port: ports[0], Password: "postgres"}
+	pg := servers.Postgres{Dir: filepath.Join(dir, "postgres"), Port: ports[0], Password: "postgres", Throwaway: true}
 	mq := servers.RabbitMQ{Dir: filepath.Join(dir, "rabbitmq"), Port: ports[1], Dist: ports[2], Epmd: ports[3], Management: ports[4],
 		User: "guest", Password: "guest"}
 	return pg, mq, nil
