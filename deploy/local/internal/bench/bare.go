@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/lib/pq"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -55,33 +56,33 @@ func bareLoop(ctx context.Context, url, queue string, db *sqlx.DB, prefetch, bat
 	}
 }
 
-// gather waits for one delivery and takes what else is there, up to the batch size.
+// gather waits for one delivery and takes what follows it within the linger, up to the batch size.
 func gather(ctx context.Context, deliveries <-chan amqp.Delivery, batch int) ([]messages.ModuleStatus, amqp.Delivery, bool, error) {
+	const linger = 5 * time.Millisecond
 	var last amqp.Delivery
 	beats := make([]messages.ModuleStatus, 0, batch)
+	idle := time.NewTimer(time.Hour)
+	defer idle.Stop()
 	for len(beats) < batch {
-		var ok bool
-		if len(beats) == 0 {
-			select {
-			case <-ctx.Done():
-				return nil, last, false, nil
-			case last, ok = <-deliveries:
-			}
-		} else {
-			select {
-			case last, ok = <-deliveries:
-			default:
-				return beats, last, true, nil
-			}
-		}
-		if !ok {
+		select {
+		case <-ctx.Done():
 			return nil, last, false, nil
+		case <-idle.C:
+			return beats, last, true, nil
+		case d, ok := <-deliveries:
+			if !ok {
+				return nil, last, false, nil
+			}
+			last = d
 		}
 		var beat messages.ModuleStatus
 		if err := json.Unmarshal(last.Body, &beat); err != nil {
 			return nil, last, false, fmt.Errorf("decode heartbeat: %w", err)
 		}
 		beats = append(beats, beat)
+		if len(beats) == 1 {
+			idle.Reset(linger)
+		}
 	}
 	return beats, last, true, nil
 }
