@@ -1,0 +1,36 @@
+package dispatch_test
+
+import (
+	"context"
+	"testing"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/pgtest"
+	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+func TestDispatch(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "dispatch", Label("integration"))
+}
+
+var database *pgtest.Database
+
+var _ = BeforeSuite(func() {
+	database = pgtest.New(func(ctx context.Context, url string) error {
+		c := postgres.DefaultConfig("migrations")
+		c.URL = boot.Secret(url)
+		db, err := postgres.OpenForMigrations(c)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		return store.Migrate(ctx, db)
+	}, "schema_info")
+})
+
+var _ = BeforeEach(func() { database.Truncate() })

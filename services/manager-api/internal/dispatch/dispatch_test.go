@@ -1,0 +1,287 @@
+package dispatch_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/openaperture/openaperture/pkg/boot"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/pkg/rabbittest"
+	"github.com/openaperture/openaperture/pkg/times"
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/dispatch"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+)
+
+// rig is a running dispatch over one exchange "here" on a broker of its own.
+type rig struct {
+	*store.Store
+	db       *postgres.DB
+	host     *rabbittest.Host
+	brokers  *dispatch.Brokers
+	sweeper  *dispatch.Sweeper
+	exchange component.ExchangeID
+}
+
+func ctx() context.Context { return context.Background() }
+
+func start() *rig { return startAt(rabbittest.NewHost(), "") }
+
+// startAt runs dispatch against a URL of the host, its own if that is empty, and joins it at the end of the spec.
+func startAt(host *rabbittest.Host, ownURL string) *rig {
+	GinkgoHelper()
+	if ownURL == "" {
+		ownURL = host.URL
+	}
+	t, err := times.Named(times.Fast)
+	Expect(err).NotTo(HaveOccurred())
+	t.MinHealthy, t.Settle = 0, 300*time.Millisecond
+	r := &rig{db: database.Open(6), host: host}
+	bell := &dispatch.Bell{}
+	r.Store = store.New(store.Config{DB: r.db, Times: t, Home: "here", Ring: bell.Ring})
+	r.exchange = r.register("here")
+	r.brokers, err = dispatch.New(dispatch.Config{Store: r.Store, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
+		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second, FailbackAfter: time.Second})
+	Expect(err).NotTo(HaveOccurred())
+	r.sweeper = r.brokers.Sweeper(t)
+	run, cancel := context.WithCancel(context.Background())
+	usable, ended := make(chan struct{}), make(chan struct{})
+	close(usable)
+	go func() { defer close(ended); _ = r.brokers.Run(run, usable) }()
+	DeferCleanup(func() { cancel(); Eventually(ended, "20s").Should(BeClosed()) })
+	return r
+}
+
+func keys() *seal.Ring {
+	GinkgoHelper()
+	ring, err := seal.Parse([]byte("k1 " + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))))
+	Expect(err).NotTo(HaveOccurred())
+	return ring
+}
+
+func (r *rig) register(name string) component.ExchangeID {
+	GinkgoHelper()
+	var id component.ExchangeID
+	Expect(r.db.Get(&id, `INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ($1, $1, $1, $1) RETURNING id`, name)).To(Succeed())
+	return id
+}
+
+func (r *rig) value(query string, args ...any) string {
+	GinkgoHelper()
+	var out string
+	Expect(r.db.Get(&out, query, args...)).To(Succeed())
+	return out
+}
+
+// workflow executes [config] in an exchange: one order, and no more.
+func (r *rig) workflow(ex component.ExchangeID) string {
+	GinkgoHelper()
+	id := r.value(`INSERT INTO workflows (id, milestones) VALUES (gen_random_uuid(), '["config"]') RETURNING id`)
+	Expect(r.ExecuteWorkflow(ctx(), id, []byte(`{"deploy_messaging_exchange_id":`+strconv.FormatInt(int64(ex), 10)+`}`))).To(Succeed())
+	return id
+}
+
+// taken takes a message, if the queue is there already and has one: a quorum queue that is just being declared answers
+// with an error.
+func taken(host *rabbittest.Host, queue string) (d amqp.Delivery, ok bool) {
+	err := host.Do(func(ch *amqp.Channel) (err error) {
+		d, ok, err = ch.Get(queue, true)
+		return err
+	})
+	return d, ok && err == nil
+}
+
+// received takes the next order from a queue of a host.
+func received(host *rabbittest.Host, queue string) messages.Order {
+	GinkgoHelper()
+	var d amqp.Delivery
+	Eventually(func() bool { var ok bool; d, ok = taken(host, queue); return ok }, "10s", "50ms").Should(BeTrue())
+	o, err := messages.DecodeOrder(d.Body)
+	Expect(err).NotTo(HaveOccurred())
+	Expect([]string{d.Type, d.AppId, d.CorrelationId}).To(Equal([]string{"milestone_order", "manager-api/spec", o.WorkflowID}))
+	return o
+}
+
+func (r *rig) answer(o messages.Order) messages.Result {
+	GinkgoHelper()
+	k, err := r.Claim(ctx(), o.OrderID, 0, managerapi.ClaimRequest{Attempt: o.Attempt, Hostname: "e", BootID: "b"})
+	Expect(err).NotTo(HaveOccurred())
+	return messages.Result{EventType: messages.EventMilestoneCompleted, OrderID: o.OrderID, WorkflowID: o.WorkflowID, Attempt: o.Attempt, Token: k.Token, At: time.Now().UTC()}
+}
+
+func publishing(body any) amqp.Publishing {
+	GinkgoHelper()
+	raw, err := json.Marshal(body)
+	Expect(err).NotTo(HaveOccurred())
+	return amqp.Publishing{MessageId: uuid.NewString(), Body: raw, DeliveryMode: amqp.Persistent}
+}
+
+const confirmed = `SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`
+
+var _ = Describe("Dispatch", func() {
+	It("carries an order to its exchange and the result back", func() {
+		r := start()
+		id := r.workflow(r.exchange)
+		o := received(r.host, "here.deployer")
+		Expect(o.WorkflowID).To(Equal(id))
+		Eventually(func() string { return r.value(`SELECT (confirmed_at IS NOT NULL)::text FROM orders`) }).Should(Equal("true"))
+		result := publishing(r.answer(o))
+		r.host.Publish("here.workflow_orchestration", result, result) // a duplicate has no second effect
+		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) }, "5s").Should(Equal("true"))
+		Eventually(func() string { return r.value(`SELECT count(*) FROM inbox`) }, "5s").Should(Equal("1"))
+		Eventually(r.brokers.Ready, "5s").WithArguments(ctx()).Should(Succeed())
+	})
+
+	It("R12 dead-letters what cannot be read, counts what is not ours, and goes on", func() {
+		r := start()
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+		o := received(r.host, func() string { r.workflow(r.exchange); return "here.deployer" }())
+		r.host.Publish("here.workflow_orchestration", amqp.Publishing{Body: []byte("{")}, publishing(map[string]string{"event_type": "milestone_completed"}),
+			publishing(map[string]string{"event_type": "other"}), publishing(r.answer(o)))
+		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) }, "5s").Should(Equal("true"))
+		Eventually(func() int { return r.host.Depth("here.workflow_orchestration_error") }, "5s").Should(Equal(2))
+	})
+
+	It("A8 A10 keeps an unroutable order, declares the queue again and sends it under the same id", func() {
+		r := start()
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+		r.workflow(r.exchange)
+		received(r.host, "here.deployer") // both connections have declared it
+		r.host.DeleteQueue("here.deployer")
+		second := r.workflow(r.exchange)
+		Expect(received(r.host, "here.deployer").WorkflowID).To(Equal(second))
+		Eventually(func() string { return r.value(confirmed) }, "5s").Should(Equal("2"))
+		Expect(r.value(`SELECT max(attempts) > 1 FROM outbox`)).To(Equal("true"))
+	})
+
+	It("A1 accepts orders while the broker is away, and sends them when it is back", func() {
+		host := rabbittest.NewHost()
+		proxy := rabbittest.NewProxy(host.Address())
+		address := proxy.Address()
+		r := startAt(host, host.Through(address))
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+		proxy.Close()
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).ShouldNot(Succeed())
+		Expect(r.brokers.Consuming(time.Now())).To(BeEmpty())
+		r.workflow(r.exchange)
+		Consistently(func() string { return r.value(confirmed) }, "500ms").Should(Equal("0"))
+		back := rabbittest.NewProxyAt(address, host.Address())
+		DeferCleanup(back.Close)
+		Expect(received(host, "here.deployer").Attempt).To(Equal(1))
+	})
+
+	It("counts an exchange as heard only after the settle time", func() {
+		r := start()
+		Expect(r.brokers.Consuming(time.Now())).To(BeEmpty())
+		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+	})
+
+	It("serves an exchange on the broker that it is restricted to, with the password unsealed, and ends when it goes", func() {
+		r := start()
+		far := rabbittest.NewHost()
+		id := r.registerOn("far", r.broker("far", far, nil))
+		r.workflow(id)
+		Expect(received(far, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
+		Expect(r.brokers.Others(ctx())).To(Succeed())
+		_, err := r.db.Exec(`DELETE FROM workflows; DELETE FROM messaging_exchanges WHERE id = ` + strconv.FormatInt(int64(id), 10))
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+	})
+
+	It("shows a broker that cannot be used and lets it gate nothing", func() {
+		r := start()
+		r.registerOn("far", r.broker("empty", nil, nil))
+		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(MatchError(ContainSubstring("broker empty has no connection")))
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+	})
+
+	It("A15 takes the failover broker after a while, and goes back", func() {
+		r := start()
+		far, spare := rabbittest.NewHost(), rabbittest.NewHost()
+		proxy := rabbittest.NewProxy(far.Address())
+		failover := r.broker("spare", spare, nil)
+		u, err := url.Parse(far.Through(proxy.Address()))
+		Expect(err).NotTo(HaveOccurred())
+		id := r.registerOn("far", r.brokerAt("far", u, &failover))
+		r.workflow(id)
+		received(far, "far.deployer")
+		address := proxy.Address()
+		proxy.Close()
+		r.workflow(id)
+		Expect(received(spare, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
+		back := rabbittest.NewProxyAt(address, far.Address())
+		DeferCleanup(back.Close)
+		Eventually(func() error { return r.brokers.Others(ctx()) }, "20s").Should(Succeed())
+		Eventually(func() bool { r.workflow(id); _, ok := taken(far, "far.deployer"); return ok }, "15s", "300ms").Should(BeTrue())
+	})
+
+	It("sweeps: an order that was confirmed and not claimed comes again", func() {
+		r := start()
+		r.workflow(r.exchange)
+		first := received(r.host, "here.deployer")
+		Eventually(func() string { return r.value(confirmed) }).Should(Equal("1"))
+		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").ShouldNot(BeEmpty())
+		_, err := r.db.Exec(`UPDATE orders SET confirmed_at = now() - interval '1 minute'`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.sweeper.Pass(ctx(), time.Now())).To(Succeed())
+		Expect(received(r.host, "here.deployer").OrderID).To(Equal(first.OrderID))
+	})
+})
+
+// broker registers a broker with one connection to a host, or none.
+func (r *rig) broker(name string, host *rabbittest.Host, failover *int64) int64 {
+	GinkgoHelper()
+	if host == nil {
+		return r.brokerAt(name, nil, failover)
+	}
+	u, err := url.Parse(host.URL)
+	Expect(err).NotTo(HaveOccurred())
+	return r.brokerAt(name, u, failover)
+}
+
+func (r *rig) brokerAt(name string, u *url.URL, failover *int64) int64 {
+	GinkgoHelper()
+	id, err := r.CreateBroker(ctx(), store.BrokerSpec{Name: name, FailoverID: failover})
+	Expect(err).NotTo(HaveOccurred())
+	if u == nil {
+		return id
+	}
+	port, err := strconv.ParseInt(u.Port(), 10, 64)
+	Expect(err).NotTo(HaveOccurred())
+	password, ok := u.User.Password()
+	Expect(ok).To(BeTrue(), errors.New("the URL of the host has a password"))
+	_, err = r.CreateConnection(ctx(), id, store.ConnectionSpec{Username: u.User.Username(), Host: u.Hostname(), Port: &port,
+		VirtualHost: strings.TrimPrefix(u.Path, "/")}, boot.Secret(password), keys())
+	Expect(err).NotTo(HaveOccurred())
+	return id
+}
+
+// registerOn registers an exchange that is restricted to a broker from the first moment on: no relay sees it elsewhere.
+func (r *rig) registerOn(name string, broker int64) component.ExchangeID {
+	GinkgoHelper()
+	var id component.ExchangeID
+	Expect(r.db.Get(&id, `WITH x AS (INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ($1, $1, $1, $1) RETURNING id)
+		INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id) SELECT id, $2 FROM x RETURNING messaging_exchange_id`, name, broker)).To(Succeed())
+	return id
+}
+
+// logger writes to the report of a spec that fails.
+func logger() *zap.Logger {
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.AddSync(GinkgoWriter), zap.InfoLevel))
+}
