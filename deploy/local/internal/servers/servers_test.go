@@ -56,6 +56,6 @@ var _ = Describe("Servers", Label("integration"), func() {
 		DeferCleanup(func(ctx SpecContext) { Expect(r.Stop(ctx)).To(Succeed()) })
 		Expect(r.Start(ctx)).To(Succeed())
 		Expect(syscall.Kill(-pidIn(filepath.Join(r.Dir, "sh.pid")), syscall.SIGKILL)).To(Succeed())
-		Expect(r.Start(ctx)).To(Succeed())
+		Eventually(func() error { return r.Start(ctx) }).WithTimeout(time.Minute).Should(Succeed())
 	}, NodeTimeout(3*time.Minute))
 })
