@@ -5,6 +5,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -57,8 +58,7 @@ func publishAll(ctx context.Context, url, exchange, key string, all [][]byte) er
 			amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Type: messages.TypeModuleStatus, Body: body})
 		if err != nil {
 			close(inFlight)
-			<-done
-			return fmt.Errorf("publish heartbeat: %w", err)
+			return errors.Join(fmt.Errorf("publish heartbeat: %w", err), <-done)
 		}
 		inFlight <- confirm
 	}
