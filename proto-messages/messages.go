@@ -156,8 +156,9 @@ type Result struct {
 	At         time.Time `json:"at"`
 
 	Cause   Cause  `json:"cause,omitempty"`
-	Reason  string `json:"reason,omitempty"` // enumerated, snake_case
-	Message string `json:"message,omitempty"`
+	Reason  string `json:"reason,omitempty"`  // enumerated, snake_case
+	Message string `json:"message,omitempty"` // one sentence that says what to do
+	Log     string `json:"log,omitempty"`     // end of the failing instance's log, of its last start; lines
 
 	// Of a completed config milestone: the release.
 	EtcdToken            string           `json:"etcd_token,omitempty"`

@@ -78,11 +78,13 @@ var _ = Describe("A deploy", func() {
 		s := newSite()
 		s.running("old", 3)
 		breaks(s, "new")
+		s.cluster.Log = "opened amqp://u:pw@box\npassword=hunter2 token: 'abc'\npanic: no luck\x1b\n"
 		s.start()
 		r := s.result(s.put(impatient))
 		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
 		Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
-		Expect(r.Message).To(HavePrefix("overseer@1.service: replaced definition is healthy again"))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms and what ran before is back: look at its log, then set another ref"))
+		Expect(r.Log).To(Equal("opened amqp://…@box\npassword=… token: '…'\npanic: no luck"))
 		Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
 	})
 

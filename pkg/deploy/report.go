@@ -43,7 +43,7 @@ func encode(res messages.Result) ([]byte, error) {
 	if err != nil || len(body) <= messages.MaxBody {
 		return body, err
 	}
-	res.Steps, res.Replaced = nil, nil
+	res.Steps, res.Replaced, res.Log = nil, nil, ""
 	if len(res.Message) > maxTail {
 		res.Message = res.Message[:maxTail]
 	}

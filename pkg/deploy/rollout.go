@@ -33,7 +33,7 @@ type rollout struct {
 	bases    []string
 	watcher  roll.Watcher
 	observed map[string]roll.Instance
-	tail     string    // of the failing instance's log
+	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
 }
 
@@ -168,7 +168,10 @@ func (l *rollout) tell(ctx context.Context) {
 	}
 }
 
-var credentials = regexp.MustCompile(`://[^/\s@]*@`)
+var (
+	credentials = regexp.MustCompile(`://[^/\s@]*@`)
+	secrets     = regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api_?key|bearer)["']?\s*[=: ]\s*["']?)[^\s"',;&]+`)
+)
 
 // logs is the end of an instance's log, fit for a message: printable, short, without credentials in addresses.
 func (l *rollout) logs(ctx context.Context, name string) string {
@@ -183,7 +186,7 @@ func (l *rollout) logs(ctx context.Context, name string) string {
 			return c
 		}
 		return -1
-	}, credentials.ReplaceAllString(text, "://…@"))
+	}, secrets.ReplaceAllString(credentials.ReplaceAllString(text, "://…@"), "${1}…"))
 	if len(text) > maxTail {
 		text = strings.ToValidUTF8(text[len(text)-maxTail:], "")
 	}
@@ -213,11 +216,25 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	out.Restored = s.Reason == roll.PutBack
 	// An instance that already had the definition was given it by an attempt whose work file is elsewhere.
 	out.Touched = out.Touched || s.Reason == roll.NothingToPutBack
-	out.Message = fmt.Sprintf("%s: %s", s.Name, s.Reason)
-	if l.tail != "" {
-		out.Message += "\n" + l.tail
-	}
+	out.Message, out.Log = l.sentence(s), l.tail
 	return out
+}
+
+// sentence says what happened and what to do about it.
+func (l *rollout) sentence(s roll.Step) string {
+	limit := l.order.HealthDeadline()
+	switch s.Reason { //nolint:exhaustive // the others end no rollout
+	case roll.PutBack:
+		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log, then set another ref", s.Name, limit)
+	case roll.NothingToPutBack:
+		return fmt.Sprintf("%s did not get healthy within %s and there was nothing else to return to: look at its log, then set another ref", s.Name, limit)
+	case roll.PutBackUnhealthy:
+		return fmt.Sprintf("%s did not get healthy within %s, nor did what ran before: look at its host, broker and database", s.Name, limit)
+	case roll.OrderExpired:
+		return fmt.Sprintf("the order's deadline passed at %s: look whether its host is overloaded", s.Name)
+	default:
+		return fmt.Sprintf("%s: %s", s.Name, s.Reason)
+	}
 }
 
 func reasonOf(r roll.Reason) failure.Reason {

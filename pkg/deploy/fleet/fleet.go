@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -258,6 +259,9 @@ func (c *Cluster) index(name string) string {
 	return c.indexes[name]
 }
 
+// startMark begins the line that unitd writes into a unit's log before each of its starts.
+const startMark = "unitd: starting "
+
 // Logs implements runtime.Runtime. A real fleet has none over HTTP: "".
 func (c *Cluster) Logs(ctx context.Context, name string) (string, error) {
 	path := fmt.Sprintf("/openaperture/v1/units/%s/logs?lines=%d", url.PathEscape(name), logLines)
@@ -265,5 +269,13 @@ func (c *Cluster) Logs(ctx context.Context, name string) (string, error) {
 	if err != nil || got.status != http.StatusOK {
 		return "", err
 	}
-	return string(got.body), nil
+	return lastStart(string(got.body)), nil
+}
+
+// lastStart cuts away what earlier starts have written; without a mark among the lines all of them count.
+func lastStart(log string) string {
+	if i := strings.LastIndex("\n"+log, "\n"+startMark); i >= 0 {
+		return log[i:]
+	}
+	return log
 }

@@ -21,6 +21,8 @@ type Cluster struct {
 	Health func(d messages.UnitDefinition) roll.Health
 	// Hosts is the number of machines.
 	Hosts int
+	// Log is what every instance has written.
+	Log string
 
 	mu      sync.Mutex
 	units   map[string]*member
@@ -148,7 +150,7 @@ func (c *Cluster) Wait(ctx context.Context, _ string) error {
 }
 
 // Logs implements runtime.Runtime.
-func (c *Cluster) Logs(context.Context, string) (string, error) { return "", nil }
+func (c *Cluster) Logs(context.Context, string) (string, error) { return c.Log, nil }
 
 // Crash restarts an instance, as a process that dies and comes back.
 func (c *Cluster) Crash(name string) {

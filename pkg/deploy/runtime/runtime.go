@@ -34,7 +34,7 @@ type Runtime interface {
 	// Wait returns when the state of an instance may have changed since the last List, or when ctx ends. It may return
 	// early; the caller lists again.
 	Wait(ctx context.Context, name string) error
-	// Logs are the last lines of an instance's output, as far as the cluster gives them.
+	// Logs are the last lines of an instance's output since it was started last, as far as the cluster gives them.
 	Logs(ctx context.Context, name string) (string, error)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 
@@ -245,7 +246,16 @@ func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r m
 	if err := s.adoptReplaced(ctx, tx, x, r); err != nil {
 		return err
 	}
-	return s.failWorkflow(ctx, tx, x, failure{causeOf(r.Cause), r.Reason, r.Message, r.Touched})
+	return s.failWorkflow(ctx, tx, x, failureOf(r))
+}
+
+// failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first line.
+func failureOf(r messages.Result) failure {
+	message, log := r.Message, r.Log
+	if log == "" {
+		message, log, _ = strings.Cut(r.Message, "\n")
+	}
+	return failure{Cause: causeOf(r.Cause), Reason: r.Reason, Message: message, Touched: r.Touched, Log: log}
 }
 
 // causeOf reads an executor's cause; one that we do not know blames no version.
@@ -268,13 +278,22 @@ func (s *Store) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f fail
 		return err
 	}
 	if x.upgrade != nil {
-		return s.move(ctx, tx, x.upgrade, f.event(), map[string]any{"workflow_id": x.workflow.ID})
+		return s.move(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
 	}
 	if err := raise(ctx, tx, "workflow_failed", severityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
 		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
 		return err
 	}
-	return journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message})
+	return journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message, Inputs: f.inputs(x.workflow.ID)})
+}
+
+// inputs is what the journal keeps of a failed workflow beside the verdict.
+func (f failure) inputs(workflowID string) map[string]any {
+	in := map[string]any{"workflow_id": workflowID}
+	if f.Log != "" {
+		in["log"] = f.Log
+	}
+	return in
 }
 
 // undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It

@@ -65,8 +65,9 @@ func (s *Store) move(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgrad
 type failure struct {
 	Cause   upgrade.Cause
 	Reason  string
-	Message string
+	Message string // one sentence
 	Touched bool
+	Log     string // end of the failing instance's log; for the journal and the workflow's event log alone
 }
 
 func (f failure) event() upgrade.Event {
@@ -87,7 +88,7 @@ func (s *Store) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curre
 		case upgrade.EffectRestoreWorkflow:
 			failed, err = s.restorePhase(ctx, tx, row, effect.Phase)
 		case upgrade.EffectCloseWorkflow:
-			err = closeWorkflow(ctx, tx, current, failure{upgrade.Cause(row.Cause.String), row.VerdictCode, row.VerdictMessage, row.Touched})
+			err = closeWorkflow(ctx, tx, current, failure{Cause: upgrade.Cause(row.Cause.String), Reason: row.VerdictCode, Message: row.VerdictMessage, Touched: row.Touched})
 		case upgrade.EffectProbe:
 			err = s.probe(ctx, tx, row, effect.Phase)
 		case upgrade.EffectRecordVersion:

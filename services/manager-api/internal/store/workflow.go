@@ -155,7 +155,10 @@ func (w *workflowRow) fail(ctx context.Context, tx *sqlx.Tx, f failure) error {
 	if err := closeOrders(ctx, tx, w.ID); err != nil {
 		return err
 	}
-	return w.log(ctx, tx, "Milestone %s failed (%s): %s", w.CurrentStep, f.Reason, f.Message)
+	if err := w.log(ctx, tx, "Milestone %s failed (%s): %s", w.CurrentStep, f.Reason, f.Message); err != nil || f.Log == "" {
+		return err
+	}
+	return w.log(ctx, tx, "The log of the failing instance ends so:\n%s", f.Log)
 }
 
 func (w *workflowRow) end(ctx context.Context, tx *sqlx.Tx, f failure) error {
