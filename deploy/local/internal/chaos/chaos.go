@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -44,7 +45,7 @@ type run struct {
 	api   *managerapi.Client
 	ref   string
 	began time.Time
-	seen  map[string]int // kills by what was going on
+	seen  map[kind]int // kills by what was going on
 }
 
 // Run brings the stack up, makes a new version the gold standard of everything, kills, and judges. An error says what
@@ -53,7 +54,7 @@ func Run(ctx context.Context, s *stack.Stack, cfg Config, out io.Writer) error {
 	if err := s.Up(ctx, func(string) {}); err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, stack: s, out: out, seen: map[string]int{}}
+	r := &run{cfg: cfg, stack: s, out: out, seen: map[kind]int{}}
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (r *run) kill(ctx context.Context) (time.Time, error) {
 			return last, ctx.Err()
 		case <-tick.C:
 		}
-		now, err := r.look(ctx)
+		now, err := r.await(ctx, kinds[dice.IntN(len(kinds))])
 		if err != nil {
 			return last, err
 		}
@@ -110,7 +111,7 @@ func (r *run) kill(ctx context.Context) (time.Time, error) {
 			fmt.Fprintf(r.out, "%7.1fs  everything is at %s after %d kills\n", time.Since(r.began).Seconds(), r.ref, n-1)
 			return last, nil
 		}
-		victim, ok, err := r.strike(ctx, dice)
+		victim, ok, err := r.strike(ctx, dice, now.holder)
 		if err != nil {
 			return last, err
 		}
@@ -124,8 +125,9 @@ func (r *run) kill(ctx context.Context) (time.Time, error) {
 	return last, nil
 }
 
-// strike kills one process, drawn among the names first so that two overseers are two chances.
-func (r *run) strike(ctx context.Context, dice *rand.Rand) (string, bool, error) {
+// strike kills one process, drawn among the names first so that two overseers are two chances. Every other time it is
+// who works on the order, if somebody does.
+func (r *run) strike(ctx context.Context, dice *rand.Rand, holder string) (string, bool, error) {
 	running, err := proc.Running(r.stack.Releases())
 	if err != nil {
 		return "", false, err
@@ -139,11 +141,14 @@ func (r *run) strike(ctx context.Context, dice *rand.Rand) (string, bool, error)
 	if pid, ok := r.stack.UnitdPID(); ok {
 		targets[unitd] = pid
 	}
-	names := slices.Sorted(keys(targets))
+	names := slices.Sorted(maps.Keys(targets))
 	if len(names) == 0 {
 		return "", false, nil
 	}
 	victim := names[dice.IntN(len(names))]
+	if _, runs := targets[holder]; runs && dice.IntN(2) == 0 {
+		victim = holder
+	}
 	if err := syscall.Kill(targets[victim], syscall.SIGKILL); err != nil {
 		return "", false, nil //nolint:nilerr // it ended by itself a moment ago
 	}
@@ -151,14 +156,4 @@ func (r *run) strike(ctx context.Context, dice *rand.Rand) (string, bool, error)
 		return victim, true, r.stack.RestartUnitd(ctx)
 	}
 	return victim, true, nil
-}
-
-func keys(m map[string]int) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }

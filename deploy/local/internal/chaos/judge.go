@@ -34,8 +34,8 @@ func (r *run) judge(ctx context.Context, last time.Time) error {
 
 func (r *run) summary(last time.Time) {
 	fmt.Fprintf(r.out, "%7.1fs  right again, %.1f s after the last kill\nkills fell into:", time.Since(r.began).Seconds(), time.Since(last).Seconds())
-	for _, kind := range slices.Sorted(maps.Keys(r.seen)) {
-		fmt.Fprintf(r.out, "  %s %d", kind, r.seen[kind])
+	for _, k := range slices.Sorted(maps.Keys(r.seen)) {
+		fmt.Fprintf(r.out, "  %s %d", k, r.seen[k])
 	}
 	fmt.Fprintln(r.out)
 }

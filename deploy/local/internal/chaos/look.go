@@ -7,12 +7,67 @@ import (
 	"time"
 )
 
+// kind is a kind of moment: half of the kills wait a little for one, as some are too short to be met by chance.
+type kind string
+
+const (
+	anyMoment kind = "any"
+	config    kind = "config"
+	between   kind = "stop to start of an instance"
+	verifying kind = "verifying"
+	phase1    kind = "deployer phase 1"
+	phase2    kind = "deployer phase 2"
+)
+
+var kinds = []kind{anyMoment, config, anyMoment, between, anyMoment, verifying}
+
+// patience is how long a kill waits for its kind of moment.
+const patience = 2500 * time.Millisecond
+
 // moment is what went on when a kill fell.
 type moment struct {
 	done    bool
+	holder  string // hostname that works on the order
 	upgrade string // "overseer verifying", "deployer in_progress phase 2", "" between upgrades
 	order   string // "config of deployer-1", "deploy_oa unclaimed", "" without one
 	between bool   // an instance is between its stop and its start
+}
+
+// is tells whether the moment is of a kind.
+func (m moment) is(k kind) bool {
+	switch k {
+	case config:
+		return strings.HasPrefix(m.order, "config by")
+	case between:
+		return m.between
+	case verifying:
+		return strings.Contains(m.upgrade, "verifying")
+	case phase1:
+		return strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 1")
+	case phase2:
+		return strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 2")
+	case anyMoment:
+		return true
+	default:
+		return false
+	}
+}
+
+// await returns the first moment of a kind, or the current one when patience ends or nothing is left to upgrade.
+func (r *run) await(ctx context.Context, k kind) (moment, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for began := time.Now(); ; {
+		m, err := r.look(ctx)
+		if err != nil || m.done || m.is(k) || time.Since(began) > patience {
+			return m, err
+		}
+		select {
+		case <-ctx.Done():
+			return m, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // look reads the database itself: manager-api may just be dead.
@@ -43,6 +98,7 @@ func (r *run) look(ctx context.Context) (moment, error) {
 	for _, o := range orders {
 		who := "unclaimed"
 		if o.Holder != "" {
+			m.holder = o.Holder
 			who = "by " + o.Holder[strings.LastIndexByte(o.Holder, '.')+1:]
 		}
 		m.order = o.Milestone + " " + who
@@ -69,15 +125,9 @@ func (r *run) note(n int, victim string, m moment) {
 		what += ", an instance is down"
 	}
 	fmt.Fprintf(r.out, "%7.1fs  kill %2d  %-26s %s\n", time.Since(r.began).Seconds(), n, victim[strings.LastIndexByte(victim, '.')+1:], what)
-	for kind, is := range map[string]bool{
-		"stop to start of an instance": m.between,
-		"config":                       strings.HasPrefix(m.order, "config"),
-		"verifying":                    strings.Contains(m.upgrade, "verifying"),
-		"deployer phase 1":             strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 1"),
-		"deployer phase 2":             strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 2"),
-	} {
-		if is {
-			r.seen[kind]++
+	for _, k := range []kind{between, config, verifying, phase1, phase2} {
+		if m.is(k) {
+			r.seen[k]++
 		}
 	}
 }
