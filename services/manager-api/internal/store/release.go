@@ -104,7 +104,7 @@ func (s *Store) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow,
 	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
 		ORDER BY proven_at = $3 DESC, source_repo_git_ref = $4 DESC, proven_at DESC LIMIT 1`, row.ComponentID, phase, chosen.ProvenAt, chosen.SourceRepoGitRef)
 	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict, "phase %d has no proven release to return to", phase).WithCode(CodeNoRelease)
+		return nil, fault.New(fault.Conflict, "phase %d has no proven release to return to: POST one to the component's releases", phase).WithCode(CodeNoRelease)
 	}
 	return r, err
 }

@@ -95,7 +95,7 @@ func (s *Store) tickUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, c
 		return s.move(ctx, tx, row, e, nil)
 	case upgrade.TickAbandon:
 		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment, Reason: "abandoned",
-			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String()}, nil)
+			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() + ": look at its broker and overseer, and at what runs there"}, nil)
 	case upgrade.TickGoesOn:
 	}
 	return nil
@@ -108,16 +108,13 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		return upgrade.Event{}, err
 	}
 	e := upgrade.Event{Kind: upgrade.EventDeadline, Touched: touched, Cause: upgrade.CauseEnvironment, Reason: "no_progress",
-		Message: "no progress was reported for " + s.times.ProgressDeadline.String()}
+		Message: "the executor reported no progress for " + s.times.ProgressDeadline.String() + ": look at its log"}
 	if row.Step == upgrade.StepVerify {
 		proof, err := s.proof(ctx, tx, row)
 		if err != nil {
 			return e, err
 		}
-		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_proven", proof.String()
-		if proof.OK() {
-			e.Message = "nobody judged the proof: " + proof.String()
-		}
+		e.Cause, e.Reason, e.Message = unproven(row, proof)
 		return e, nil
 	}
 	var unclaimed bool
@@ -127,9 +124,22 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	if unclaimed {
-		e.Reason, e.Message = "order_unclaimed", "no executor claimed the order within "+s.times.ProgressDeadline.String()
+		e.Reason, e.Message = "order_unclaimed", "no executor claimed the order within "+s.times.ProgressDeadline.String()+": start one, or look at its log"
 	}
 	return e, nil
+}
+
+// unproven says what the end of a verification is due to. What our own rows bear out is not held against the version:
+// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
+func unproven(row *upgradeRow, proof upgrade.Proof) (upgrade.Cause, string, string) {
+	switch {
+	case !proof.OK():
+		return upgrade.CauseVersion, "not_proven", proof.String() + ": look at their logs, then set another ref"
+	case row.ComponentType == component.Overseer:
+		return upgrade.CauseVersion, "not_judged", "the new overseer leads and judges nothing: look at its log, then set another ref"
+	default:
+		return upgrade.CauseEnvironment, "not_judged", "nobody judged the proof (" + proof.String() + "): look at the overseer's log"
+	}
 }
 
 // ExpireClaims gives the orders whose claims have expired to the next one, under a fresh deadline; after order_attempts

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -119,16 +120,17 @@ func (s *Store) Cancel(ctx context.Context, id upgrade.ID, ex component.Exchange
 }
 
 // everClaimed says whether an executor may have changed something in the current phase: a claimed deploy order counts,
-// whatever was heard of it.
+// whatever was heard of it. The orders stay locked: a claim that is under way is waited for, a later one finds them as
+// the caller leaves them.
 func everClaimed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (bool, error) {
-	var touched bool
-	err := tx.GetContext(ctx, &touched, `SELECT EXISTS (SELECT 1 FROM orders o JOIN workflows w ON w.id = o.workflow_id
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.milestone IN ('deploy', 'deploy_oa') AND o.token > 0)`,
+	var tokens []int64
+	err := tx.SelectContext(ctx, &tokens, `SELECT o.token FROM orders o JOIN workflows w ON w.id = o.workflow_id
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.milestone IN ('deploy', 'deploy_oa') FOR UPDATE OF o`,
 		string(row.ID), row.Phase, row.restoring())
 	if err != nil {
 		return false, fmt.Errorf("look for claimed orders of upgrade %s: %w", row.ID, err)
 	}
-	return touched, nil
+	return slices.ContainsFunc(tokens, func(token int64) bool { return token > 0 }), nil
 }
 
 // proof judges the current phase on the rows of this transaction.

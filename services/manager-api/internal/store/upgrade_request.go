@@ -152,6 +152,9 @@ func (s *Store) RequestRollback(ctx context.Context, r RollbackRequest) (u manag
 		if err != nil {
 			return err
 		}
+		if err := s.wholeRollback(ctx, tx, c, target.ID); err != nil {
+			return err
+		}
 		row, fresh, err := s.request(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback, RequestedBy: r.RequestedBy, Reason: r.Reason,
 			ReleaseID: &target.ID, ToRepo: target.SourceRepo, ToRef: target.SourceRepoGitRef})
 		if err != nil {
@@ -169,6 +172,16 @@ func (s *Store) RequestRollback(ctx context.Context, r RollbackRequest) (u manag
 		return err
 	})
 	return u, err
+}
+
+// wholeRollback is a Conflict unless every phase has a release to return to: none may get stuck between its phases.
+func (s *Store) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) error {
+	for i := range upgrade.PhasesOf(c.Type) {
+		if _, err := s.storedRelease(ctx, tx, &upgradeRow{ComponentID: c.ID, ReleaseID: &releaseID}, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {

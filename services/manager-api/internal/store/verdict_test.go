@@ -5,8 +5,84 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
+
+var _ = Describe("A proof that nobody judged", func() {
+	It("is not held against the version: what proves itself is not quarantined", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		w.outOfTime(u)
+		shown, err := w.Upgrade(ctx(), u)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseEnvironment, "not_judged"}))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+	})
+
+	It("is held against an overseer, whose work it is", func() {
+		w := newWorld()
+		c := w.component(component.Overseer)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		w.beat(component.Overseer, "overseer", "v2", "o1", "overseer-1")
+		w.outOfTime(u)
+		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("rolling_backversionnot_judged"))
+	})
+})
+
+var _ = Describe("An upgrade that ends while its deploy is being claimed", func() {
+	DescribeTable("is undone: the executor may have touched something", func(end func(*world, upgrade.ID) error) {
+		w := newWorldWith(4, func(*times.Times) {})
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		claim, err := w.db.Beginx()
+		Expect(err).NotTo(HaveOccurred())
+		defer func() { _ = claim.Rollback() }()
+		_, err = claim.Exec(`UPDATE orders SET state = 'claimed', token = nextval('lease_tokens') WHERE id = $1`, w.order(u, "deploy_oa"))
+		Expect(err).NotTo(HaveOccurred())
+		ended := make(chan error, 1)
+		go func() { ended <- end(w, u) }()
+		Eventually(func() string {
+			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		}).Should(Equal("1"))
+		Expect(claim.Commit()).To(Succeed())
+		Eventually(ended).Should(Receive(BeNil()))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+	},
+		Entry("by a cancel", func(w *world, u upgrade.ID) error { _, err := w.Cancel(ctx(), u, 0); return err }),
+		Entry("by its deadline", func(w *world, u upgrade.ID) error {
+			_, err := w.db.Exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '1 second' WHERE id = $1`, string(u))
+			if err != nil {
+				return err
+			}
+			return w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})
+		}),
+	)
+})
+
+var _ = Describe("A rollback of the deployer pair without a release for its second phase", func() {
+	It("is refused at the request, instead of being stuck between the phases", func() {
+		w := newWorld()
+		c := w.component(component.Deployer)
+		first := w.proven(c, 1)
+		_, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: first.ID})
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeNoRelease))
+		Expect(err).To(MatchError(ContainSubstring("phase 2 has no proven release")))
+		Expect(w.value(`SELECT count(*) FROM upgrades`)).To(Equal("0"))
+		w.proven(c, 2)
+		_, err = w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: first.ID})
+		Expect(err).NotTo(HaveOccurred())
+	})
+})
 
 var _ = Describe("A verdict", func() {
 	DescribeTable("is one sentence; the failing instance's log is kept with the decision and with the workflow", func(message, log string) {
