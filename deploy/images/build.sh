@@ -1,0 +1,72 @@
+#!/bin/sh
+# Builds openaperture/<service>:VERSION for each service named, out of the static binaries in bin/, and finds or builds
+# what else docker-compose.yml needs. Which images those are is written into .env, which docker-compose reads.
+#
+# Where the official images of PostgreSQL and RabbitMQ cannot be pulled, they are made of Debian's packages: mmdebstrap
+# makes one base, which is kept (docker rmi openaperture/debian:12 makes the next run build it anew). It also is what the
+# executors have their git from.
+set -eu
+cd "$(dirname "$0")/../.."
+BASE=openaperture/debian:12
+POSTGRES=postgres:15-bookworm
+RABBITMQ=rabbitmq:3.13-management
+
+# BuildKit leaves no untagged images; an engine of Debian 12 has it without the plugin that newer clients want.
+DOCKER=docker
+for each in docker /usr/bin/docker; do
+	if probe=$(echo 'FROM scratch
+LABEL probe=1' | DOCKER_BUILDKIT=1 $each build -q - 2>/dev/null); then
+		docker rmi "$probe" >/dev/null
+		DOCKER=$each
+		export DOCKER_BUILDKIT=1
+		break
+	fi
+done
+
+# build <tag> <Dockerfile> <context> [argument...]
+build() {
+	tag=$1 file=$2 context=$3
+	shift 3
+	for each; do set -- "$@" --build-arg "$each"; shift; done
+	$DOCKER build -q -f "deploy/images/$file.Dockerfile" --build-arg BASE=$BASE "$@" -t "$tag" "$context" >/dev/null
+	echo "$tag"
+}
+
+have() { docker image inspect "$1" >/dev/null 2>&1; }
+obtain() { have "$1" || timeout 300 docker pull -q "$1" >/dev/null 2>&1; }
+
+# debian makes the base out of the packages that this machine's own sources offer.
+debian() {
+	if ! command -v mmdebstrap >/dev/null; then
+		[ "$(id -u)" = 0 ] || { echo "missing: mmdebstrap (apt-get install mmdebstrap)" >&2; exit 1; }
+		apt-get -qq -o DPkg::Lock::Timeout=600 update >&2
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=600 install --no-install-recommends mmdebstrap >/dev/null
+	fi
+	sources=/etc/apt/sources.list.d/debian.sources
+	[ -e $sources ] || sources=/etc/apt/sources.list
+	[ "$(id -u)" = 0 ] && mode=root || mode=unshare
+	work=$(mktemp -d /var/tmp/openaperture-base-XXXXXX)
+	trap 'rm -rf "$work"' EXIT
+	# A session of its own: mmdebstrap ends its process group when it is done.
+	TMPDIR=$work setsid -w mmdebstrap --quiet --variant=minbase --mode=$mode \
+		--include=postgresql-15,rabbitmq-server,git,openssh-client,ca-certificates \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		--dpkgopt=force-unsafe-io --aptopt='APT::Install-Recommends "0"' --aptopt='Acquire::Languages "none"' \
+		--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
+		--customize-hook='rm -rf "$1"/usr/lib/x86_64-linux-gnu/libLLVM* "$1"/usr/lib/postgresql/15/lib/bitcode "$1"/usr/lib/postgresql/15/lib/llvmjit*' \
+		bookworm "$work/base.tar" $sources
+	docker import -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$work/base.tar" $BASE >/dev/null
+	rm -rf "$work"
+}
+
+have $BASE || debian
+if ! obtain $POSTGRES || ! obtain $RABBITMQ; then
+	POSTGRES=openaperture/postgres:15 RABBITMQ=openaperture/rabbitmq:3
+	build $POSTGRES postgres deploy/images
+	build $RABBITMQ rabbitmq deploy/images
+fi
+for service; do
+	case $service in deployer*) file=executor ;; *) file=service ;; esac
+	build "openaperture/$service:$VERSION" $file bin "SERVICE=$service" "VERSION=$VERSION"
+done
+printf 'VERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' "$VERSION" $POSTGRES $RABBITMQ >.env
