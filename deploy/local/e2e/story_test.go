@@ -4,7 +4,9 @@ package e2e_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -69,4 +71,20 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 		Expect(story.Hello(ctx)).To(Succeed())
 		story.Summary()
 	}, SpecTimeout(5*time.Minute))
+
+	It("answers the README's commands as they are written", func(ctx SpecContext) {
+		readme, err := os.ReadFile(filepath.Join(s.Root, "README.md"))
+		Expect(err).NotTo(HaveOccurred())
+		blocks := regexp.MustCompile("(?s)<!-- spec: stack -->\n```sh\n(.*?)```").FindAllSubmatch(readme, -1)
+		Expect(blocks).NotTo(BeEmpty())
+		here := GinkgoT().TempDir()
+		Expect(os.Symlink(s.Dir, filepath.Join(here, ".run"))).To(Succeed())
+		for _, b := range blocks {
+			cmd := exec.CommandContext(ctx, "sh", "-euc", string(b[1]))
+			cmd.Dir = here
+			out, err := cmd.CombinedOutput()
+			Expect(err).NotTo(HaveOccurred(), string(out))
+			Expect(string(out)).To(And(ContainSubstring(`"verdict":"healthy"`), ContainSubstring(`"hostname":`), ContainSubstring(`"trigger":"request"`)))
+		}
+	}, SpecTimeout(time.Minute))
 })
