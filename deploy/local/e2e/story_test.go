@@ -15,6 +15,7 @@ import (
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/deploy/local/internal/stacktest"
 	"github.com/openaperture/openaperture/pkg/times"
 )
 
@@ -29,21 +30,7 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 	var story *demo.Story
 
 	BeforeAll(func(ctx SpecContext) {
-		root, err := filepath.Abs("../../..")
-		Expect(err).NotTo(HaveOccurred())
-		dir, err := os.MkdirTemp("/var/tmp", "openaperture-e2e-")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(os.Chmod(dir, 0o755)).To(Succeed())
-		s, err = stack.Open(ctx, root, dir, times.Fast)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func(ctx SpecContext) {
-			if CurrentSpecReport().Failed() && os.Getenv("KEEP") != "" {
-				AddReportEntry("kept", dir)
-				return
-			}
-			Expect(s.Down(ctx)).To(Succeed())
-			Expect(dir).NotTo(BeADirectory())
-		}, NodeTimeout(3*time.Minute))
+		s = stacktest.Open(ctx, "../../..", "e2e", func() bool { return CurrentSpecReport().Failed() })
 		story = &demo.Story{Stack: s, Out: GinkgoWriter}
 	}, NodeTimeout(time.Minute))
 
