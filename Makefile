@@ -11,7 +11,7 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test lint tidy standalone up down demo e2e chaos bench images compose-config
+.PHONY: help build test lint tidy standalone up down demo e2e faults chaos bench images compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leave
 e2e: ## The demo's story as a spec, N times from nothing (make e2e N=20), stopping at the first failure
 	@deploy/local/install.sh
 	@$(LOCAL) e2e $(N)
+
+faults: ## Bad versions of every service, servers that go away in mid-upgrade, what nobody can read, as specs on one stack
+	@deploy/local/install.sh
+	@go test -v -count=1 -timeout=30m -tags=e2e ./deploy/local/faults -args -ginkgo.no-color $(ARGS)
 
 chaos: ## SIGKILL random services while the suite upgrades itself (SEED=7 KILLS=60), then judge what is left
 	@deploy/local/install.sh

@@ -8,6 +8,7 @@ missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
 command -v git >/dev/null 2>&1 || missing="$missing git"
+command -v curl >/dev/null 2>&1 || missing="$missing curl ca-certificates" # the README talks to the stack with it
 command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev" # the race detector links with cgo
 [ -n "$missing" ] || exit 0
 

@@ -59,6 +59,9 @@ type Verdict struct {
 // OK reports whether nothing refuses.
 func (v Verdict) OK() bool { return v.Reason == Eligible }
 
+// Silence reports whether the verdict rests on modules that were not heard: it holds only where they could have been.
+func (v Verdict) Silence() bool { return v.Reason == NoExecutor || v.Reason == AlreadyLatest }
+
 // String says for people what was found and what to do about it.
 func (v Verdict) String() string {
 	switch v.Reason {

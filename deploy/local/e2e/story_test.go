@@ -4,7 +4,9 @@ package e2e_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -13,6 +15,7 @@ import (
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/deploy/local/internal/stacktest"
 	"github.com/openaperture/openaperture/pkg/times"
 )
 
@@ -27,21 +30,7 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 	var story *demo.Story
 
 	BeforeAll(func(ctx SpecContext) {
-		root, err := filepath.Abs("../../..")
-		Expect(err).NotTo(HaveOccurred())
-		dir, err := os.MkdirTemp("/var/tmp", "openaperture-e2e-")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(os.Chmod(dir, 0o755)).To(Succeed())
-		s, err = stack.Open(ctx, root, dir, times.Fast)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func(ctx SpecContext) {
-			if CurrentSpecReport().Failed() && os.Getenv("KEEP") != "" {
-				AddReportEntry("kept", dir)
-				return
-			}
-			Expect(s.Down(ctx)).To(Succeed())
-			Expect(dir).NotTo(BeADirectory())
-		}, NodeTimeout(3*time.Minute))
+		s = stacktest.Open(ctx, "../../..", "e2e", func() bool { return CurrentSpecReport().Failed() })
 		story = &demo.Story{Stack: s, Out: GinkgoWriter}
 	}, NodeTimeout(time.Minute))
 
@@ -69,4 +58,20 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 		Expect(story.Hello(ctx)).To(Succeed())
 		story.Summary()
 	}, SpecTimeout(5*time.Minute))
+
+	It("answers the README's commands as they are written", func(ctx SpecContext) {
+		readme, err := os.ReadFile(filepath.Join(s.Root, "README.md"))
+		Expect(err).NotTo(HaveOccurred())
+		blocks := regexp.MustCompile("(?s)<!-- spec: stack -->\n```sh\n(.*?)```").FindAllSubmatch(readme, -1)
+		Expect(blocks).NotTo(BeEmpty())
+		here := GinkgoT().TempDir()
+		Expect(os.Symlink(s.Dir, filepath.Join(here, ".run"))).To(Succeed())
+		for _, b := range blocks {
+			cmd := exec.CommandContext(ctx, "sh", "-euc", string(b[1]))
+			cmd.Dir = here
+			out, err := cmd.CombinedOutput()
+			Expect(err).NotTo(HaveOccurred(), string(out))
+			Expect(string(out)).To(And(ContainSubstring(`"verdict":"healthy"`), ContainSubstring(`"hostname":`), ContainSubstring(`"trigger":"request"`)))
+		}
+	}, SpecTimeout(time.Minute))
 })

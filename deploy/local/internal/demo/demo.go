@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/table"
+	"github.com/openaperture/openaperture/deploy/local/internal/witness"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -40,6 +40,7 @@ type Story struct {
 	Ready    time.Time // since when the stack and the releases are ready
 
 	api     *managerapi.Client
+	witness witness.Witness
 	table   *table.Table
 	rows    []table.Row
 	before  map[int]bool // processes that must not run any more
@@ -62,6 +63,7 @@ func (s *Story) Prepare(ctx context.Context, broken stack.Service, mode stack.Mo
 	if s.api, err = s.Stack.Client(); err != nil {
 		return err
 	}
+	s.witness = witness.Witness{Stack: s.Stack, API: s.api}
 	if err := s.chooseVersions(ctx, broken, mode); err != nil {
 		return err
 	}
@@ -205,7 +207,7 @@ func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string, 
 	defer cancel()
 	var found managerapi.Upgrade
 	err := s.watch(ctx, func() (bool, error) {
-		u, ok, err := s.findUpgrade(ctx, t, ref)
+		u, ok, err := s.witness.Upgrade(ctx, t, ref)
 		if err != nil || !ok || u.State.Open() {
 			return false, err
 		}
@@ -219,25 +221,6 @@ func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string, 
 		return found, fmt.Errorf("the upgrade of %s to %s has not ended after %s", t, ref, patience)
 	}
 	return found, err
-}
-
-// findUpgrade is the newest upgrade of a type to a ref that was not refused.
-func (s *Story) findUpgrade(ctx context.Context, t component.Type, ref string) (managerapi.Upgrade, bool, error) {
-	c, err := stack.FindComponent(ctx, s.api, t)
-	if err != nil {
-		return managerapi.Upgrade{}, false, err
-	}
-	page, err := s.api.Upgrades(ctx, url.Values{"component_id": {fmt.Sprint(c.ID)}})
-	if err != nil {
-		return managerapi.Upgrade{}, false, err
-	}
-	var newest managerapi.Upgrade
-	for _, u := range page.Items {
-		if u.To.SourceRepoGitRef == ref && u.State != upgrade.Ineligible && strings.Compare(string(u.ID), string(newest.ID)) > 0 {
-			newest = u
-		}
-	}
-	return newest, newest.ID != "", nil
 }
 
 // headline is the first line of a message; what follows is the unit's own log.

@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -57,6 +58,21 @@ func FindComponent(ctx context.Context, api *managerapi.Client, t component.Type
 func SetGoldStandard(ctx context.Context, api *managerapi.Client, t component.Type, repo, ref string) error {
 	return api.Do(ctx, http.MethodPut, "/system_component_refs/"+string(t),
 		map[string]any{"source_repo": repo, "source_repo_git_ref": ref, "auto_upgrade_enabled": true}, nil)
+}
+
+// ChangeComponent changes fields of the exchange's component of a type and leaves the others as they are.
+func ChangeComponent(ctx context.Context, api *managerapi.Client, t component.Type, fields map[string]any) error {
+	c, err := FindComponent(ctx, api, t)
+	if err != nil {
+		return err
+	}
+	at := fmt.Sprintf("/system_components/%d", c.ID)
+	whole := map[string]any{}
+	if err := api.Do(ctx, http.MethodGet, at, nil, &whole); err != nil {
+		return err
+	}
+	maps.Copy(whole, fields)
+	return api.Do(ctx, http.MethodPut, at, whole, nil)
 }
 
 // register makes everything that does not exist.

@@ -14,7 +14,7 @@ import (
 // repositories makes the repositories that do not exist: one of deployment for each service, and the sources'.
 func (s *Stack) repositories(ctx context.Context, services []Service) error {
 	for _, v := range services {
-		if err := makeRepo(ctx, s.DeploymentRepo(v), s.repository(v)); err != nil {
+		if err := makeRepo(ctx, s.DeploymentRepo(v), s.Deployment(v)); err != nil {
 			return err
 		}
 		readme := map[string]string{"README.md": "The sources of the local stack are the workspace's own; this repository holds the refs.\n"}
@@ -23,6 +23,11 @@ func (s *Stack) repositories(ctx context.Context, services []Service) error {
 		}
 	}
 	return nil
+}
+
+// MakeRepo makes a repository beside the others with one commit of these files, unless it exists, and returns where it is.
+func (s *Stack) MakeRepo(ctx context.Context, name string, files map[string]string) (string, error) {
+	return s.repo(name), makeRepo(ctx, s.repo(name), files)
 }
 
 // tag makes a version of the sources: a commit of its own and a tag on it. An existing tag stays.

@@ -60,8 +60,8 @@ func (s *Stack) template(v Service) string {
 	}, "\n")
 }
 
-// repository is what the deployment repository of a service holds.
-func (s *Stack) repository(v Service) map[string]string {
+// Deployment is what the deployment repository of a service holds: texts by file name.
+func (s *Stack) Deployment(v Service) map[string]string {
 	return map[string]string{
 		v.Name + "@.service.tmpl": s.template(v),
 		"etcd.json":               fmt.Sprintf("{\"token\": %q}\n", clusterToken),

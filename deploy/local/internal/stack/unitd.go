@@ -94,14 +94,42 @@ func (s *Stack) isOurs(pid int) bool {
 	return err == nil && strings.TrimSuffix(exe, " (deleted)") == s.path("bin", "unitd")
 }
 
-// put gives unitd a unit to launch.
-func (s *Stack) put(ctx context.Context, name string, options []messages.Option) error {
-	body, err := json.Marshal(map[string]any{"name": name, "desiredState": "launched", "options": options})
+// Put gives unitd a unit to launch.
+func (s *Stack) Put(ctx context.Context, name string, options []messages.Option) error {
+	return s.change(ctx, name, map[string]any{"desiredState": "launched", "options": options})
+}
+
+// Hold stops a unit and keeps it stopped, until Launch.
+func (s *Stack) Hold(ctx context.Context, name string) error {
+	return s.change(ctx, name, map[string]any{"desiredState": "loaded"})
+}
+
+// Launch runs a unit that unitd has.
+func (s *Stack) Launch(ctx context.Context, name string) error {
+	return s.change(ctx, name, map[string]any{"desiredState": "launched"})
+}
+
+func (s *Stack) change(ctx context.Context, name string, request map[string]any) error {
+	body, err := json.Marshal(request)
 	if err != nil {
 		return fmt.Errorf("put unit %s: %w", name, err)
 	}
-	return s.fleet(ctx, http.MethodPut, "units/"+url.PathEscape(name), body, nil)
+	return s.fleet(ctx, http.MethodPut, unitPath(name), body, nil)
 }
+
+// Unit is what unitd holds of a unit, its definition and states, as it says it.
+func (s *Stack) Unit(ctx context.Context, name string) (string, error) {
+	var said json.RawMessage
+	err := s.fleet(ctx, http.MethodGet, unitPath(name), nil, &said)
+	return string(said), err
+}
+
+// Remove stops a unit and has unitd forget it.
+func (s *Stack) Remove(ctx context.Context, name string) error {
+	return s.fleet(ctx, http.MethodDelete, unitPath(name), nil, nil)
+}
+
+func unitPath(name string) string { return "units/" + url.PathEscape(name) }
 
 // states are the active states by unit.
 func (s *Stack) states(ctx context.Context) (map[string]string, error) {

@@ -104,7 +104,7 @@ func (s *Stack) launch(ctx context.Context, v Service) error {
 			return err
 		}
 		for _, u := range rendered.Units {
-			if err := s.put(ctx, v.Unit(i), u.Options); err != nil {
+			if err := s.Put(ctx, v.Unit(i), u.Options); err != nil {
 				return err
 			}
 		}

@@ -142,15 +142,14 @@ func (b *Brokers) Ring() {
 	}
 }
 
-// Consuming lists the exchanges from whose brokers results have been consumed without a break for the settle time.
+// Consuming lists the exchanges from whose brokers results have been consumed without a break for the settle time. A
+// failover broker does not stand in: while the broker itself is away, results may wait there.
 func (b *Brokers) Consuming(now time.Time) []component.ExchangeID {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []component.ExchangeID
 	for _, r := range b.routes {
-		for _, l := range r.links() {
-			list = append(list, l.consuming(now, b.cfg.Settle)...)
-		}
+		list = append(list, r.primary.consuming(now, b.cfg.Settle)...)
 	}
 	slices.Sort(list)
 	return slices.Compact(list)

@@ -16,7 +16,8 @@ import (
 )
 
 // batchSQL keeps a module's id and what a beat does not say. A beat of the same boot with a sequence number that was
-// seen before changes nothing. boot_since restarts with the boot, steady_since with boot, status or version.
+// seen before changes nothing, nor does one of a boot that was started before the one that is known, if that was first
+// heard a moment ago: the queue gave it out once more. (Later the host's clock is to blame.) boot_since restarts with the boot, steady_since with boot, status or version.
 const batchSQL = `
 INSERT INTO messaging_exchange_modules AS m (messaging_exchange_id, hostname, type, service, status, boot_id, seq, workload,
 	source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, started_at)
@@ -34,7 +35,8 @@ ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO UPDATE SET
 	steady_since = CASE WHEN m.boot_id = excluded.boot_id AND m.status = excluded.status
 		AND excluded.source_repo_git_ref IN ('', m.source_repo_git_ref) THEN m.steady_since ELSE now() END,
 	silent = false, updated_at = now()
-WHERE m.boot_id <> excluded.boot_id OR excluded.seq = 0 OR excluded.seq > m.seq`
+WHERE CASE WHEN m.boot_id = excluded.boot_id THEN excluded.seq = 0 OR excluded.seq > m.seq
+	ELSE NOT coalesce(excluded.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END`
 
 // Beat stores a batch of heartbeats in one statement and returns how many modules it changed. It needs no term: it can
 // only revive. The receipt is the database's now. Of several beats of one hostname the last counts. NotFound: no such exchange.

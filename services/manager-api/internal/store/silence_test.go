@@ -46,6 +46,24 @@ var _ = Describe("Heartbeats", func() {
 		Expect(beat(w, messages.ModuleStatus{Hostname: "h", BootID: "c", Seq: 1})).To(Equal(1))
 	})
 
+	It("E8 of an earlier boot that come late change nothing; a clock that was set back does not silence a host", func() {
+		w := newWorld()
+		at := func(boot string, age time.Duration, status string) int {
+			started := time.Now().Add(-age)
+			n, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{EventType: "status", Hostname: "h", Type: "builder", Status: status, BootID: boot, Seq: 3, StartedAt: &started}})
+			Expect(err).NotTo(HaveOccurred())
+			return n
+		}
+		boot := func() string { return w.value(`SELECT boot_id || ' ' || status FROM messaging_exchange_modules`) }
+		Expect(at("old", time.Hour, "active")).To(Equal(1))
+		Expect(at("new", time.Minute, "active")).To(Equal(1))
+		Expect(at("old", time.Hour, "inactive")).To(Equal(0), "delivered once more, after a leader was lost")
+		Expect(boot()).To(Equal("new active"))
+		w.exec(`UPDATE messaging_exchange_modules SET boot_since = now() - interval '3 minutes'`)
+		Expect(at("newest", 2*time.Hour, "active")).To(Equal(1), "no beat is so old: its host's clock is")
+		Expect(boot()).To(Equal("newest active"))
+	})
+
 	DescribeTable("restart what a proof counts from", func(second messages.ModuleStatus, boot, steady bool) {
 		w := newWorld()
 		beat(w, messages.ModuleStatus{Hostname: "h", BootID: "b", Seq: 1, SourceRepoGitRef: "v1"})

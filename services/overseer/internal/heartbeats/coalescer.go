@@ -20,7 +20,8 @@ func NewCoalescer(size int) *Coalescer {
 	return &Coalescer{index: make(map[string]int, size), beats: make([]messages.ModuleStatus, 0, size)}
 }
 
-// Add takes a beat in. Within one boot the higher number wins, whatever the order of arrival; otherwise the later one.
+// Add takes a beat in. Within one boot the higher number wins, and of two boots the one that was started later, whatever
+// the order of arrival; otherwise the later one.
 func (c *Coalescer) Add(m messages.ModuleStatus) {
 	i, known := c.index[m.Hostname]
 	if !known {
@@ -29,11 +30,19 @@ func (c *Coalescer) Add(m messages.ModuleStatus) {
 		return
 	}
 	last := c.beats[i]
-	if m.BootID != "" && m.BootID == last.BootID && m.Seq < last.Seq {
+	if older(m, last) {
 		c.beats[i] = keepVersion(last, m)
 		return
 	}
 	c.beats[i] = keepVersion(m, last)
+}
+
+// older: m was sent before last, though it arrived after it.
+func older(m, last messages.ModuleStatus) bool {
+	if m.BootID != last.BootID {
+		return m.StartedAt != nil && last.StartedAt != nil && m.StartedAt.Before(*last.StartedAt)
+	}
+	return m.BootID != "" && m.Seq < last.Seq
 }
 
 // keepVersion fills version fields that the newer beat leaves out: to leave out means "as before", and the older beat is

@@ -1,6 +1,8 @@
 package heartbeats_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -14,6 +16,12 @@ func beat(hostname, boot string, seq int64, status string) messages.ModuleStatus
 
 func withRef(m messages.ModuleStatus, ref string) messages.ModuleStatus {
 	m.SourceRepo, m.SourceRepoGitRef = "repo", ref
+	return m
+}
+
+func startedAt(m messages.ModuleStatus, hour int) messages.ModuleStatus {
+	at := time.Date(2026, 3, 1, hour, 0, 0, 0, time.UTC)
+	m.StartedAt = &at
 	return m
 }
 
@@ -31,6 +39,8 @@ var _ = Describe("Coalescing", func() {
 			beat("a", "x", 2, "inactive"), beat("a", "x", 1, "active")),
 		Entry("the later of two boots, whatever their numbers", []messages.ModuleStatus{beat("a", "y", 1, "active")},
 			beat("a", "x", 90, "inactive"), beat("a", "y", 1, "active")),
+		Entry("the one that was started later, though an old beat of the earlier arrived last (E8)", []messages.ModuleStatus{startedAt(beat("a", "y", 1, "active"), 2)},
+			startedAt(beat("a", "y", 1, "active"), 2), startedAt(beat("a", "x", 90, "inactive"), 1)),
 		Entry("the later of two without boot", []messages.ModuleStatus{beat("a", "", 0, "inactive")}, beat("a", "", 0, "active"), beat("a", "", 0, "inactive")),
 		Entry("hostnames apart, in the order in which they were heard",
 			[]messages.ModuleStatus{beat("b", "x", 1, "active"), beat("a", "x", 2, "active")},

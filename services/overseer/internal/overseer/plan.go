@@ -108,6 +108,9 @@ func (s Situation) slot() []Action {
 		in := s.judgement(c)
 		in.Trigger, in.Force, in.Release = u.Trigger, u.Force, u.To
 		v := eligibility.Judge(in)
+		if v.Silence() && !s.heard() {
+			continue // it waits: its refusal rests on whom we may not have heard yet
+		}
 		a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
 		if v.OK() {
 			a.Kind = Start
@@ -134,10 +137,23 @@ func (s Situation) checks() []Action {
 		in := s.judgement(c)
 		in.Trigger, in.Open = upgrade.TriggerHourly, s.open(c.ID)
 		v := eligibility.Judge(in)
+		if v.Silence() && !s.heard() {
+			continue // it stays due
+		}
 		plan = append(plan, Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
 			NextCheck: schedule.Next(c.NextCheckAt, now, s.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil})
 	}
 	return plan
+}
+
+// heard says whether everybody who lives has had the time to be heard: the exchange is covered, for as long as a module
+// counts as live after a beat. Before, after an outage of the broker or of manager-api, silence says nothing.
+func (s Situation) heard() bool {
+	l := s.Snapshot.Lease
+	if !l.Covering || l.CoveredSince == nil {
+		return false
+	}
+	return s.Snapshot.DatabaseTime.Sub(*l.CoveredSince) >= time.Duration(s.Snapshot.LiveWithinMS)*time.Millisecond
 }
 
 func (s Situation) judgement(c component.Component) eligibility.Input {

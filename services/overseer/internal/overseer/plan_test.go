@@ -32,8 +32,9 @@ func given(changes ...change) overseer.Situation {
 	live := func(t component.Type, service string) module.Count {
 		return module.Count{Type: t, Service: service, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1}
 	}
+	covered := now.Add(-time.Hour)
 	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
-		Snapshot: managerapi.Snapshot{DatabaseTime: now, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true},
+		Snapshot: managerapi.Snapshot{DatabaseTime: now, LiveWithinMS: 90_000, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true, CoveredSince: &covered},
 			Components: []component.Component{of(1, component.Overseer), of(2, component.Manager)},
 			Refs:       []component.Ref{ref(component.Overseer), ref(component.Manager)},
 			Counts: []module.Count{live(component.Overseer, "overseer"), live(component.Manager, "manager-api"),
@@ -61,6 +62,15 @@ func unscheduled(s *overseer.Situation)  { s.Snapshot.Components[0].NextCheckAt 
 func manual(s *overseer.Situation)       { s.Snapshot.Components[0].Strategy = component.Manual }
 func sweepDue(s *overseer.Situation)     { s.SweepDue = true }
 func uncovered(s *overseer.Situation)    { s.Snapshot.Lease.Covering = false }
+func coveredFor(d time.Duration) change {
+	return func(s *overseer.Situation) { t := now.Add(-d); s.Snapshot.Lease.CoveredSince = &t }
+}
+func current(s *overseer.Situation) {
+	for i := range s.Snapshot.Components {
+		s.Snapshot.Components[i].SourceRepoGitRef = "v2"
+	}
+	s.Snapshot.Counts = s.Snapshot.Counts[2:]
+}
 func otherTerm(s *overseer.Situation)    { s.Snapshot.Lease.Term = 6 }
 func noLease(s *overseer.Situation)      { s.Snapshot.Lease = nil }
 func noRefs(s *overseer.Situation)       { s.Snapshot.Refs = nil }
@@ -121,6 +131,7 @@ var _ = Describe("A plan", func() {
 		Entry("a refusal makes no upgrade", given(withDue(0), noRefs), "check component 1, next 1h0m0s: no_ref"),
 		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined(time.Hour)), "check component 1, next 1h0m0s: quarantined"),
 		Entry("an expired quarantine does not count", given(withDue(0), quarantined(-time.Second)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("a check stays due while silence says nothing", given(withDue(0), noExecutors, coveredFor(time.Second))),
 		Entry("an open upgrade is left alone (R1)",
 			given(withDue(0), withUpgrades(open("u1", 1, component.Overseer, upgrade.InProgress, upgrade.TriggerHourly))),
 			"check component 1, next 1h0m0s: upgrade_open"),
@@ -146,6 +157,18 @@ var _ = Describe("A plan", func() {
 		Entry("a refused one makes room for the next in the same pass",
 			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"refuse u1: auto_upgrade_disabled", "start u2: eligible"),
+		Entry("a request waits while nobody is heard: that an executor is silent says nothing",
+			given(noExecutors, uncovered, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+		Entry("and until everybody has had the time to be heard again",
+			given(noExecutors, coveredFor(89*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+		Entry("after that, silence counts",
+			given(noExecutors, coveredFor(90*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "refuse u1: no_executor"),
+		Entry("nor is one refused as the latest while those who run another version may not have been heard",
+			given(current, coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+		Entry("what is known without hearing is refused at once", given(autoOff, uncovered, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"refuse u1: auto_upgrade_disabled"),
+		Entry("who was heard lets a request start at once",
+			given(coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
 		Entry("only one starts, the explicit one first",
 			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
 			"start u1: eligible"),
