@@ -11,7 +11,7 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test lint tidy standalone up down demo e2e faults chaos bench images compose-config
+.PHONY: help build test lint tidy standalone up down demo e2e faults chaos bench images compose-up compose-down compose-test compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,19 @@ bench: ## Figures and ratios against bare baselines: heartbeats, upgrades, memor
 	@deploy/local/install.sh
 	@$(LOCAL) bench
 
-images: ## Build the container images out of local static binaries, without a registry
+images: ## Build the container images, also those of PostgreSQL and RabbitMQ where they can't be pulled; writes .env
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./services/,$(IMAGES))
-	@for s in $(IMAGES); do docker build -q -f deploy/Dockerfile.scratch --build-arg SERVICE=$$s -t openaperture/$$s:$(VERSION) bin || exit 1; done
+	@VERSION=$(VERSION) deploy/images/build.sh $(IMAGES)
+
+compose-up: images ## Start docker-compose.yml, register its exchange; prints image sizes, seconds until ready, memory
+	@$(LOCAL) compose up
+
+compose-down: ## Stop it and remove its containers, network, volumes and secrets; the images stay
+	@$(LOCAL) compose down
+
+compose-test: images ## Bring docker-compose.yml up under another name, kill its servers, upgrade a unit of this host, take it down
+	@deploy/local/install.sh
+	@go test -v -count=1 -timeout=10m -tags=compose ./deploy/local/compose -args -ginkgo.no-color -ginkgo.v $(ARGS)
 
 compose-config: ## Check docker-compose.yml
 	docker-compose -f docker-compose.yml config -q

@@ -69,4 +69,4 @@ for service; do
 	case $service in deployer*) file=executor ;; *) file=service ;; esac
 	build "openaperture/$service:$VERSION" $file bin "SERVICE=$service" "VERSION=$VERSION"
 done
-printf 'VERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' "$VERSION" $POSTGRES $RABBITMQ >.env
+printf 'COMPOSE_PROJECT_NAME=openaperture\nVERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' "$VERSION" $POSTGRES $RABBITMQ >.env

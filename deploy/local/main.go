@@ -11,11 +11,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/bench"
 	"github.com/openaperture/openaperture/deploy/local/internal/chaos"
+	"github.com/openaperture/openaperture/deploy/local/internal/containers"
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/suites"
@@ -31,6 +33,9 @@ const usage = `usage: local <command>
   e2e [n]     the same story as a spec, n times from nothing
   chaos       up, then kill the suite while it upgrades itself (SEED, KILLS)
   bench       measure on a stack of its own
+  compose up  start the stack in containers, register its exchange, print sizes, time and memory
+  compose down
+              stop it and remove what it left
   test [args] the suites of every module, against private servers
 `
 
@@ -73,6 +78,8 @@ func run(ctx context.Context, args []string) error {
 		return underFire(ctx, root)
 	case "bench":
 		return measure(ctx, root)
+	case "compose":
+		return inContainers(ctx, root, args)
 	case "test":
 		if len(args) == 0 {
 			args = []string{"work"}
@@ -119,6 +126,29 @@ func down(ctx context.Context, root string) error {
 		return err
 	}
 	return s.Down(ctx)
+}
+
+// inContainers brings docker-compose.yml up, or down.
+func inContainers(ctx context.Context, root string, args []string) error {
+	p := containers.Default(root)
+	switch strings.Join(args, " ") {
+	case "up":
+		took, err := p.UpToReady(ctx)
+		if err != nil {
+			return fmt.Errorf("%w (make compose-down removes what is there)", err)
+		}
+		fmt.Printf("ready after %.1f s\n\n", took.Seconds())
+		if err := p.Figures(ctx, os.Stdout); err != nil {
+			return err
+		}
+		fmt.Printf("\nmanager-api  %s\ntoken        %s\nstop it with: make compose-down\n", p.URL, filepath.Join(p.Generated, "admin_token"))
+		return nil
+	case "down":
+		// Mounted secrets must be there for docker-compose to understand its file.
+		return errors.Join(p.Init(ctx), p.Down(ctx), p.Forget())
+	default:
+		return fmt.Errorf("compose %q: want up or down", args)
+	}
 }
 
 // endToEnd runs the end-to-end suite n times, each in a process and a stack of its own, and stops at the first failure.

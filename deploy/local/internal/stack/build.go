@@ -37,7 +37,7 @@ func (s *Stack) Build(ctx context.Context, ref string) error {
 	if err := s.build(ctx, ref, packages); err != nil {
 		return err
 	}
-	return tag(ctx, s.SourceRepo(Own[0]), ref)
+	return tag(ctx, s.place(s.SourceRepo(Own[0])), ref)
 }
 
 // BuildHello makes a release of the service that is no part of OpenAperture.
@@ -48,7 +48,7 @@ func (s *Stack) BuildHello(ctx context.Context, ref string) error {
 	if err := s.build(ctx, ref, []string{module + "deploy/local/hello"}); err != nil {
 		return err
 	}
-	return tag(ctx, s.SourceRepo(Hello), ref)
+	return tag(ctx, s.place(s.SourceRepo(Hello)), ref)
 }
 
 // BuildBroken makes a release in which one service is broken. The other service of its component, if it has one, is as
@@ -68,7 +68,7 @@ func (s *Stack) BuildBroken(ctx context.Context, ref string, broken Service, mod
 	if err != nil && !os.IsExist(err) {
 		return fmt.Errorf("name broken service %s: %w", broken.Name, err)
 	}
-	return tag(ctx, s.SourceRepo(broken), ref)
+	return tag(ctx, s.place(s.SourceRepo(broken)), ref)
 }
 
 // build compiles into a directory beside and renames each binary, so that none is ever half there.

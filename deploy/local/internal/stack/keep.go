@@ -31,3 +31,6 @@ func (s *Stack) ConfigFile(v Service) string { return s.path("config", v.Name+".
 
 // Binary is the executable of a service in a release.
 func (s *Stack) Binary(ref string, v Service) string { return s.path("releases", ref, v.Name) }
+
+// UnitdTokenFile holds the token that unitd asks for.
+func (s *Stack) UnitdTokenFile() string { return s.path("secrets", "unitd_token") }

@@ -7,14 +7,17 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/servers"
@@ -39,8 +42,10 @@ type Stack struct {
 	Tuning   string           `json:"tuning,omitempty"` // YAML of times that differ from the profile's
 	Postgres servers.Postgres `json:"postgres"`
 	RabbitMQ servers.RabbitMQ `json:"rabbitmq"`
-	Unitd    int              `json:"unitd"`  // its port
-	Listen   map[string]int   `json:"listen"` // per service the first port; instance i listens on this plus i
+	Unitd    int              `json:"unitd"`              // its port
+	UnitdOn  string           `json:"unitd_on,omitempty"` // the address that it listens on; loopback if empty
+	ReposAt  string           `json:"repos_at,omitempty"` // where the executors see the repositories, if not where they are
+	Listen   map[string]int   `json:"listen"`             // per service the first port; instance i listens on this plus i
 	Exchange int              `json:"exchange"`
 }
 
@@ -55,7 +60,11 @@ func (s *Stack) Releases() string { return s.path("releases") }
 func (s *Stack) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.Listen[managerAPI]+1) }
 
 // UnitdURL is where unitd answers.
-func (s *Stack) UnitdURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.Unitd) }
+func (s *Stack) UnitdURL() string { return "http://" + s.unitdAddress() }
+
+func (s *Stack) unitdAddress() string {
+	return net.JoinHostPort(cmp.Or(s.UnitdOn, "127.0.0.1"), strconv.Itoa(s.Unitd))
+}
 
 // EnvFile holds what a shell needs to use the stack. It contains secrets.
 func (s *Stack) EnvFile() string { return s.path("env") }

@@ -18,6 +18,7 @@ type Module struct {
 	Service          string         `json:"service"`
 	Status           string         `json:"status"`
 	SourceRepoGitRef string         `json:"source_repo_git_ref"`
+	UpdatedAt        string         `json:"updated_at"` // the last heartbeat
 }
 
 // Modules reads GET /messaging/exchanges/:id/modules.
@@ -77,29 +78,45 @@ func ChangeComponent(ctx context.Context, api *managerapi.Client, t component.Ty
 
 // register makes everything that does not exist.
 func (s *Stack) register(ctx context.Context, api *managerapi.Client) error {
-	if err := s.registerExchange(ctx, api); err != nil {
+	if err := RegisterExchange(ctx, api); err != nil {
 		return err
 	}
 	if err := s.registerBroker(ctx, api); err != nil {
 		return err
 	}
-	cluster := map[string]any{"etcd_token": clusterToken, "name": "this machine", "messaging_exchange_id": firstExchange,
-		"runtime": "fleet", "endpoint": s.UnitdURL()}
-	if err := ensure(ctx, api, "/clusters/"+clusterToken, "/clusters", cluster); err != nil {
+	if err := registerCluster(ctx, api, s.UnitdURL()); err != nil {
 		return err
 	}
 	for _, v := range Own {
 		if v.Phase > 1 {
 			continue // the second service of a component that is registered
 		}
-		if err := s.registerComponent(ctx, api, v, First); err != nil {
+		if err := s.registerComponent(ctx, api, v, First, First); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Stack) registerExchange(ctx context.Context, api *managerapi.Client) error {
+// RegisterOutside registers this machine with an OpenAperture that runs elsewhere: the exchange, the cluster, which is
+// reached at endpoint from there, and a component with its gold standard, of which nothing is deployed.
+func (s *Stack) RegisterOutside(ctx context.Context, api *managerapi.Client, endpoint string, v Service) error {
+	if err := RegisterExchange(ctx, api); err != nil {
+		return err
+	}
+	if err := registerCluster(ctx, api, endpoint); err != nil {
+		return err
+	}
+	return s.registerComponent(ctx, api, v, First, "")
+}
+
+func registerCluster(ctx context.Context, api *managerapi.Client, endpoint string) error {
+	return ensure(ctx, api, "/clusters/"+clusterToken, "/clusters", map[string]any{"etcd_token": clusterToken, "name": "this machine",
+		"messaging_exchange_id": firstExchange, "runtime": "fleet", "endpoint": endpoint})
+}
+
+// RegisterExchange makes the exchange that tokens and configurations name, unless it exists.
+func RegisterExchange(ctx context.Context, api *managerapi.Client) error {
 	err := ensure(ctx, api, fmt.Sprintf("/messaging/exchanges/%d", firstExchange), "/messaging/exchanges",
 		map[string]any{"name": ExchangeName, "routing_key_fragment": ExchangeName})
 	if err != nil {
@@ -140,19 +157,22 @@ func (s *Stack) registerBroker(ctx context.Context, api *managerapi.Client) erro
 	return nil
 }
 
-// registerComponent makes the gold standard of a type and its component in the exchange, which runs ref already.
-func (s *Stack) registerComponent(ctx context.Context, api *managerapi.Client, v Service, ref string) error {
-	gold := map[string]any{"type": v.Type, "source_repo": s.SourceRepo(v), "source_repo_git_ref": ref, "auto_upgrade_enabled": true}
+// registerComponent makes the gold standard of a type and its component in the exchange, which runs recorded already, or
+// nothing if that is empty.
+func (s *Stack) registerComponent(ctx context.Context, api *managerapi.Client, v Service, wanted, recorded string) error {
+	gold := map[string]any{"type": v.Type, "source_repo": s.SourceRepo(v), "source_repo_git_ref": wanted, "auto_upgrade_enabled": true}
 	if err := ensure(ctx, api, "/system_component_refs/"+string(v.Type), "/system_component_refs", gold); err != nil {
 		return err
 	}
 	if _, err := FindComponent(ctx, api, v.Type); !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	_, err := api.Create(ctx, "/system_components", map[string]any{"type": v.Type, "messaging_exchange_id": firstExchange,
-		"source_repo": s.SourceRepo(v), "source_repo_git_ref": ref,
-		"deployment_repo": s.DeploymentRepo(v), "deployment_repo_git_ref": Deployed, "upgrade_strategy": component.Hourly})
-	if err != nil {
+	c := map[string]any{"type": v.Type, "messaging_exchange_id": firstExchange,
+		"deployment_repo": s.DeploymentRepo(v), "deployment_repo_git_ref": Deployed, "upgrade_strategy": component.Hourly}
+	if recorded != "" {
+		c["source_repo"], c["source_repo_git_ref"] = s.SourceRepo(v), recorded
+	}
+	if _, err := api.Create(ctx, "/system_components", c); err != nil {
 		return fmt.Errorf("register component %s: %w", v.Type, err)
 	}
 	return nil

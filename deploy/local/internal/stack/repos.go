@@ -14,11 +14,11 @@ import (
 // repositories makes the repositories that do not exist: one of deployment for each service, and the sources'.
 func (s *Stack) repositories(ctx context.Context, services []Service) error {
 	for _, v := range services {
-		if err := makeRepo(ctx, s.DeploymentRepo(v), s.Deployment(v)); err != nil {
+		if err := makeRepo(ctx, s.place(s.DeploymentRepo(v)), s.Deployment(v)); err != nil {
 			return err
 		}
 		readme := map[string]string{"README.md": "The sources of the local stack are the workspace's own; this repository holds the refs.\n"}
-		if err := makeRepo(ctx, s.SourceRepo(v), readme); err != nil {
+		if err := makeRepo(ctx, s.place(s.SourceRepo(v)), readme); err != nil {
 			return err
 		}
 	}
@@ -27,7 +27,7 @@ func (s *Stack) repositories(ctx context.Context, services []Service) error {
 
 // MakeRepo makes a repository beside the others with one commit of these files, unless it exists, and returns where it is.
 func (s *Stack) MakeRepo(ctx context.Context, name string, files map[string]string) (string, error) {
-	return s.repo(name), makeRepo(ctx, s.repo(name), files)
+	return s.repo(name), makeRepo(ctx, s.place(s.repo(name)), files)
 }
 
 // tag makes a version of the sources: a commit of its own and a tag on it. An existing tag stays.

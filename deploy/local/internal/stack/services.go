@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -82,4 +84,15 @@ func (s *Stack) SourceRepo(v Service) string {
 // DeploymentRepo is the deployment repository of a service.
 func (s *Stack) DeploymentRepo(v Service) string { return s.repo(v.Repo) }
 
-func (s *Stack) repo(name string) string { return s.path("repos", name+".git") }
+// repo is the address of a repository: where those who fetch it see it.
+func (s *Stack) repo(name string) string {
+	return filepath.Join(cmp.Or(s.ReposAt, s.Repositories()), name+".git")
+}
+
+// place is where the repository of an address lies.
+func (s *Stack) place(address string) string {
+	return filepath.Join(s.Repositories(), filepath.Base(address))
+}
+
+// Repositories is the directory of the repositories.
+func (s *Stack) Repositories() string { return s.path("repos") }

@@ -32,8 +32,8 @@ func (s *Stack) startUnitd(ctx context.Context) error {
 	if _, err := s.secret("unitd_token"); err != nil { // makes it: who may put a unit may run anything
 		return err
 	}
-	config := fmt.Sprintf("listen: 127.0.0.1:%d\nstate_dir: %s\ntoken_file: %s\nmachine_metadata: {role: local}\n",
-		s.Unitd, s.path("unitd"), s.path("secrets", "unitd_token"))
+	config := fmt.Sprintf("listen: %s\nstate_dir: %s\ntoken_file: %s\nmachine_metadata: {role: local}\n",
+		s.unitdAddress(), s.path("unitd"), s.path("secrets", "unitd_token"))
 	if err := s.config("unitd", config); err != nil {
 		return err
 	}

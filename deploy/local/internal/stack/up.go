@@ -221,7 +221,7 @@ func (s *Stack) LaunchHello(ctx context.Context, api *managerapi.Client) error {
 	if err := s.BuildHello(ctx, First); err != nil {
 		return err
 	}
-	if err := s.registerComponent(ctx, api, Hello, First); err != nil {
+	if err := s.registerComponent(ctx, api, Hello, First, First); err != nil {
 		return err
 	}
 	if err := s.launch(ctx, Hello); err != nil {
