@@ -99,10 +99,12 @@ func requested(ctx context.Context, ref string) managerapi.Upgrade {
 // completed waits for the end of an upgrade, and then for nothing more: what is recorded runs.
 func completed(ctx context.Context, u managerapi.Upgrade, ref string) []int {
 	GinkgoHelper()
-	Eventually(func() (managerapi.Upgrade, error) { return api.Upgrade(ctx, u.ID) }).WithContext(ctx).WithTimeout(90 * time.Second).
-		Should(HaveField("State.Open()", BeFalse()))
-	u, err := api.Upgrade(ctx, u.ID)
-	Expect(err).NotTo(HaveOccurred())
+	Eventually(func(g Gomega) {
+		var err error
+		u, err = api.Upgrade(ctx, u.ID)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(u.State.Open()).To(BeFalse(), "%+v", u)
+	}).WithContext(ctx).WithTimeout(90 * time.Second).Should(Succeed())
 	Expect(u.State).To(Equal(upgrade.Completed), "%+v", u.Verdict)
 	Expect(see.Recorded(ctx, stack.Hello.Type, ref)).To(Succeed())
 	pids, err := see.Runs(ctx, stack.Hello, ref)
