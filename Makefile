@@ -63,13 +63,15 @@ images: ## Build the container images, also those of PostgreSQL and RabbitMQ whe
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./services/,$(IMAGES))
 	@VERSION=$(VERSION) deploy/images/build.sh $(IMAGES)
 
-compose-up: images ## Start docker-compose.yml, register its exchange; prints image sizes, seconds until ready, memory
+compose-up: ## Start docker-compose.yml, register its exchange; prints image sizes, seconds until ready, memory
+	@$(MAKE) --no-print-directory images
 	@$(LOCAL) compose up
 
 compose-down: ## Stop it and remove its containers, network, volumes and secrets; the images stay
 	@$(LOCAL) compose down
 
-compose-test: images ## Bring docker-compose.yml up under another name, kill its servers, upgrade a unit of this host, take it down
+compose-test: ## Bring docker-compose.yml up under another name, kill its servers, upgrade a unit of this host, take it down
+	@$(MAKE) --no-print-directory images
 	@deploy/local/install.sh
 	@go test -v -count=1 -timeout=10m -tags=compose ./deploy/local/compose -args -ginkgo.no-color -ginkgo.v $(ARGS)
 
