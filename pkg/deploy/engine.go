@@ -31,6 +31,9 @@ type Manager interface {
 type Broker interface {
 	Publish(ctx context.Context, m rabbit.Message) error
 	Consume(ctx context.Context, c rabbit.Consumer) error
+	// Session rises whenever the connection may have had a gap; Ready returns nil while it is usable.
+	Session() uint64
+	Ready() error
 }
 
 // Renderer makes releases; *release.Git is one.
@@ -259,6 +262,7 @@ func (e *Engine) known(o messages.Order) bool {
 // track has confirmed work settled in the background.
 func (e *Engine) track(w *work) {
 	e.mu.Lock()
+	w.quiet, w.session = e.Now(), e.Broker.Session()
 	e.works[w.Order.OrderID] = w
 	e.mu.Unlock()
 	select {

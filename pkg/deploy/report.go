@@ -133,7 +133,7 @@ func (r *run) settleAll() error {
 		timer.Stop()
 		for _, w := range r.confirmed() {
 			r.settleOne(w)
-			if left := w.ConfirmedAt.Add(w.Order.ProgressDeadline()).Sub(r.Now()); left > 0 {
+			if left := w.undoAt().Sub(r.Now()); left > 0 {
 				pause = min(pause, left)
 			}
 		}
@@ -152,46 +152,68 @@ func (e *Engine) confirmed() []*work {
 	return list
 }
 
+// settleOne asks for one order and does what its fate is.
 func (r *run) settleOne(w *work) {
-	var view *managerapi.OrderView
-	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
+	fate, _ := r.ask(w)
 	switch {
 	case r.soft.Err() != nil:
-		return
-	case fault.Is(err, fault.NotFound):
+	case fate == drop:
 		r.forget(w)
-		return
-	case err == nil:
-		view = &got
-	}
-	switch settle(w, view, r.Now()) {
-	case drop:
-		r.forget(w)
-	case undo:
+	case fate == undo:
 		r.undo(w)
-	case keep:
 	}
 }
 
-// undo takes a confirmed deploy back, as soon as no other order is in hand.
+// ask finds the fate of a confirmed order; answered tells whether manager-api said anything about it. The time that leads
+// to an undo begins anew while manager-api watches over the order, and after every gap in which it could not have learned
+// of the result.
+func (r *run) ask(w *work) (f fate, answered bool) {
+	var view *managerapi.OrderView
+	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return drop, true
+	case err == nil:
+		view = &got
+	}
+	now, session := r.Now(), r.Broker.Session()
+	if session != w.session || r.Broker.Ready() != nil || view != nil && view.Watched {
+		w.quiet, w.session = now, session
+	}
+	return settle(w, view, now), view != nil
+}
+
+// undo takes a confirmed deploy back, as soon as no other order is in hand and if it is still due then.
 func (r *run) undo(w *work) {
 	if r.acquire(r.soft) != nil {
 		return
 	}
+	defer r.release()
 	r.mu.Lock()
 	_, still := r.works[w.Order.OrderID] // a newer order may have ended the guard while we waited
+	r.mu.Unlock()
+	fate, answered := r.ask(w)
+	if !still || fate != undo || r.soft.Err() != nil {
+		return // asked again soon
+	}
+	r.mu.Lock()
 	delete(r.works, w.Order.OrderID)
 	r.mu.Unlock()
-	defer r.release()
-	if !still {
-		return
-	}
-	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID))
-	w.Stage, w.Progress = undoing, roll.Progress{}
+	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_answers", answered))
+	w.Stage, w.Progress, w.Silent = undoing, roll.Progress{}, !answered
 	if err := r.files.save(w, true); err != nil {
 		r.Log.Error("undo not saved", zap.Error(err))
 	}
 	r.perform(&job{order: w.Order, token: w.Token, ttl: r.ClaimTTL, work: w})
+}
+
+// undoLater keeps the guard over a deploy whose undo could not be finished now.
+func (r *run) undoLater(w *work) {
+	w.Stage = confirmed
+	if err := r.files.save(w, false); err != nil {
+		r.Log.Error("undo not postponed", zap.Error(err))
+	}
+	r.track(w)
 }
 
 // guardOrForget keeps the guard over a deploy of manager-api whose confirmation was lost together with this process.

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/roll"
@@ -35,6 +36,7 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
+	session  uint64    // of the broker, when the instance in hand was begun
 }
 
 // roll takes step after step until the plan is reached or has failed.
@@ -75,6 +77,9 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	}
 	now := l.Now()
 	l.observed = l.watcher.See(sightings, now)
+	if at := l.deadline.Load(); at != nil && l.work.Stage == rolling {
+		l.work.Order.Deadline, l.plan.Deadline = *at, *at
+	}
 	return roll.Next(l.plan, l.observed, l.work.Progress, now), nil
 }
 
@@ -92,6 +97,9 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	case roll.Watch, roll.Fail, roll.Restore, roll.Done, roll.Failed:
 	}
 	l.settled(s, began)
+	if s.Kind == roll.Apply || s.Kind == roll.Watch {
+		l.session = l.Broker.Session()
+	}
 	if err := l.act(ctx, s); err != nil {
 		return err
 	}
@@ -131,10 +139,23 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		}
 		return l.rt.Remove(ctx, s.Name, l.token)
 	case roll.Fail:
-		l.tail = l.logs(ctx, s.Name)
+		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed()
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
+}
+
+// disturbed names who was away while the instance in hand was waited for, "" if nobody was: a service that cannot reach
+// its broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
+func (l *rollout) disturbed() string {
+	switch at := l.silentAt.Load(); {
+	case l.Broker.Ready() != nil || l.Broker.Session() != l.session:
+		return "the broker"
+	case at != nil && !at.Before(l.work.Progress.Since) && l.order.ComponentType != string(component.Manager):
+		return "manager-api"
+	default:
+		return ""
+	}
 }
 
 // wait returns when the instance may have changed, or at the step's time.
@@ -199,19 +220,15 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
-		reason := failure.NotSettled
-		if s.Kind != roll.Done {
-			reason = failure.RestoredUnhealthy
-		}
-		out.Cause, out.Reason = reason.Cause(), string(reason)
-		out.Message = fmt.Sprintf("the order was not settled within %s of its result, and was undone: %s", l.order.ProgressDeadline(), s.Reason)
+		reason := l.undoneBecause(s)
+		out.Cause, out.Reason, out.Message = reason.Cause(), string(reason), l.undoneSentence(reason)
 		return out
 	}
 	if s.Kind == roll.Done {
 		out.EventType, out.Instances = messages.EventMilestoneCompleted, l.work.Count
 		return out
 	}
-	reason := reasonOf(s.Reason)
+	reason := l.reasonOf(s.Reason)
 	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, reason.Cause(), string(reason)
 	out.Restored = s.Reason == roll.PutBack
 	// An instance that already had the definition was given it by an attempt whose work file is elsewhere.
@@ -223,6 +240,9 @@ func (l *rollout) result(s roll.Step) messages.Result {
 // sentence says what happened and what to do about it.
 func (l *rollout) sentence(s roll.Step) string {
 	limit := l.order.HealthDeadline()
+	if l.reasonOf(s.Reason) == failure.Disturbed {
+		return fmt.Sprintf("%s did not get healthy within %s, but %s was away meanwhile: see that it is back; the version is tried again", s.Name, limit, l.work.Disturbed)
+	}
 	switch s.Reason { //nolint:exhaustive // the others end no rollout
 	case roll.PutBack:
 		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log, then set another ref", s.Name, limit)
@@ -237,9 +257,36 @@ func (l *rollout) sentence(s roll.Step) string {
 	}
 }
 
-func reasonOf(r roll.Reason) failure.Reason {
+// undoneBecause blames the version only if manager-api was there to be asked.
+func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
+	switch {
+	case s.Kind != roll.Done:
+		return failure.RestoredUnhealthy
+	case l.work.Silent:
+		return failure.ManagerSilent
+	default:
+		return failure.NotSettled
+	}
+}
+
+func (l *rollout) undoneSentence(r failure.Reason) string {
+	limit := l.order.ProgressDeadline()
+	switch r { //nolint:exhaustive // the others undo nothing
+	case failure.ManagerSilent:
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, which was undone: look at its log, host and database", limit)
+	case failure.NotSettled:
+		return fmt.Sprintf("manager-api answered, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
+	default:
+		return "manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: look at its host, broker and database"
+	}
+}
+
+func (l *rollout) reasonOf(r roll.Reason) failure.Reason {
 	switch r { //nolint:exhaustive // the others end no rollout
 	case roll.PutBack, roll.NothingToPutBack:
+		if l.work.Disturbed != "" {
+			return failure.Disturbed
+		}
 		return failure.DeployUnhealthy
 	case roll.OrderExpired:
 		return failure.NoProgress
@@ -256,6 +303,9 @@ func (l *rollout) summary() messages.Result {
 func (l *rollout) broken(err error) (messages.Result, error) {
 	if _, ok := failure.Of(err); !ok {
 		return messages.Result{}, err
+	}
+	if l.work.Stage == undoing { // nobody else could do it: it is tried again
+		return messages.Result{}, fmt.Errorf("undo is not finished: %s", err)
 	}
 	return l.summary(), err
 }
