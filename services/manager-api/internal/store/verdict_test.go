@@ -6,6 +6,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -35,6 +36,49 @@ var _ = Describe("A proof that nobody judged", func() {
 		w.outOfTime(u)
 		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("rolling_backversionnot_judged"))
 	})
+})
+
+var _ = Describe("The order of a deploy that waits for its proof", func() {
+	watched := func(w *world, k managerapi.Claim) bool {
+		GinkgoHelper()
+		view, _, err := w.OrderView(ctx(), k.Order.OrderID)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{view.State, view.Settled}).To(Equal([]any{"completed", false}))
+		return view.Watched
+	}
+
+	It("is watched over while its clock is kept, also when it stands still without a judge", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.runDeploy(u, "deploy_oa")
+		Expect(watched(w, k)).To(BeTrue())
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now() - interval '1 minute'`)
+		Expect(watched(w, k)).To(BeFalse(), "nobody ticks")
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now(), clock_stalled = 1`)
+		Expect(watched(w, k)).To(BeFalse(), "there is a judge, so it is manager-api that does not hear")
+		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
+		Expect(watched(w, k)).To(BeTrue())
+	})
+})
+
+var _ = Describe("A deploy of manager-api that did not get healthy", func() {
+	DescribeTable("is not held against the version if the database was restarted meanwhile", func(began, want string) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.exec(`UPDATE orders SET created_at = pg_postmaster_start_time() + interval '1 minute' * $1::int`, began)
+		w.tell(result(k, failed(messages.CauseVersion, "deploy_unhealthy", true)))
+		Expect(w.value(`SELECT state || ' ' || cause || ' ' || verdict_code || ' ' || (SELECT count(*) FROM quarantines) FROM upgrades`)).To(Equal(want))
+	},
+		Entry("it was", "-1", "rolling_back environment database_restarted 0"),
+		Entry("it was not", "1", "rolling_back version deploy_unhealthy 1"),
+	)
 })
 
 var _ = Describe("An upgrade that ends while its deploy is being claimed", func() {
