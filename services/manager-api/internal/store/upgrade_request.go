@@ -47,7 +47,7 @@ func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (compon
 }
 
 // RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
-// however many ask at once. While it is only requested, a repeat with force adds the force. created says which.
+// however many ask at once. While it is only requested, a repeat with force adds the force, but not to an operator's rollback. created says which.
 func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
 	if r.Trigger == "" {
 		r.Trigger = upgrade.TriggerRequest
@@ -68,7 +68,7 @@ func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest)
 			return err
 		}
 		changed := fresh
-		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested {
+		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested && row.Trigger != upgrade.TriggerRollback {
 			if err := s.addForce(ctx, tx, row, r); err != nil {
 				return err
 			}

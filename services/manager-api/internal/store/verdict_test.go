@@ -113,6 +113,36 @@ var _ = Describe("An upgrade that ends while its deploy is being claimed", func(
 	)
 })
 
+var _ = Describe("The first upgrade of a deployer pair whose second phase cannot even be rendered", func() {
+	It("returns the first to what it replaced", func() {
+		w := newWorld()
+		u := w.verifying(w.component(component.Deployer))
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		w.tell(result(w.claim(w.order(u, "config"), "d1"), failed(messages.CauseEnvironment, "git_unreachable", false)))
+		Expect(w.value(`SELECT state || ' ' || phase || ' ' || cause FROM upgrades`)).To(Equal("rolling_back 1 environment"))
+		w.runDeploy(u, "deploy_oa")
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.beat(component.Deployer, "deployer", "v1", "d1", "d2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.state(u)).To(Equal(upgrade.RolledBack))
+	})
+})
+
+var _ = Describe("A forced request while an operator's rollback waits", func() {
+	It("does not turn it into an upgrade", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		r := w.proven(c, 1)
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: r.ID, RequestedBy: "bob"})
+		Expect(err).NotTo(HaveOccurred())
+		again, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "alice", Force: true})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{again.ID, created, again.Trigger, again.RequestedBy}).To(Equal([]any{back.ID, false, upgrade.TriggerRollback, "bob"}))
+	})
+})
+
 var _ = Describe("A rollback of the deployer pair without a release for its second phase", func() {
 	It("is refused at the request, instead of being stuck between the phases", func() {
 		w := newWorld()
