@@ -35,14 +35,14 @@ func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (component
 	return c, notFound(err, "there is no component %d", id)
 }
 
-// find resolves a request's component, by its id or as a type in an exchange.
+// find resolves a request's component, by its id or as a type in an exchange. It stays there until the transaction ends.
 func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
 	var c componentRow
 	if r.ComponentID != 0 {
-		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2)`, r.ComponentID, r.ExchangeID)
+		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
 		return c, notFound(err, "there is no component %d", r.ComponentID)
 	}
-	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2`, r.ExchangeID, string(r.ComponentType))
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
 	return c, notFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
 }
 

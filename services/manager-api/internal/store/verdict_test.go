@@ -130,6 +130,30 @@ var _ = Describe("The first upgrade of a deployer pair whose second phase cannot
 	})
 })
 
+var _ = Describe("A request while its component is being moved", func() {
+	It("is made where the component is then", func() {
+		w := newWorldWith(4, func(*times.Times) {})
+		c := w.component(component.Builder)
+		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ('there', 'there', 'there', 'there') RETURNING id`)
+		move, err := w.db.Beginx()
+		Expect(err).NotTo(HaveOccurred())
+		defer func() { _ = move.Rollback() }()
+		_, err = move.Exec(`SELECT 1 FROM system_components WHERE id = $1 FOR UPDATE`, c)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = move.Exec(`UPDATE system_components SET messaging_exchange_id = $2 WHERE id = $1`, c, there)
+		Expect(err).NotTo(HaveOccurred())
+		made := make(chan managerapi.Upgrade, 1)
+		go func() { defer GinkgoRecover(); made <- w.request(c) }()
+		Eventually(func() string {
+			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		}).Should(Equal("1"))
+		Expect(move.Commit()).To(Succeed())
+		var u managerapi.Upgrade
+		Eventually(made).Should(Receive(&u))
+		Expect(u.ExchangeID).To(Equal(component.ExchangeID(there)))
+	})
+})
+
 var _ = Describe("A forced request while an operator's rollback waits", func() {
 	It("does not turn it into an upgrade", func() {
 		w := newWorld()
