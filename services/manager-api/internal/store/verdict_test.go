@@ -130,6 +130,22 @@ var _ = Describe("The first upgrade of a deployer pair whose second phase cannot
 	})
 })
 
+var _ = Describe("What a second attempt finds", func() {
+	It("is not taken for what ran before, where the first attempt had put it", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.runConfig(u)
+		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-2"), func(r *messages.Result) {
+			var c messages.Result
+			configured(&c)
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+			r.Replaced = []messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options},
+				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}}
+		}))
+		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
+	})
+})
+
 var _ = Describe("A request while its component is being moved", func() {
 	It("is made where the component is then", func() {
 		w := newWorldWith(4, func(*times.Times) {})
