@@ -104,9 +104,25 @@ var _ = Describe("A deploy", func() {
 		},
 		Entry("nobody was", failure.DeployUnhealthy, func(*site) {}, "overseer"),
 		Entry("the broker", failure.Disturbed, func(s *site) { s.session++ }, "overseer"),
+		Entry("the broker, which is back before anybody looked", failure.Disturbed, func(s *site) { s.brokerDown = true; time.AfterFunc(50*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false }) }) }, "overseer"),
 		Entry("manager-api", failure.Disturbed, func(s *site) { s.down = true }, "overseer"),
 		Entry("manager-api, which was replaced itself", failure.DeployUnhealthy, func(s *site) { s.down = true }, "manager"),
 	)
+
+	It("that is resumed by a start blames the version nevertheless: subscribing anew is no outage", func() {
+		s := newSite()
+		s.running("old", 1)
+		breaks(s, "new")
+		p := s.start()
+		order := s.put(func(o *messages.Order) { o.HealthDeadlineMS = 400 })
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		s.set(func(s *site) { s.kill() })
+		Eventually(p.dead).Should(BeClosed())
+		s.set(func(s *site) { s.brokerDown = true }) // as it seems while connections are being opened
+		time.AfterFunc(30*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false; s.session++ }) })
+		s.start()
+		Expect(reasons(s.result(order))).To(Equal(failed(failure.DeployUnhealthy)))
+	})
 
 	It("may take longer than its deadline while it makes progress", func() {
 		s := newSite()

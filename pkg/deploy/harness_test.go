@@ -47,6 +47,7 @@ type site struct {
 	superseded  bool    // renewals are refused
 	brokerDown  bool
 	unreachable bool          // the cluster
+	changed     chan struct{} // closed at the next change of the broker
 	session     uint64        // of the broker
 	extension   time.Duration // of an order's deadline at every renewal; 0: none
 	watched     bool          // manager-api keeps the clock of what it has learned
@@ -59,7 +60,7 @@ type site struct {
 }
 
 func newSite() *site {
-	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true,
+	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
 		queue: make(chan messages.Order, 16), kill: func() {}}
 }
 
@@ -185,6 +186,8 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 		return nil
 	})
 }
+
+func (s *site) Watch() <-chan struct{} { s.mu.Lock(); defer s.mu.Unlock(); return s.changed }
 
 func (s *site) Session() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.session }
 
@@ -358,7 +361,13 @@ func (s *site) result(order string) messages.Result {
 	return list[len(list)-1]
 }
 
-func (s *site) set(change func(*site)) { s.mu.Lock(); defer s.mu.Unlock(); change(s) }
+func (s *site) set(change func(*site)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
 
 func (s *site) get(read func(*site) int) func() int {
 	return func() int { s.mu.Lock(); defer s.mu.Unlock(); return read(s) }

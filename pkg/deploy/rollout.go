@@ -36,7 +36,6 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
-	session  uint64    // of the broker, when the instance in hand was begun
 }
 
 // roll takes step after step until the plan is reached or has failed.
@@ -97,9 +96,6 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	case roll.Watch, roll.Fail, roll.Restore, roll.Done, roll.Failed:
 	}
 	l.settled(s, began)
-	if s.Kind == roll.Apply || s.Kind == roll.Watch {
-		l.session = l.Broker.Session()
-	}
 	if err := l.act(ctx, s); err != nil {
 		return err
 	}
@@ -148,10 +144,12 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 // disturbed names who was away while the instance in hand was waited for, "" if nobody was: a service that cannot reach
 // its broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
 func (l *rollout) disturbed() string {
+	l.look()
+	since := l.work.Progress.Since
 	switch at := l.silentAt.Load(); {
-	case l.Broker.Ready() != nil || l.Broker.Session() != l.session:
+	case l.hears.missing(since, l.order.HealthDeadline()):
 		return "the broker"
-	case at != nil && !at.Before(l.work.Progress.Since) && l.order.ComponentType != string(component.Manager):
+	case at != nil && !at.Before(since) && l.order.ComponentType != string(component.Manager):
 		return "manager-api"
 	default:
 		return ""
