@@ -302,8 +302,8 @@ func (l *rollout) broken(err error) (messages.Result, error) {
 	if _, ok := failure.Of(err); !ok {
 		return messages.Result{}, err
 	}
-	if l.work.Stage == undoing { // nobody else could do it: it is tried again
-		return messages.Result{}, fmt.Errorf("undo is not finished: %s", err)
+	if l.work.Stage == undoing { // no failure to report: nobody else could do it, so it is tried again
+		return messages.Result{}, errors.New("undo is not finished: " + err.Error())
 	}
 	return l.summary(), err
 }
