@@ -45,6 +45,19 @@ var _ = Describe("A deploy of manager-api", func() {
 		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
 	})
 
+	It("is held against a version that does not answer, as soon as the one before it does", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		s.set(func(s *site) { s.mute = "new" })
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
+		Expect(s.result(order).Message).To(ContainSubstring("did not answer"))
+		Expect(s.shows()).To(Equal([]string{"1:old"}))
+	})
+
 	It("is not held against the version while manager-api did not answer at all", func() {
 		s := newSite()
 		s.running("old", 1)
@@ -67,7 +80,7 @@ var _ = Describe("A deploy of manager-api", func() {
 		Consistently(s.shows, "700ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
 		s.set(func(s *site) { s.orders[order].Watched = false })
 		Eventually(s.shows).Should(Equal([]string{"1:old"}))
-		Expect(reasons(s.result(order))).To(Equal(failed(failure.NotSettled)))
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
 	})
 
 	It("stays while the broker is away: nobody could have learned of it", func() {
@@ -118,7 +131,7 @@ var _ = Describe("A deploy of manager-api", func() {
 		Consistently(func() int { return len(s.reported(order)) }, "1s").Should(Equal(1), "an undo is not given up")
 		s.set(func(s *site) { s.unreachable = false })
 		Eventually(s.shows).Should(Equal([]string{"1:old"}))
-		Expect(s.result(order).Undone).To(BeTrue())
+		Eventually(func() bool { return s.result(order).Undone }).Should(BeTrue())
 	})
 
 	It("stays when its order is settled", func() {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ type site struct {
 	token       int64
 	tokens      []int64 // in the order in which they were given out
 	down        bool    // manager-api does not answer
+	mute        string  // the version that does not answer while any of it runs
 	superseded  bool    // renewals are refused
 	brokerDown  bool
 	unreachable bool          // the cluster
@@ -93,7 +95,7 @@ var errDown = fault.New(fault.Unavailable, "manager-api does not answer")
 
 func (s *site) manager(ctx context.Context, what, id string, do func(*managerapi.OrderView) error) error {
 	return s.at(ctx, what, func() error {
-		if s.down {
+		if s.down || s.mute != "" && strings.Contains(strings.Join(s.shows(), " "), s.mute) {
 			return errDown
 		}
 		v, ok := s.orders[id]

@@ -13,6 +13,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/roll"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -36,6 +38,7 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
+	answered bool      // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
@@ -47,7 +50,9 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 		switch {
 		case err != nil:
 		case step.Kind == roll.Done || step.Kind == roll.Failed:
-			return l.result(step), nil
+			if err = l.hear(ctx, step); err == nil {
+				return l.result(step), nil
+			}
 		default:
 			err = l.take(ctx, step)
 		}
@@ -156,6 +161,22 @@ func (l *rollout) disturbed() string {
 	}
 }
 
+// hear asks the manager-api that was put back in place of a silent one whether it answers: then the silence was the
+// version's, and else nobody can tell whose. An error means that ctx has ended.
+func (l *rollout) hear(ctx context.Context, s roll.Step) error {
+	if l.work.Stage != undoing || !l.work.Silent || s.Kind != roll.Done {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, l.Patience)
+	defer cancel()
+	_ = managerapi.Retry(asking, func() error { // no answer in time is one, too
+		_, err := l.Manager.Order(asking, l.order.OrderID)
+		l.answered = err == nil || fault.Is(err, fault.NotFound)
+		return err
+	})
+	return ctx.Err()
+}
+
 // wait returns when the instance may have changed, or at the step's time.
 func (l *rollout) wait(ctx context.Context, s roll.Step) error {
 	waiting, cancel := context.WithTimeout(ctx, s.Until.Sub(l.Now()))
@@ -255,12 +276,12 @@ func (l *rollout) sentence(s roll.Step) string {
 	}
 }
 
-// undoneBecause blames the version only if manager-api was there to be asked.
+// undoneBecause blames the version if manager-api could be asked, and for a silence that ended with it.
 func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
 	switch {
 	case s.Kind != roll.Done:
 		return failure.RestoredUnhealthy
-	case l.work.Silent:
+	case l.work.Silent && !l.answered:
 		return failure.ManagerSilent
 	default:
 		return failure.NotSettled
@@ -269,10 +290,12 @@ func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
 
 func (l *rollout) undoneSentence(r failure.Reason) string {
 	limit := l.order.ProgressDeadline()
-	switch r { //nolint:exhaustive // the others undo nothing
-	case failure.ManagerSilent:
-		return fmt.Sprintf("manager-api did not answer for %s after its deploy, which was undone: look at its log, host and database", limit)
-	case failure.NotSettled:
+	switch {
+	case r == failure.ManagerSilent:
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, nor since that was undone: look at its log, host and database", limit)
+	case r == failure.NotSettled && l.work.Silent:
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, and what ran before is back and does: look at its log, then set another ref", limit)
+	case r == failure.NotSettled:
 		return fmt.Sprintf("manager-api answered, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
 	default:
 		return "manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: look at its host, broker and database"
