@@ -104,7 +104,10 @@ var _ = Describe("A deploy", func() {
 		},
 		Entry("nobody was", failure.DeployUnhealthy, func(*site) {}, "overseer"),
 		Entry("the broker", failure.Disturbed, func(s *site) { s.session++ }, "overseer"),
-		Entry("the broker, which is back before anybody looked", failure.Disturbed, func(s *site) { s.brokerDown = true; time.AfterFunc(50*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false }) }) }, "overseer"),
+		Entry("the broker, which is back before anybody looked", failure.Disturbed, func(s *site) {
+			s.brokerDown = true
+			time.AfterFunc(50*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false }) })
+		}, "overseer"),
 		Entry("manager-api", failure.Disturbed, func(s *site) { s.down = true }, "overseer"),
 		Entry("manager-api, which was replaced itself", failure.DeployUnhealthy, func(s *site) { s.down = true }, "manager"),
 	)

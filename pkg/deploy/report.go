@@ -3,7 +3,9 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -164,15 +166,16 @@ func (r *run) settleOne(w *work) {
 	}
 }
 
-// ask finds the fate of a confirmed order; answered tells whether manager-api said anything about it. The time that leads
+// ask finds the fate of a confirmed order; unavailable tells that manager-api said no more than that, or did not answer in
+// time: its database may be away, or the way to it. One whose unit runs and that refuses the connection is deaf. The time that leads
 // to an undo begins anew while manager-api watches over the order, and after every gap in which it could not have learned
 // of the result.
-func (r *run) ask(w *work) (f fate, answered bool) {
+func (r *run) ask(w *work) (f fate, unavailable bool) {
 	var view *managerapi.OrderView
 	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return drop, true
+		return drop, false
 	case err == nil:
 		view = &got
 	}
@@ -180,7 +183,13 @@ func (r *run) ask(w *work) (f fate, answered bool) {
 	if session != w.session || r.Broker.Ready() != nil || view != nil && view.Watched {
 		w.quiet, w.session = now, session
 	}
-	return settle(w, view, now), view != nil
+	return settle(w, view, now), err != nil && !refuses(err)
+}
+
+// refuses tells that nobody took the request, at once.
+func refuses(err error) bool {
+	var transport *url.Error
+	return errors.As(err, &transport) && !transport.Timeout()
 }
 
 // undo takes a confirmed deploy back, as soon as no other order is in hand and if it is still due then.
@@ -192,15 +201,15 @@ func (r *run) undo(w *work) {
 	r.mu.Lock()
 	_, still := r.works[w.Order.OrderID] // a newer order may have ended the guard while we waited
 	r.mu.Unlock()
-	fate, answered := r.ask(w)
+	fate, unavailable := r.ask(w)
 	if !still || fate != undo || r.soft.Err() != nil {
 		return // asked again soon
 	}
 	r.mu.Lock()
 	delete(r.works, w.Order.OrderID)
 	r.mu.Unlock()
-	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_answers", answered))
-	w.Stage, w.Progress, w.Silent = undoing, roll.Progress{}, !answered
+	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_unavailable", unavailable))
+	w.Stage, w.Progress, w.Unavailable = undoing, roll.Progress{}, unavailable
 	if err := r.files.save(w, true); err != nil {
 		r.Log.Error("undo not saved", zap.Error(err))
 	}
