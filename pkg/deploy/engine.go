@@ -31,6 +31,11 @@ type Manager interface {
 type Broker interface {
 	Publish(ctx context.Context, m rabbit.Message) error
 	Consume(ctx context.Context, c rabbit.Consumer) error
+	// Session rises whenever the connection may have had a gap; Ready returns nil while it is usable.
+	Session() uint64
+	Ready() error
+	// Watch returns a channel that is closed at the next change of either.
+	Watch() <-chan struct{}
 }
 
 // Renderer makes releases; *release.Git is one.
@@ -73,6 +78,7 @@ type Engine struct {
 	metrics metrics
 	slot    chan struct{} // holds one element while nobody works: one order at a time
 	wake    chan struct{} // rings the settling of confirmed work
+	hears   hearing
 
 	mu    sync.Mutex
 	works map[string]*work // confirmed work that is not settled, by order id
@@ -121,6 +127,7 @@ func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 	r := &run{Engine: e, hard: ctx, soft: soft, cut: cut}
 	finished, watching := make(chan struct{}), sync.WaitGroup{}
 	watching.Go(func() { r.bound(finished, end) })
+	watching.Go(func() { r.listen(finished) })
 	group, inner := errgroup.WithContext(soft)
 	group.Go(func() error {
 		select {
@@ -259,6 +266,7 @@ func (e *Engine) known(o messages.Order) bool {
 // track has confirmed work settled in the background.
 func (e *Engine) track(w *work) {
 	e.mu.Lock()
+	w.quiet, w.session = e.Now(), e.Broker.Session()
 	e.works[w.Order.OrderID] = w
 	e.mu.Unlock()
 	select {

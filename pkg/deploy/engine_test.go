@@ -88,6 +88,54 @@ var _ = Describe("A deploy", func() {
 		Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
 	})
 
+	DescribeTable("blames no version for what happened while others were away",
+		func(want failure.Reason, disturb func(*site), componentType string) {
+			s := newSite()
+			s.running("old", 1)
+			breaks(s, "new")
+			s.start()
+			order := s.put(func(o *messages.Order) { o.HealthDeadlineMS, o.ComponentType = 300, componentType })
+			Eventually(s.shows).Should(Equal([]string{"1:new"}))
+			s.set(disturb)
+			time.AfterFunc(150*time.Millisecond, func() { s.set(func(s *site) { s.down = false }) })
+			r := s.result(order)
+			Expect(reasons(r)).To(Equal(failed(want)))
+			Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
+		},
+		Entry("nobody was", failure.DeployUnhealthy, func(*site) {}, "overseer"),
+		Entry("the broker", failure.Disturbed, func(s *site) { s.session++ }, "overseer"),
+		Entry("the broker, which is back before anybody looked", failure.Disturbed, func(s *site) {
+			s.brokerDown = true
+			time.AfterFunc(50*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false }) })
+		}, "overseer"),
+		Entry("manager-api", failure.Disturbed, func(s *site) { s.down = true }, "overseer"),
+		Entry("manager-api, which was replaced itself", failure.DeployUnhealthy, func(s *site) { s.down = true }, "manager"),
+	)
+
+	It("that is resumed by a start blames the version nevertheless: subscribing anew is no outage", func() {
+		s := newSite()
+		s.running("old", 1)
+		breaks(s, "new")
+		p := s.start()
+		order := s.put(func(o *messages.Order) { o.HealthDeadlineMS = 400 })
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		s.set(func(s *site) { s.kill() })
+		Eventually(p.dead).Should(BeClosed())
+		s.set(func(s *site) { s.brokerDown = true }) // as it seems while connections are being opened
+		time.AfterFunc(30*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false; s.session++ }) })
+		s.start()
+		Expect(reasons(s.result(order))).To(Equal(failed(failure.DeployUnhealthy)))
+	})
+
+	It("may take longer than its deadline while it makes progress", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.extension = time.Hour })
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.MinHealthyMS, o.Deadline = 150, time.Now().Add(300*time.Millisecond) }))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
+	})
+
 	It("takes a new instance away again, when it does not get healthy", func() {
 		s := newSite()
 		breaks(s, "new")
@@ -436,73 +484,5 @@ var _ = Describe("A damaged work file", func() {
 		s.start()
 		s.result(s.put())
 		Expect(filepath.Join(s.dir, "work", "x.json.damaged")).To(BeAnExistingFile())
-	})
-})
-
-var _ = Describe("A deploy of manager-api", func() {
-	manager := func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 300 }
-
-	It("is undone when its order is not settled in time", func() {
-		s := newSite()
-		s.running("old", 2)
-		s.set(func(s *site) { s.ignores = true }) // ready, but deaf
-		s.start()
-		order := s.put(manager)
-		Eventually(s.shows).Should(Equal([]string{"1:new", "2:new", "3:new"}))
-		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
-		r := s.reported(order)[1]
-		Expect(reasons(r)).To(Equal(failed(failure.NotSettled)))
-		Expect([]bool{r.Undone, r.Restored}).To(Equal([]bool{true, true}))
-		Expect(s.shows()).To(Equal([]string{"1:old", "2:old"}))
-		Eventually(s.workFiles).Should(BeEmpty())
-	})
-
-	It("is undone by the next start, also while manager-api does not answer at all", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		p := s.start()
-		order := s.put(manager)
-		s.result(order)
-		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
-		p.stop()
-		s.set(func(s *site) { s.down = true })
-		s.start()
-		Eventually(s.shows).Should(Equal([]string{"1:old"}))
-		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
-	})
-
-	It("stays when its order is settled", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.start()
-		order := s.put(manager)
-		s.result(order)
-		Eventually(s.workFiles).Should(BeEmpty())
-		Consistently(s.shows, "400ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
-	})
-
-	It("is not guarded any more once a newer deploy has begun", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		s.start()
-		s.result(s.put(manager))
-		second := s.put(manager, func(o *messages.Order) {
-			o.DeployableUnits = []messages.UnitDefinition{unitOf("newer")}
-			o.ProgressDeadlineMS = 3_600_000
-		})
-		s.result(second)
-		Consistently(s.shows, "400ms").Should(Equal([]string{"1:newer", "2:newer", "3:newer"}))
-	})
-
-	It("of another type is never undone", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.ignores = true })
-		s.start()
-		order := s.put(func(o *messages.Order) { o.ProgressDeadlineMS = 50 })
-		s.result(order)
-		Consistently(s.shows, "300ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
 	})
 })

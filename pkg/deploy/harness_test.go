@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,23 +40,29 @@ type site struct {
 	kill    context.CancelFunc
 	trace   []string
 
-	orders     map[string]*managerapi.OrderView
-	queue      chan messages.Order
-	token      int64
-	tokens     []int64 // in the order in which they were given out
-	down       bool    // manager-api does not answer
-	superseded bool    // renewals are refused
-	brokerDown bool
-	settles    bool // orders are settled as soon as a result has come
-	ignores    bool // success is not learned: the new manager-api is deaf
-	results    []rabbit.Message
-	renewals   int
-	released   []string
-	render     func(release.Request) (release.Release, error)
+	orders      map[string]*managerapi.OrderView
+	queue       chan messages.Order
+	token       int64
+	tokens      []int64 // in the order in which they were given out
+	down        bool    // manager-api does not answer
+	mute        string  // the version that does not answer while any of it runs
+	superseded  bool    // renewals are refused
+	brokerDown  bool
+	unreachable bool          // the cluster
+	changed     chan struct{} // closed at the next change of the broker
+	session     uint64        // of the broker
+	extension   time.Duration // of an order's deadline at every renewal; 0: none
+	watched     bool          // manager-api keeps the clock of what it has learned
+	settles     bool          // orders are settled as soon as a result has come
+	ignores     bool          // success is not learned: the new manager-api is deaf
+	results     []rabbit.Message
+	renewals    int
+	released    []string
+	render      func(release.Request) (release.Release, error)
 }
 
 func newSite() *site {
-	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true,
+	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
 		queue: make(chan messages.Order, 16), kill: func() {}}
 }
 
@@ -88,7 +95,7 @@ var errDown = fault.New(fault.Unavailable, "manager-api does not answer")
 
 func (s *site) manager(ctx context.Context, what, id string, do func(*managerapi.OrderView) error) error {
 	return s.at(ctx, what, func() error {
-		if s.down {
+		if s.down || s.mute != "" && strings.Contains(strings.Join(s.shows(), " "), s.mute) {
 			return errDown
 		}
 		v, ok := s.orders[id]
@@ -119,8 +126,13 @@ func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) 
 }
 
 func (s *site) Renew(ctx context.Context, id string, token int64) (managerapi.Claim, error) {
-	return managerapi.Claim{}, s.manager(ctx, "renew", id, func(v *managerapi.OrderView) error {
+	var k managerapi.Claim
+	return k, s.manager(ctx, "renew", id, func(v *managerapi.OrderView) error {
 		s.renewals++
+		if s.extension > 0 {
+			k.Order = *v.Order
+			k.Order.Deadline = time.Now().Add(s.extension)
+		}
 		if s.superseded || v.Token > token {
 			return fault.New(fault.Conflict, "superseded").WithCode("superseded")
 		}
@@ -169,12 +181,25 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
 			return nil
 		}
-		v.State, v.Holder, v.Settled = "completed", "", s.settles
+		v.State, v.Holder, v.Settled, v.Watched = "completed", "", s.settles, s.watched
 		if r.EventType == messages.EventMilestoneFailed {
 			v.State = "failed"
 		}
 		return nil
 	})
+}
+
+func (s *site) Watch() <-chan struct{} { s.mu.Lock(); defer s.mu.Unlock(); return s.changed }
+
+func (s *site) Session() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.session }
+
+func (s *site) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.brokerDown {
+		return rabbit.ErrUnavailable
+	}
+	return nil
 }
 
 // Consume delivers what is in the queue; what was not settled when the engine died is delivered again.
@@ -226,7 +251,13 @@ func (w watched) Remove(ctx context.Context, name string, token int64) error {
 	return w.s.at(ctx, "remove", func() error { return w.Cluster.Remove(ctx, name, token) })
 }
 func (w watched) List(ctx context.Context, bases []string) (all []runtime.Instance, err error) {
-	err = w.s.at(ctx, "list", func() error { all, err = w.Cluster.List(ctx, bases); return err })
+	err = w.s.at(ctx, "list", func() error {
+		if w.s.unreachable {
+			return runtime.ErrUnreachable
+		}
+		all, err = w.Cluster.List(ctx, bases)
+		return err
+	})
 	return all, err
 }
 
@@ -332,7 +363,13 @@ func (s *site) result(order string) messages.Result {
 	return list[len(list)-1]
 }
 
-func (s *site) set(change func(*site)) { s.mu.Lock(); defer s.mu.Unlock(); change(s) }
+func (s *site) set(change func(*site)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
 
 func (s *site) get(read func(*site) int) func() int {
 	return func() int { s.mu.Lock(); defer s.mu.Unlock(); return read(s) }

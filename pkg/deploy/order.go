@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,6 +34,9 @@ type job struct {
 	work  *work // of a deploy that has begun
 	acted bool  // this process has changed an instance
 	steps []messages.Step
+
+	deadline atomic.Pointer[time.Time] // what the last renewal said, nil before the first
+	silentAt atomic.Pointer[time.Time] // when a renewal was not answered last, nil if all were
 }
 
 // handle is the consumer's handler. It returns as soon as the order is claimed, so that the delivery is acked early.
@@ -191,7 +195,18 @@ func (r *run) perform(j *job) {
 		}
 	case r.hard.Err() == nil:
 		log.Info("order given back", zap.Error(err))
+		r.putDown(j, claimed)
+	}
+}
+
+// putDown leaves an order that has no result to whoever comes next: to another executor by its claim, or, where there is
+// none any more, to ourselves.
+func (r *run) putDown(j *job, claimed bool) {
+	switch {
+	case claimed:
 		r.giveBack(j)
+	case r.soft.Err() == nil:
+		r.undoLater(j.work)
 	}
 }
 
@@ -224,12 +239,23 @@ func (r *run) renew(ctx context.Context, cancel context.CancelCauseFunc, j *job)
 			return
 		case <-timer.C:
 		}
-		_, err := r.Manager.Renew(ctx, j.order.OrderID, j.token)
+		k, err := r.Manager.Renew(ctx, j.order.OrderID, j.token)
 		if fault.Is(err, fault.NotFound) || err != nil && fault.CodeOf(err) == codeSuperseded {
 			cancel(fmt.Errorf("%w: %w", runtime.ErrSuperseded, err))
 			return
 		}
+		j.heard(k, err, r.Now())
 		timer.Reset(j.ttl / 3)
+	}
+}
+
+// heard notes what a renewal brought: the order's deadline, which moves with its progress, or silence.
+func (j *job) heard(k managerapi.Claim, err error, now time.Time) {
+	switch {
+	case err == nil && !k.Order.Deadline.IsZero():
+		j.deadline.Store(&k.Order.Deadline)
+	case fault.Is(err, fault.Unavailable):
+		j.silentAt.Store(&now)
 	}
 }
 

@@ -3,7 +3,9 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -133,7 +135,7 @@ func (r *run) settleAll() error {
 		timer.Stop()
 		for _, w := range r.confirmed() {
 			r.settleOne(w)
-			if left := w.ConfirmedAt.Add(w.Order.ProgressDeadline()).Sub(r.Now()); left > 0 {
+			if left := w.undoAt().Sub(r.Now()); left > 0 {
 				pause = min(pause, left)
 			}
 		}
@@ -152,46 +154,75 @@ func (e *Engine) confirmed() []*work {
 	return list
 }
 
+// settleOne asks for one order and does what its fate is.
 func (r *run) settleOne(w *work) {
-	var view *managerapi.OrderView
-	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
+	fate, _ := r.ask(w)
 	switch {
 	case r.soft.Err() != nil:
-		return
-	case fault.Is(err, fault.NotFound):
+	case fate == drop:
 		r.forget(w)
-		return
-	case err == nil:
-		view = &got
-	}
-	switch settle(w, view, r.Now()) {
-	case drop:
-		r.forget(w)
-	case undo:
+	case fate == undo:
 		r.undo(w)
-	case keep:
 	}
 }
 
-// undo takes a confirmed deploy back, as soon as no other order is in hand.
+// ask finds the fate of a confirmed order; unavailable tells that manager-api said no more than that, or did not answer in
+// time: its database may be away, or the way to it. One whose unit runs and that refuses the connection is deaf. The time that leads
+// to an undo begins anew while manager-api watches over the order, and after every gap in which it could not have learned
+// of the result.
+func (r *run) ask(w *work) (f fate, unavailable bool) {
+	var view *managerapi.OrderView
+	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return drop, false
+	case err == nil:
+		view = &got
+	}
+	now, session := r.Now(), r.Broker.Session()
+	if session != w.session || r.Broker.Ready() != nil || view != nil && view.Watched {
+		w.quiet, w.session = now, session
+	}
+	return settle(w, view, now), err != nil && !refuses(err)
+}
+
+// refuses tells that nobody took the request, at once.
+func refuses(err error) bool {
+	var transport *url.Error
+	return errors.As(err, &transport) && !transport.Timeout()
+}
+
+// undo takes a confirmed deploy back, as soon as no other order is in hand and if it is still due then.
 func (r *run) undo(w *work) {
 	if r.acquire(r.soft) != nil {
 		return
 	}
+	defer r.release()
 	r.mu.Lock()
 	_, still := r.works[w.Order.OrderID] // a newer order may have ended the guard while we waited
+	r.mu.Unlock()
+	fate, unavailable := r.ask(w)
+	if !still || fate != undo || r.soft.Err() != nil {
+		return // asked again soon
+	}
+	r.mu.Lock()
 	delete(r.works, w.Order.OrderID)
 	r.mu.Unlock()
-	defer r.release()
-	if !still {
-		return
-	}
-	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID))
-	w.Stage, w.Progress = undoing, roll.Progress{}
+	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_unavailable", unavailable))
+	w.Stage, w.Progress, w.Unavailable = undoing, roll.Progress{}, unavailable
 	if err := r.files.save(w, true); err != nil {
 		r.Log.Error("undo not saved", zap.Error(err))
 	}
 	r.perform(&job{order: w.Order, token: w.Token, ttl: r.ClaimTTL, work: w})
+}
+
+// undoLater keeps the guard over a deploy whose undo could not be finished now.
+func (r *run) undoLater(w *work) {
+	w.Stage = confirmed
+	if err := r.files.save(w, false); err != nil {
+		r.Log.Error("undo not postponed", zap.Error(err))
+	}
+	r.track(w)
 }
 
 // guardOrForget keeps the guard over a deploy of manager-api whose confirmation was lost together with this process.

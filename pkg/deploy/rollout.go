@@ -10,8 +10,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/roll"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -35,6 +38,7 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
+	answered bool      // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
@@ -46,7 +50,9 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 		switch {
 		case err != nil:
 		case step.Kind == roll.Done || step.Kind == roll.Failed:
-			return l.result(step), nil
+			if err = l.hear(ctx, step); err == nil {
+				return l.result(step), nil
+			}
 		default:
 			err = l.take(ctx, step)
 		}
@@ -75,6 +81,9 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	}
 	now := l.Now()
 	l.observed = l.watcher.See(sightings, now)
+	if at := l.deadline.Load(); at != nil && l.work.Stage == rolling {
+		l.work.Order.Deadline, l.plan.Deadline = *at, *at
+	}
 	return roll.Next(l.plan, l.observed, l.work.Progress, now), nil
 }
 
@@ -131,10 +140,41 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		}
 		return l.rt.Remove(ctx, s.Name, l.token)
 	case roll.Fail:
-		l.tail = l.logs(ctx, s.Name)
+		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed()
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
+}
+
+// disturbed names who was away while the instance in hand was waited for, "" if nobody was: a service that cannot reach
+// its broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
+func (l *rollout) disturbed() string {
+	l.look()
+	since := l.work.Progress.Since
+	switch at := l.silentAt.Load(); {
+	case l.hears.missing(since, l.order.HealthDeadline()):
+		return "the broker"
+	case at != nil && !at.Before(since) && l.order.ComponentType != string(component.Manager):
+		return "manager-api"
+	default:
+		return ""
+	}
+}
+
+// hear asks the manager-api that was put back in place of a silent one whether it answers: then the silence was the
+// version's, and else nobody can tell whose. An error means that ctx has ended.
+func (l *rollout) hear(ctx context.Context, s roll.Step) error {
+	if l.work.Stage != undoing || !l.work.Unavailable || s.Kind != roll.Done {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, l.Patience)
+	defer cancel()
+	_ = managerapi.Retry(asking, func() error { // no answer in time is one, too
+		_, err := l.Manager.Order(asking, l.order.OrderID)
+		l.answered = err == nil || fault.Is(err, fault.NotFound)
+		return err
+	})
+	return ctx.Err()
 }
 
 // wait returns when the instance may have changed, or at the step's time.
@@ -199,19 +239,15 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
-		reason := failure.NotSettled
-		if s.Kind != roll.Done {
-			reason = failure.RestoredUnhealthy
-		}
-		out.Cause, out.Reason = reason.Cause(), string(reason)
-		out.Message = fmt.Sprintf("the order was not settled within %s of its result, and was undone: %s", l.order.ProgressDeadline(), s.Reason)
+		reason := l.undoneBecause(s)
+		out.Cause, out.Reason, out.Message = reason.Cause(), string(reason), l.undoneSentence(reason)
 		return out
 	}
 	if s.Kind == roll.Done {
 		out.EventType, out.Instances = messages.EventMilestoneCompleted, l.work.Count
 		return out
 	}
-	reason := reasonOf(s.Reason)
+	reason := l.reasonOf(s.Reason)
 	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, reason.Cause(), string(reason)
 	out.Restored = s.Reason == roll.PutBack
 	// An instance that already had the definition was given it by an attempt whose work file is elsewhere.
@@ -223,6 +259,9 @@ func (l *rollout) result(s roll.Step) messages.Result {
 // sentence says what happened and what to do about it.
 func (l *rollout) sentence(s roll.Step) string {
 	limit := l.order.HealthDeadline()
+	if l.reasonOf(s.Reason) == failure.Disturbed {
+		return fmt.Sprintf("%s did not get healthy within %s, but %s was away meanwhile: see that it is back; the version is tried again", s.Name, limit, l.work.Disturbed)
+	}
 	switch s.Reason { //nolint:exhaustive // the others end no rollout
 	case roll.PutBack:
 		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log, then set another ref", s.Name, limit)
@@ -237,9 +276,38 @@ func (l *rollout) sentence(s roll.Step) string {
 	}
 }
 
-func reasonOf(r roll.Reason) failure.Reason {
+// undoneBecause blames the version if manager-api could be asked, and for a silence that ended with it.
+func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
+	switch {
+	case s.Kind != roll.Done:
+		return failure.RestoredUnhealthy
+	case l.work.Unavailable && !l.answered:
+		return failure.ManagerUnavailable
+	default:
+		return failure.NotSettled
+	}
+}
+
+func (l *rollout) undoneSentence(r failure.Reason) string {
+	limit := l.order.ProgressDeadline()
+	switch {
+	case r == failure.ManagerUnavailable:
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, nor since that was undone: look at its log, host and database", limit)
+	case r == failure.NotSettled && l.work.Unavailable:
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, and what ran before is back and does: look at its log, then set another ref", limit)
+	case r == failure.NotSettled:
+		return fmt.Sprintf("manager-api runs, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
+	default:
+		return "manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: look at its host, broker and database"
+	}
+}
+
+func (l *rollout) reasonOf(r roll.Reason) failure.Reason {
 	switch r { //nolint:exhaustive // the others end no rollout
 	case roll.PutBack, roll.NothingToPutBack:
+		if l.work.Disturbed != "" {
+			return failure.Disturbed
+		}
 		return failure.DeployUnhealthy
 	case roll.OrderExpired:
 		return failure.NoProgress
@@ -256,6 +324,9 @@ func (l *rollout) summary() messages.Result {
 func (l *rollout) broken(err error) (messages.Result, error) {
 	if _, ok := failure.Of(err); !ok {
 		return messages.Result{}, err
+	}
+	if l.work.Stage == undoing { // no failure to report: nobody else could do it, so it is tried again
+		return messages.Result{}, errors.New("undo is not finished: " + err.Error())
 	}
 	return l.summary(), err
 }

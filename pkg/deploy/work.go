@@ -36,6 +36,13 @@ type work struct {
 	Progress    roll.Progress             `json:"progress"`
 	Result      *messages.Result          `json:"result,omitempty"`
 	ConfirmedAt time.Time                 `json:"confirmed_at"`
+	Disturbed   string                    `json:"disturbed,omitempty"`   // who was away while the failing instance was waited for
+	Unavailable bool                      `json:"unavailable,omitempty"` // of an undo: manager-api said no more than that
+
+	// Since when a confirmed deploy has waited in vain: with this process alive, the broker usable and nobody who watches
+	// over it. The session is the broker's at that time.
+	quiet   time.Time
+	session uint64
 }
 
 // newWork plans a deploy: count instances of every template, one of every plain unit.
@@ -156,11 +163,20 @@ func settle(w *work, view *managerapi.OrderView, now time.Time) fate {
 		return drop
 	case view != nil && guarded && view.Settled, view != nil && !guarded && ended(view.State):
 		return drop
-	case guarded && w.Order.ProgressDeadlineMS > 0 && !now.Before(w.ConfirmedAt.Add(w.Order.ProgressDeadline())):
+	case guarded && w.Order.ProgressDeadlineMS > 0 && !now.Before(w.undoAt()):
 		return undo
 	default:
 		return keep
 	}
+}
+
+// undoAt is when a confirmed deploy of manager-api has waited in vain for long enough.
+func (w *work) undoAt() time.Time {
+	since := w.ConfirmedAt
+	if w.quiet.After(since) {
+		since = w.quiet
+	}
+	return since.Add(w.Order.ProgressDeadline())
 }
 
 // ended tells whether manager-api wants nothing more of an order.

@@ -210,10 +210,13 @@ type OrderView struct {
 	Milestone  messages.Milestone `json:"milestone"`
 	State      string             `json:"state"`   // open | claimed | completed | failed | closed
 	Settled    bool               `json:"settled"` // the upgrade has proven or ended this phase: the work file may go
-	Attempt    int                `json:"attempt"`
-	Holder     string             `json:"holder,omitempty"`
-	Token      int64              `json:"token,omitempty"`
-	Order      *messages.Order    `json:"order,omitempty"`
+	// Watched: manager-api has learned the result, waits for the proof and keeps the clock that will end it. An executor
+	// need not undo such an order. Absent from the former release.
+	Watched bool            `json:"watched,omitempty"`
+	Attempt int             `json:"attempt"`
+	Holder  string          `json:"holder,omitempty"`
+	Token   int64           `json:"token,omitempty"`
+	Order   *messages.Order `json:"order,omitempty"`
 }
 
 // Release is an immutable result of config, or what was found running (adopted).

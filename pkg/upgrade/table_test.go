@@ -27,6 +27,7 @@ func in(state upgrade.State, step upgrade.Step, changes ...change) upgrade.Upgra
 
 func touched(u *upgrade.Upgrade)  { u.Touched = true }
 func unproven(u *upgrade.Upgrade) { u.Proven = false }
+func before(u *upgrade.Upgrade)   { u.ProvenBefore = true }
 func units(u *upgrade.Upgrade)    { u.Proof = component.ProofUnits }
 func rollback(u *upgrade.Upgrade) { u.Trigger = upgrade.TriggerRollback }
 func deployer(u *upgrade.Upgrade) { u.Type = component.Deployer }
@@ -175,6 +176,10 @@ var _ = Describe("The table", func() {
 		Entry("phase 2 fails untouched: phase 1 was touched, so both go back, the last first (R4)",
 			in(upgrade.InProgress, upgrade.StepDeploy, deployer, phase(2)), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment),
 			"rolling_back 2 deploying: close_workflow system_event restore_workflow(2) reset_clock"),
+		Entry("phase 2 fails untouched and has no release to return to, as in the first upgrade ever: phase 1 goes back",
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment), goingBack),
+		Entry("phase 2 fails touched and has no release to return to: nothing can be undone",
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), "failed 2: "+ended),
 		Entry("phase 2 redeployed: probed as well", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched, phase(2)), kind(upgrade.EventWorkflowCompleted),
 			"rolling_back 2 verifying: probe(2) reset_clock"),
 		Entry("phase 2 restored: phase 1 follows", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched, phase(2)), kind(upgrade.EventProven),

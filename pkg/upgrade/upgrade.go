@@ -95,9 +95,11 @@ type Upgrade struct {
 	Reason  string // enumerated, snake_case
 	Message string // for people; says what to do
 	Touched bool   // whether any instance was changed
-	Proven  bool   // whether a proven release to return to exists
-	From    Version
-	To      Version
+	Proven  bool   // whether a proven release to return to exists, for the current phase and those before it
+	// ProvenBefore is the same for the phases before the current one alone.
+	ProvenBefore bool
+	From         Version
+	To           Version
 }
 
 // Phases are the parts of this upgrade, in order.

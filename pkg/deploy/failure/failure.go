@@ -16,7 +16,9 @@ type Reason string
 const (
 	DeployUnhealthy    Reason = "deploy_unhealthy"    // the new definition did not get or stay healthy; the old one does
 	RestoredUnhealthy  Reason = "restored_unhealthy"  // neither did the definition that it had replaced
+	Disturbed          Reason = "disturbed"           // it did not get healthy, but broker or manager-api were away meanwhile
 	NotSettled         Reason = "not_settled"         // a confirmed deploy was undone, because its order stayed open
+	ManagerUnavailable Reason = "manager_unavailable" // the same, while manager-api said that it is not available, or timed out
 	GitUnreachable     Reason = "git_unreachable"     // the host or repository does not answer
 	GitRefUnknown      Reason = "git_ref_unknown"     // the repository has no such ref or commit
 	GitRefused         Reason = "git_refused"         // an address, ref or repository that we do not accept

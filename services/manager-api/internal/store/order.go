@@ -260,14 +260,19 @@ type viewRow struct {
 	orderRow
 	Holder  string `db:"holder"`
 	Settled bool   `db:"settled"`
+	Watched bool   `db:"watched"`
 }
 
 // viewSQL settles an order once its upgrade has proven that phase, ended, or moved on to undoing it: its result is then
-// nobody's to undo but manager-api's.
+// nobody's to undo but manager-api's. Until then manager-api watches over what it has learned as long as it keeps the
+// clock; one that stands still although there is a judge does so because manager-api does not hear its broker.
 const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token, o.body, o.deadline,
 		now() AS now, coalesce(l.holder, '') AS holder,
 		o.state NOT IN ('open', 'claimed') AND (u.id IS NULL OR u.state NOT IN ` + openStates + `
-			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back')) OR (w.restoring AND u.phase < w.phase)) AS settled
+			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back')) OR (w.restoring AND u.phase < w.phase)) AS settled,
+		coalesce(o.state NOT IN ('open', 'claimed') AND u.state IN ` + runningStates + ` AND u.step = 'verify' AND u.clock_ticked_at > now() - interval '30 seconds'
+			AND (u.clock_stalled = 0 OR NOT EXISTS (SELECT 1 FROM leases j JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
+				WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now() AND c.covered_until > now() - interval '90 seconds')), false) AS watched
 	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l ON l.name = 'order/' || o.id`
 
 func (r viewRow) wire() (managerapi.OrderView, error) {
@@ -275,6 +280,6 @@ func (r viewRow) wire() (managerapi.OrderView, error) {
 	if err != nil {
 		return managerapi.OrderView{}, err
 	}
-	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State, Settled: r.Settled,
+	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State, Settled: r.Settled, Watched: r.Watched,
 		Attempt: r.Attempt, Holder: r.Holder, Token: r.Token, Order: &m}, nil
 }

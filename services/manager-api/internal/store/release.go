@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/unit"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -122,7 +124,11 @@ func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r mes
 	if err != nil {
 		return err
 	}
-	units, count := templates(r.Replaced)
+	var wanted []messages.UnitDefinition
+	if err := json.Unmarshal(current.Units, &wanted); err != nil {
+		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
+	}
+	units, count := templates(r.Replaced, wanted)
 	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true, SourceRepo: x.upgrade.FromRepo,
 		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken, definitions: units,
 		Instances: &count, ProvenAt: &x.workflow.Now}
@@ -136,10 +142,19 @@ func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r mes
 var instanceName = regexp.MustCompile(`^(.+)@[^@]+(\.[a-z]+)$`)
 
 // templates turns the units of instances ("manager@1.service") back into templates ("manager@.service"), and counts
-// the instances of the most frequent one. The first instance by name lends its definition.
-func templates(found []messages.UnitDefinition) ([]messages.UnitDefinition, int) {
+// the instances of the most frequent one. The first instance by name lends its definition; one that is as wanted
+// does so only where no other does: an earlier attempt of the same deploy has put it there.
+func templates(found, wanted []messages.UnitDefinition) ([]messages.UnitDefinition, int) {
 	sorted := slices.Clone(found)
-	slices.SortFunc(sorted, func(a, b messages.UnitDefinition) int { return strings.Compare(a.Name, b.Name) })
+	rank := func(u messages.UnitDefinition) int {
+		if isWanted(u, wanted) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(sorted, func(a, b messages.UnitDefinition) int {
+		return cmp.Or(rank(a)-rank(b), strings.Compare(a.Name, b.Name))
+	})
 	count := map[string]int{}
 	var out []messages.UnitDefinition
 	most := 1
@@ -152,6 +167,21 @@ func templates(found []messages.UnitDefinition) ([]messages.UnitDefinition, int)
 		}
 	}
 	return out, most
+}
+
+func isWanted(found messages.UnitDefinition, wanted []messages.UnitDefinition) bool {
+	name := instanceName.ReplaceAllString(found.Name, "$1@$2")
+	return slices.ContainsFunc(wanted, func(w messages.UnitDefinition) bool {
+		return w.Name == name && unit.Equal(options(w), options(found))
+	})
+}
+
+func options(u messages.UnitDefinition) []unit.Option {
+	out := make([]unit.Option, len(u.Options))
+	for i, o := range u.Options {
+		out[i] = unit.Option(o)
+	}
+	return out
 }
 
 func (r *releaseRow) wire() (managerapi.Release, error) {

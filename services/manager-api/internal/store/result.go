@@ -9,6 +9,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -246,7 +247,28 @@ func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r m
 	if err := s.adoptReplaced(ctx, tx, x, r); err != nil {
 		return err
 	}
-	return s.failWorkflow(ctx, tx, x, failureOf(r))
+	f, err := failureOf(r).unlessDatabase(ctx, tx, x)
+	if err != nil {
+		return err
+	}
+	return s.failWorkflow(ctx, tx, x, f)
+}
+
+// unlessDatabase blames the environment for a manager-api that did not get ready while the database was restarted.
+func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (failure, error) {
+	if f.Cause != upgrade.CauseVersion || x.workflow.ComponentType != component.Manager {
+		return f, nil
+	}
+	var restarted bool
+	err := tx.GetContext(ctx, &restarted, `SELECT pg_postmaster_start_time() > created_at FROM orders WHERE id = $1`, x.order.ID)
+	if err != nil {
+		return f, fmt.Errorf("ask when the database was started: %w", err)
+	}
+	if restarted {
+		f.Cause, f.Reason = upgrade.CauseEnvironment, "database_restarted"
+		f.Message += " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
+	}
+	return f, nil
 }
 
 // failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first line.

@@ -35,19 +35,19 @@ func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (component
 	return c, notFound(err, "there is no component %d", id)
 }
 
-// find resolves a request's component, by its id or as a type in an exchange.
+// find resolves a request's component, by its id or as a type in an exchange. It stays there until the transaction ends.
 func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
 	var c componentRow
 	if r.ComponentID != 0 {
-		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2)`, r.ComponentID, r.ExchangeID)
+		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
 		return c, notFound(err, "there is no component %d", r.ComponentID)
 	}
-	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2`, r.ExchangeID, string(r.ComponentType))
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
 	return c, notFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
 }
 
 // RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
-// however many ask at once. While it is only requested, a repeat with force adds the force. created says which.
+// however many ask at once. While it is only requested, a repeat with force adds the force, but not to an operator's rollback. created says which.
 func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
 	if r.Trigger == "" {
 		r.Trigger = upgrade.TriggerRequest
@@ -68,7 +68,7 @@ func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest)
 			return err
 		}
 		changed := fresh
-		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested {
+		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested && row.Trigger != upgrade.TriggerRollback {
 			if err := s.addForce(ctx, tx, row, r); err != nil {
 				return err
 			}

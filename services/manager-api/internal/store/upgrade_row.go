@@ -93,15 +93,16 @@ func openUpgrade(ctx context.Context, tx *sqlx.Tx, id component.ID) (*upgradeRow
 // domain is the row as the table of pkg/upgrade sees it. Proven says that every phase that a rollback would have to
 // undo has a proven release.
 func (r *upgradeRow) domain(ctx context.Context, tx *sqlx.Tx) (upgrade.Upgrade, error) {
-	var proven int
-	err := tx.GetContext(ctx, &proven, `SELECT count(DISTINCT phase) FROM releases WHERE component_id = $1 AND proven_at IS NOT NULL AND phase BETWEEN 1 AND $2`,
-		r.ComponentID, max(r.Phase, 1))
+	phase := max(r.Phase, 1)
+	var proven, before int
+	err := tx.QueryRowxContext(ctx, `SELECT count(DISTINCT phase), count(DISTINCT phase) FILTER (WHERE phase < $2)
+		FROM releases WHERE component_id = $1 AND proven_at IS NOT NULL AND phase BETWEEN 1 AND $2`, r.ComponentID, phase).Scan(&proven, &before)
 	if err != nil {
 		return upgrade.Upgrade{}, fmt.Errorf("count proven releases of component %d: %w", r.ComponentID, err)
 	}
 	return upgrade.Upgrade{ID: r.ID, Type: r.ComponentType, Proof: r.Proof, Trigger: r.Trigger, State: r.State, Phase: r.Phase, Step: r.Step,
 		Cause: upgrade.Cause(r.Cause.String), Reason: r.VerdictCode, Message: r.VerdictMessage, Touched: r.Touched,
-		Proven: proven == max(r.Phase, 1), From: r.from(), To: r.to()}, nil
+		Proven: proven == phase, ProvenBefore: before == phase-1, From: r.from(), To: r.to()}, nil
 }
 
 // take copies what the table moved.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -35,6 +36,49 @@ var _ = Describe("A proof that nobody judged", func() {
 		w.outOfTime(u)
 		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("rolling_backversionnot_judged"))
 	})
+})
+
+var _ = Describe("The order of a deploy that waits for its proof", func() {
+	watched := func(w *world, k managerapi.Claim) bool {
+		GinkgoHelper()
+		view, _, err := w.OrderView(ctx(), k.Order.OrderID)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{view.State, view.Settled}).To(Equal([]any{"completed", false}))
+		return view.Watched
+	}
+
+	It("is watched over while its clock is kept, also when it stands still without a judge", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.runDeploy(u, "deploy_oa")
+		Expect(watched(w, k)).To(BeTrue())
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now() - interval '1 minute'`)
+		Expect(watched(w, k)).To(BeFalse(), "nobody ticks")
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now(), clock_stalled = 1`)
+		Expect(watched(w, k)).To(BeFalse(), "there is a judge, so it is manager-api that does not hear")
+		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
+		Expect(watched(w, k)).To(BeTrue())
+	})
+})
+
+var _ = Describe("A deploy of manager-api that did not get healthy", func() {
+	DescribeTable("is not held against the version if the database was restarted meanwhile", func(began, want string) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.exec(`UPDATE orders SET created_at = pg_postmaster_start_time() + interval '1 minute' * $1::int`, began)
+		w.tell(result(k, failed(messages.CauseVersion, "deploy_unhealthy", true)))
+		Expect(w.value(`SELECT state || ' ' || cause || ' ' || verdict_code || ' ' || (SELECT count(*) FROM quarantines) FROM upgrades`)).To(Equal(want))
+	},
+		Entry("it was", "-1", "rolling_back environment database_restarted 0"),
+		Entry("it was not", "1", "rolling_back version deploy_unhealthy 1"),
+	)
 })
 
 var _ = Describe("An upgrade that ends while its deploy is being claimed", func() {
@@ -67,6 +111,76 @@ var _ = Describe("An upgrade that ends while its deploy is being claimed", func(
 			return w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})
 		}),
 	)
+})
+
+var _ = Describe("The first upgrade of a deployer pair whose second phase cannot even be rendered", func() {
+	It("returns the first to what it replaced", func() {
+		w := newWorld()
+		u := w.verifying(w.component(component.Deployer))
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		w.tell(result(w.claim(w.order(u, "config"), "d1"), failed(messages.CauseEnvironment, "git_unreachable", false)))
+		Expect(w.value(`SELECT state || ' ' || phase || ' ' || cause FROM upgrades`)).To(Equal("rolling_back 1 environment"))
+		w.runDeploy(u, "deploy_oa")
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.beat(component.Deployer, "deployer", "v1", "d1", "d2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.state(u)).To(Equal(upgrade.RolledBack))
+	})
+})
+
+var _ = Describe("What a second attempt finds", func() {
+	It("is not taken for what ran before, where the first attempt had put it", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.runConfig(u)
+		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-2"), func(r *messages.Result) {
+			var c messages.Result
+			configured(&c)
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+			r.Replaced = []messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options},
+				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}}
+		}))
+		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
+	})
+})
+
+var _ = Describe("A request while its component is being moved", func() {
+	It("is made where the component is then", func() {
+		w := newWorldWith(4, func(*times.Times) {})
+		c := w.component(component.Builder)
+		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ('there', 'there', 'there', 'there') RETURNING id`)
+		move, err := w.db.Beginx()
+		Expect(err).NotTo(HaveOccurred())
+		defer func() { _ = move.Rollback() }()
+		_, err = move.Exec(`SELECT 1 FROM system_components WHERE id = $1 FOR UPDATE`, c)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = move.Exec(`UPDATE system_components SET messaging_exchange_id = $2 WHERE id = $1`, c, there)
+		Expect(err).NotTo(HaveOccurred())
+		made := make(chan managerapi.Upgrade, 1)
+		go func() { defer GinkgoRecover(); made <- w.request(c) }()
+		Eventually(func() string {
+			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		}).Should(Equal("1"))
+		Expect(move.Commit()).To(Succeed())
+		var u managerapi.Upgrade
+		Eventually(made).Should(Receive(&u))
+		Expect(u.ExchangeID).To(Equal(component.ExchangeID(there)))
+	})
+})
+
+var _ = Describe("A forced request while an operator's rollback waits", func() {
+	It("does not turn it into an upgrade", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		r := w.proven(c, 1)
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c, ReleaseID: r.ID, RequestedBy: "bob"})
+		Expect(err).NotTo(HaveOccurred())
+		again, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "alice", Force: true})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{again.ID, created, again.Trigger, again.RequestedBy}).To(Equal([]any{back.ID, false, upgrade.TriggerRollback, "bob"}))
+	})
 })
 
 var _ = Describe("A rollback of the deployer pair without a release for its second phase", func() {

@@ -1,0 +1,184 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"net/url"
+	"os"
+	"regexp"
+	"syscall"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/fault"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// asFault is what the client makes of a request that was not answered.
+func asFault(err error) error {
+	return fault.Wrap(fault.Unavailable, &url.Error{Op: "Get", URL: "http://m", Err: err}, "manager-api does not answer")
+}
+
+var _ = Describe("A deploy of manager-api", func() {
+	manager := func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 300 }
+
+	It("is undone when its order is not settled in time", func() {
+		s := newSite()
+		s.running("old", 2)
+		s.set(func(s *site) { s.ignores = true }) // ready, but deaf
+		s.start()
+		order := s.put(manager)
+		Eventually(s.shows).Should(Equal([]string{"1:new", "2:new", "3:new"}))
+		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
+		r := s.reported(order)[1]
+		Expect(reasons(r)).To(Equal(failed(failure.NotSettled)))
+		Expect([]bool{r.Undone, r.Restored}).To(Equal([]bool{true, true}))
+		Expect(s.shows()).To(Equal([]string{"1:old", "2:old"}))
+		Eventually(s.workFiles).Should(BeEmpty())
+	})
+
+	It("is undone by the next start, also while manager-api does not answer at all", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		p := s.start()
+		order := s.put(manager)
+		s.result(order)
+		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
+		p.stop()
+		s.set(func(s *site) { s.down = true })
+		s.start()
+		Eventually(s.shows).Should(Equal([]string{"1:old"}))
+		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
+	})
+
+	It("is held against a version that does not answer, as soon as the one before it does", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		s.set(func(s *site) { s.mute = "new" })
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
+		Expect(s.result(order).Message).To(ContainSubstring("did not answer"))
+		Expect(s.shows()).To(Equal([]string{"1:old"}))
+	})
+
+	DescribeTable("is held against the version only if manager-api is deaf, not if it or the way to it lacks something",
+		func(want failure.Reason, err error) {
+			s := newSite()
+			s.running("old", 1)
+			s.set(func(s *site) { s.settles = false })
+			s.start()
+			order := s.put(manager)
+			s.result(order)
+			s.set(func(s *site) { s.down, s.downWith = true, err })
+			Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(want)))
+			Expect(s.shows()).To(Equal([]string{"1:old"}))
+		},
+		Entry("it says that it is not available, as without its database", failure.ManagerUnavailable, errDown),
+		Entry("it times out", failure.ManagerUnavailable, asFault(context.DeadlineExceeded)),
+		Entry("its unit runs, and nobody listens", failure.NotSettled, asFault(syscall.ECONNREFUSED)),
+	)
+
+	It("stays as long as manager-api has learned of it and keeps its clock, though nobody judges", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles, s.watched = false, true })
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		Consistently(s.shows, "700ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+		s.set(func(s *site) { s.orders[order].Watched = false })
+		Eventually(s.shows).Should(Equal([]string{"1:old"}))
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
+	})
+
+	It("stays while the broker is away: nobody could have learned of it", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.ignores = true })
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		s.set(func(s *site) { s.brokerDown = true })
+		Consistently(s.shows, "700ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+		s.set(func(s *site) { s.brokerDown = false })
+		Eventually(s.shows).Should(Equal([]string{"1:old"}))
+	})
+
+	It("is given its time again by a start: an executor that was away saw nothing of it", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		p := s.start()
+		order := s.put(manager)
+		s.result(order)
+		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
+		p.stop()
+		s.set(func(s *site) { s.down = true })
+		path := s.workFiles()[0]
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		aged := regexp.MustCompile(`"confirmed_at":"[^"]*"`).ReplaceAll(text, []byte(`"confirmed_at":"2026-01-01T00:00:00Z"`))
+		aged = bytes.ReplaceAll(aged, []byte(`"progress_deadline":300`), []byte(`"progress_deadline":3000`))
+		Expect(aged).NotTo(Equal(text))
+		Expect(os.WriteFile(path, aged, 0o600)).To(Succeed())
+		s.start()
+		Consistently(s.shows, "1s").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+		s.set(func(s *site) { s.down, s.orders[order].Settled = false, true })
+		Eventually(s.workFiles).Should(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("is undone later, when the cluster does not answer at first", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.ignores = true })
+		s.start()
+		order := s.put(manager, func(o *messages.Order) { o.HealthDeadlineMS = 200 })
+		s.result(order)
+		s.set(func(s *site) { s.unreachable = true })
+		Consistently(func() int { return len(s.reported(order)) }, "1s").Should(Equal(1), "an undo is not given up")
+		s.set(func(s *site) { s.unreachable = false })
+		Eventually(s.shows).Should(Equal([]string{"1:old"}))
+		Eventually(func() bool { return s.result(order).Undone }).Should(BeTrue())
+	})
+
+	It("stays when its order is settled", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.start()
+		order := s.put(manager)
+		s.result(order)
+		Eventually(s.workFiles).Should(BeEmpty())
+		Consistently(s.shows, "400ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("is not guarded any more once a newer deploy has begun", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles = false })
+		s.start()
+		s.result(s.put(manager))
+		second := s.put(manager, func(o *messages.Order) {
+			o.DeployableUnits = []messages.UnitDefinition{unitOf("newer")}
+			o.ProgressDeadlineMS = 3_600_000
+		})
+		s.result(second)
+		Consistently(s.shows, "400ms").Should(Equal([]string{"1:newer", "2:newer", "3:newer"}))
+	})
+
+	It("of another type is never undone", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.ignores = true })
+		s.start()
+		order := s.put(func(o *messages.Order) { o.ProgressDeadlineMS = 50 })
+		s.result(order)
+		Consistently(s.shows, "300ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+})
