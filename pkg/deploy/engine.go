@@ -126,6 +126,7 @@ func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer end(nil)
 	r := &run{Engine: e, hard: ctx, soft: soft, cut: cut}
 	finished, watching := make(chan struct{}), sync.WaitGroup{}
+	r.look() // before anything is begun
 	watching.Go(func() { r.bound(finished, end) })
 	watching.Go(func() { r.listen(finished) })
 	group, inner := errgroup.WithContext(soft)

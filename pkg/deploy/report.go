@@ -3,9 +3,7 @@ package deploy
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -166,16 +164,15 @@ func (r *run) settleOne(w *work) {
 	}
 }
 
-// ask finds the fate of a confirmed order; unavailable tells that manager-api said no more than that, or did not answer in
-// time: its database may be away, or the way to it. One whose unit runs and that refuses the connection is deaf. The time that leads
+// ask finds the fate of a confirmed order; answered tells whether manager-api said anything about it. The time that leads
 // to an undo begins anew while manager-api watches over the order, and after every gap in which it could not have learned
 // of the result.
-func (r *run) ask(w *work) (f fate, unavailable bool) {
+func (r *run) ask(w *work) (f fate, answered bool) {
 	var view *managerapi.OrderView
 	got, err := r.Manager.Order(r.soft, w.Order.OrderID)
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return drop, false
+		return drop, true
 	case err == nil:
 		view = &got
 	}
@@ -183,13 +180,7 @@ func (r *run) ask(w *work) (f fate, unavailable bool) {
 	if session != w.session || r.Broker.Ready() != nil || view != nil && view.Watched {
 		w.quiet, w.session = now, session
 	}
-	return settle(w, view, now), err != nil && !refuses(err)
-}
-
-// refuses tells that nobody took the request, at once.
-func refuses(err error) bool {
-	var transport *url.Error
-	return errors.As(err, &transport) && !transport.Timeout()
+	return settle(w, view, now), view != nil
 }
 
 // undo takes a confirmed deploy back, as soon as no other order is in hand and if it is still due then.
@@ -201,15 +192,15 @@ func (r *run) undo(w *work) {
 	r.mu.Lock()
 	_, still := r.works[w.Order.OrderID] // a newer order may have ended the guard while we waited
 	r.mu.Unlock()
-	fate, unavailable := r.ask(w)
+	fate, answered := r.ask(w)
 	if !still || fate != undo || r.soft.Err() != nil {
 		return // asked again soon
 	}
 	r.mu.Lock()
 	delete(r.works, w.Order.OrderID)
 	r.mu.Unlock()
-	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_unavailable", unavailable))
-	w.Stage, w.Progress, w.Unavailable = undoing, roll.Progress{}, unavailable
+	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_answers", answered))
+	w.Stage, w.Progress, w.Silent = undoing, roll.Progress{}, !answered
 	if err := r.files.save(w, true); err != nil {
 		r.Log.Error("undo not saved", zap.Error(err))
 	}

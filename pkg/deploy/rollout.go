@@ -164,7 +164,7 @@ func (l *rollout) disturbed() string {
 // hear asks the manager-api that was put back in place of a silent one whether it answers: then the silence was the
 // version's, and else nobody can tell whose. An error means that ctx has ended.
 func (l *rollout) hear(ctx context.Context, s roll.Step) error {
-	if l.work.Stage != undoing || !l.work.Unavailable || s.Kind != roll.Done {
+	if l.work.Stage != undoing || !l.work.Silent || s.Kind != roll.Done {
 		return nil
 	}
 	asking, cancel := context.WithTimeout(ctx, l.Patience)
@@ -281,8 +281,8 @@ func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
 	switch {
 	case s.Kind != roll.Done:
 		return failure.RestoredUnhealthy
-	case l.work.Unavailable && !l.answered:
-		return failure.ManagerUnavailable
+	case l.work.Silent && !l.answered:
+		return failure.ManagerSilent
 	default:
 		return failure.NotSettled
 	}
@@ -291,12 +291,12 @@ func (l *rollout) undoneBecause(s roll.Step) failure.Reason {
 func (l *rollout) undoneSentence(r failure.Reason) string {
 	limit := l.order.ProgressDeadline()
 	switch {
-	case r == failure.ManagerUnavailable:
+	case r == failure.ManagerSilent:
 		return fmt.Sprintf("manager-api did not answer for %s after its deploy, nor since that was undone: look at its log, host and database", limit)
-	case r == failure.NotSettled && l.work.Unavailable:
+	case r == failure.NotSettled && l.work.Silent:
 		return fmt.Sprintf("manager-api did not answer for %s after its deploy, and what ran before is back and does: look at its log, then set another ref", limit)
 	case r == failure.NotSettled:
-		return fmt.Sprintf("manager-api runs, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
+		return fmt.Sprintf("manager-api answered, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
 	default:
 		return "manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: look at its host, broker and database"
 	}

@@ -36,8 +36,8 @@ type work struct {
 	Progress    roll.Progress             `json:"progress"`
 	Result      *messages.Result          `json:"result,omitempty"`
 	ConfirmedAt time.Time                 `json:"confirmed_at"`
-	Disturbed   string                    `json:"disturbed,omitempty"`   // who was away while the failing instance was waited for
-	Unavailable bool                      `json:"unavailable,omitempty"` // of an undo: manager-api said no more than that
+	Disturbed   string                    `json:"disturbed,omitempty"` // who was away while the failing instance was waited for
+	Silent      bool                      `json:"silent,omitempty"`    // of an undo: manager-api did not answer
 
 	// Since when a confirmed deploy has waited in vain: with this process alive, the broker usable and nobody who watches
 	// over it. The session is the broker's at that time.

@@ -18,7 +18,7 @@ const (
 	RestoredUnhealthy  Reason = "restored_unhealthy"  // neither did the definition that it had replaced
 	Disturbed          Reason = "disturbed"           // it did not get healthy, but broker or manager-api were away meanwhile
 	NotSettled         Reason = "not_settled"         // a confirmed deploy was undone, because its order stayed open
-	ManagerUnavailable Reason = "manager_unavailable" // the same, while manager-api said that it is not available, or timed out
+	ManagerSilent      Reason = "manager_silent"      // the same, and no manager-api answers since either: nobody can tell why
 	GitUnreachable     Reason = "git_unreachable"     // the host or repository does not answer
 	GitRefUnknown      Reason = "git_ref_unknown"     // the repository has no such ref or commit
 	GitRefused         Reason = "git_refused"         // an address, ref or repository that we do not accept
