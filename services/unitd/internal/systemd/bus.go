@@ -37,12 +37,13 @@ func (b *bus) dial(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect to systemd over D-Bus: %w", err)
 	}
+	updates := make(chan *dbus.PropertiesUpdate, 1024)
+	// Before Subscribe: the library reads the channel without a lock once there are signals.
+	conn.SetPropertiesSubscriber(updates, make(chan error, 1)) // what does not fit is found by the next look
 	if err := conn.Subscribe(); err != nil {
 		conn.Close()
 		return fmt.Errorf("subscribe to systemd: %w", err)
 	}
-	updates := make(chan *dbus.PropertiesUpdate, 1024)
-	conn.SetPropertiesSubscriber(updates, make(chan error, 1)) // what does not fit is found by the next look
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.conn, b.updates = conn, updates

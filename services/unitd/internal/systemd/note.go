@@ -16,6 +16,7 @@ type note struct {
 	Hash       string    `json:"hash"`
 	BootID     string    `json:"boot_id"`
 	Taken      bool      `json:"taken"`   // systemd has taken the order to start it
+	Stopped    bool      `json:"stopped"` // it ended because unitd asked for it
 	Created    time.Time `json:"created"` // since when the unit is ours: its log begins there
 }
 

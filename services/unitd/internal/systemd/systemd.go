@@ -90,7 +90,7 @@ func (b *Backend) Check(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: it is masked", host.ErrForeign)
 	case where != "" && where != b.files.path(name):
 		return fmt.Errorf("%w: %s", host.ErrForeign, where)
-	case where != "" && !exists && p.alive():
+	case !exists && p.alive():
 		return fmt.Errorf("%w: it runs without its file", host.ErrForeign)
 	}
 	return nil
@@ -122,7 +122,7 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	case p.alive():
 		found.Running = newRunning(b.bus, name, b.log)
 	case known && kept.BootID == b.bootID && ran:
-		ended := p.ended(false, time.Now())
+		ended := p.ended(kept.Stopped, time.Now())
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
 	}
 	return found, nil
@@ -161,8 +161,14 @@ func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (ho
 	return newRunning(b.bus, name, b.log), nil
 }
 
-// End implements host.Backend.
+// End implements host.Backend. systemd does not tell who asked for a stop, so the note does.
 func (b *Backend) End(ctx context.Context, name string, requested bool) host.Ended {
+	if kept, known, err := b.notes.read(name); requested && known && err == nil {
+		kept.Stopped = true
+		if err := b.notes.write(name, kept); err != nil {
+			b.log.Warn("unit's note cannot be written", zap.String("unit", name), zap.Error(err))
+		}
+	}
 	p, err := b.bus.properties(ctx, name)
 	if err != nil {
 		b.log.Error("unit's end cannot be read", zap.String("unit", name), zap.Error(err))
