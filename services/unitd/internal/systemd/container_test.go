@@ -4,7 +4,6 @@ package systemd_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -28,7 +27,7 @@ var _ = Describe("unitd's own specs", Label("systemd"), func() {
 		box.Copy(program, "/spec")
 		box.Copy(specs, "/spec")
 		command := box.Command(ctx, "env", "UNITD_SPEC_BACKEND=systemd", "UNITD_SPEC_PROGRAM=/spec/unitd",
-			"/spec/unitd.test", "-ginkgo.label-filter=!direct", "-ginkgo.no-color", "-ginkgo.succinct")
+			"/spec/unitd.test", "-ginkgo.label-filter=!direct", "-ginkgo.no-color")
 		var out strings.Builder
 		command.Stdout, command.Stderr = &out, &out
 		err := command.Run()
@@ -37,6 +36,6 @@ var _ = Describe("unitd's own specs", Label("systemd"), func() {
 		}
 		Expect(err).NotTo(HaveOccurred())
 		Expect(out.String()).To(MatchRegexp(`Ran \d{2,} of \d+ Specs`))
-		_, _ = os.Stdout.WriteString(out.String()[strings.LastIndex(out.String(), "Ran "):])
+		AddReportEntry(out.String()[strings.LastIndex(out.String(), "Ran "):])
 	})
 })
