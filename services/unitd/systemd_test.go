@@ -83,6 +83,21 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "active/running")
 	})
 
+	It("is looked after again when D-Bus was gone", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		before := u.becomes("x.service", "active/running")
+		systemctl("stop", "dbus.socket", "dbus.service")
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		systemctl("start", "dbus.socket", "dbus.service")
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is back"))
+		Eventually(func() string { return systemctl("is-system-running") }).WithTimeout(patience).Should(Equal("running\n"))
+		Expect(u.state("x.service")).To(Equal(before))
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "inactive/dead")
+		Expect(alive(before.MainPID)).To(BeFalse())
+	})
+
 	It("does not move to the other backend while it runs", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
