@@ -85,7 +85,7 @@ func (h *Host) Unitd(binary, token string) string {
 // docker runs the client, which must succeed, and returns the first line.
 func docker(args ...string) string {
 	ginkgo.GinkgoHelper()
-	command := exec.Command("docker", args...) //nolint:gosec // as above
+	command := exec.CommandContext(context.Background(), "docker", args...) //nolint:gosec // as above
 	var complaint strings.Builder
 	command.Stderr = &complaint
 	out, err := command.Output()
@@ -98,7 +98,8 @@ func docker(args ...string) string {
 func Build(pkg, version string) string {
 	ginkgo.GinkgoHelper()
 	file := filepath.Join(ginkgo.GinkgoT().TempDir(), filepath.Base(pkg)+version)
-	command := exec.Command("go", "build", "-trimpath", "-ldflags", "-X main.version="+version, "-o", file, pkg) //nolint:gosec // as above
+	command := exec.CommandContext(context.Background(), "go", "build", "-trimpath", //nolint:gosec // as above
+		"-ldflags", "-X main.version="+version, "-o", file, pkg)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := command.CombinedOutput()
 	gomega.Expect(err).NotTo(gomega.HaveOccurred(), string(out))
