@@ -11,7 +11,7 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test lint tidy standalone up down demo e2e faults chaos bench images compose-up compose-down compose-test compose-config
+.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults chaos bench images compose-up compose-down compose-test compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ build: ## Build every service into bin/, static and stamped with VERSION
 test: ## Every suite of every module under -race, against private servers; totals on the last line
 	@deploy/local/install.sh
 	@$(LOCAL) test
+
+systemd-test: ## unitd's suite on systemd, and an upgrade through it, in containers with systemd as PID 1 (needs docker)
+	@deploy/systemd/image.sh
+	go test -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
+	go test -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
 
 lint: ## golangci-lint (v2.15.0) once per module, stopping at the first failure
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && golangci-lint run ./...) || exit 1; done

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/openaperture/openaperture/pkg/boot"
 )
@@ -20,15 +22,29 @@ type Config struct {
 	Socket string `mapstructure:"socket"`
 	// StateDir holds units, logs and what is needed to find running units again.
 	StateDir string `mapstructure:"state_dir"`
+	// Backend runs the units: direct (a shim beside each) or systemd (over D-Bus).
+	Backend string `mapstructure:"backend"`
+	// SystemdUnitDir is where unit files for systemd are written.
+	SystemdUnitDir string `mapstructure:"systemd_unit_dir"`
 	// TokenFile holds the bearer token that callers must show, "" for none.
 	TokenFile string `mapstructure:"token_file"`
 	// MachineMetadata is shown with the machine and matched by MachineMetadata= of units.
 	MachineMetadata map[string]string `mapstructure:"machine_metadata"`
 }
 
+// The values of Config.Backend.
+const (
+	backendDirect  = "direct"
+	backendSystemd = "systemd"
+)
+
+// unitDirs are the directories in which systemd looks for unit files of a host: until its next boot, and for good.
+var unitDirs = []string{"/run/systemd/system", "/etc/systemd/system"}
+
 // DefaultConfig serves on loopback, without token.
 func DefaultConfig() Config {
-	return Config{Base: boot.DefaultBase("127.0.0.1:8490"), StateDir: "/var/lib/openaperture/unitd"}
+	return Config{Base: boot.DefaultBase("127.0.0.1:8490"), StateDir: "/var/lib/openaperture/unitd",
+		Backend: backendDirect, SystemdUnitDir: unitDirs[0]}
 }
 
 // Validate refuses a network address without a token: who may put a unit may run anything.
@@ -38,6 +54,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("state_dir %q: want an absolute path", c.StateDir)
 	case c.Socket != "" && !filepath.IsAbs(c.Socket):
 		return fmt.Errorf("socket %q: want an absolute path", c.Socket)
+	case c.Backend != backendDirect && c.Backend != backendSystemd:
+		return fmt.Errorf("backend %q: want direct or systemd", c.Backend)
+	case !slices.Contains(unitDirs, c.SystemdUnitDir):
+		return fmt.Errorf("systemd_unit_dir %q: want %s", c.SystemdUnitDir, strings.Join(unitDirs, " or "))
 	case c.TokenFile == "" && !loopback(c.Listen):
 		return fmt.Errorf("listen %q: is open to a network, which needs token_file", c.Listen)
 	}

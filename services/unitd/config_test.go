@@ -40,7 +40,7 @@ func freePort() (net.Listener, int) {
 	return nil, 0
 }
 
-var _ = Describe("The command line", func() {
+var _ = Describe("The command line", Label("direct"), func() {
 	DescribeTable("refuses a wrong configuration in one line that names the key",
 		func(config, message string) {
 			session := launch(config, "--check-config")
@@ -54,6 +54,8 @@ var _ = Describe("The command line", func() {
 		Entry("every address without token", "listen: :21000\n", "needs token_file"),
 		Entry("a relative state_dir", "state_dir: x\n", `state_dir "x": want an absolute path`),
 		Entry("a relative socket", "socket: x\n", `socket "x": want an absolute path`),
+		Entry("a backend", "backend: docker\n", `backend "docker": want direct or systemd`),
+		Entry("a directory that systemd does not read", "systemd_unit_dir: /srv\n", `systemd_unit_dir "/srv": want /run/systemd/system or`),
 		Entry("a log level", "log_level: loud\n", "log_level"),
 	)
 

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,17 @@ const (
 	patience = 15 * time.Second
 	noLinger = "GORACE=atexit_sleep_ms=0" // else every process waits for a second at its exit
 )
+
+// backend is what runs the units of every spec: the same specs hold for both. Those with Label("direct") are about shims.
+var backend = cmp.Or(os.Getenv("UNITD_SPEC_BACKEND"), "direct")
+
+// by picks what differs between the backends.
+func by[T any](direct, systemd T) T {
+	if backend == "systemd" {
+		return systemd
+	}
+	return direct
+}
 
 // unitd is one unitd over one state directory; it may be killed and started again.
 type unitd struct {
@@ -56,7 +68,7 @@ func startUnitd() *unitd {
 			return (&net.Dialer{}).DialContext(ctx, "unix", u.path("socket"))
 		},
 	}}
-	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s\nmachine_metadata: {role: app}\n", u.path("socket"), u.path("state"))
+	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s\nmachine_metadata: {role: app}\nbackend: %s\n", u.path("socket"), u.path("state"), backend)
 	Expect(os.WriteFile(u.config, []byte(text), 0o600)).To(Succeed())
 	DeferCleanup(u.cleanUp)
 	u.start()
@@ -108,7 +120,30 @@ func (u *unitd) cleanUp() {
 		Expect(os.ReadFile(file)).To(BeEmpty(), file)
 	}
 	Expect(u.processes()).To(BeEmpty())
+	if backend == "systemd" {
+		removeUnitFiles()
+	}
 	Expect(os.RemoveAll(u.dir)).To(Succeed())
+}
+
+const unitDir = "/run/systemd/system"
+
+// removeUnitFiles makes names free for the next spec, whose unitd is another one.
+func removeUnitFiles() {
+	files, err := filepath.Glob(unitDir + "/*.service")
+	Expect(err).NotTo(HaveOccurred())
+	for _, file := range files {
+		Expect(os.Remove(file)).To(Succeed())
+	}
+	systemctl("daemon-reload")
+	systemctl("reset-failed")
+}
+
+func systemctl(args ...string) string {
+	GinkgoHelper()
+	out, err := exec.Command("systemctl", args...).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(out))
+	return string(out)
 }
 
 func (u *unitd) noRaces() {

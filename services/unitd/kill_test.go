@@ -66,7 +66,7 @@ var _ = Describe("unitd that is killed", func() {
 		for _, pid := range []int{once, again} {
 			Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 		}
-		for _, pid := range shims {
+		for _, pid := range by(shims, []int{once, again}) {
 			Eventually(alive).WithArguments(pid).WithTimeout(patience).Should(BeFalse())
 		}
 		u.start()
@@ -134,13 +134,13 @@ var _ = Describe("unitd that is killed", func() {
 		}
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=ROUND=last")
 		Eventually(func() string { return u.do("GET", "/fleet/v1/units/x.service", "").body }).Should(ContainSubstring("ROUND=last"))
-		Eventually(func() int { return len(u.processes()) }).WithTimeout(30 * time.Second).Should(Equal(3)) // shim, sh, sleep
+		Eventually(func() int { return len(u.processes()) }).WithTimeout(30 * time.Second).Should(Equal(by(3, 2))) // shim, sh, sleep
 		u.becomes("x.service", "active/running")
 		Expect(u.logs("x.service")).NotTo(ContainSubstring("OVERLAP"))
 	})
 })
 
-var _ = Describe("A shim that is killed", func() {
+var _ = Describe("A shim that is killed", Label("direct"), func() {
 	// unit forks a child that leaves its session; both write their pids.
 	unit := func(u *unitd) []string {
 		return []string{`ExecStart=/bin/sh -c "setsid sh -c 'echo $$$$ > ` + u.path("child") + `; exec sleep 3600' & echo $$$$ > ` + u.path("main") + `; wait"`,
@@ -208,6 +208,6 @@ var _ = Describe("stop-all", func() {
 		u.start()
 		Expect(u.do("GET", "/fleet/v1/units/x.service", "").body).To(ContainSubstring(`"desiredState":"inactive"`))
 		Expect(u.processes()).To(BeEmpty())
-		Expect(os.ReadDir(u.path("state/run"))).NotTo(BeNil())
+		Expect(os.ReadDir(u.path(by("state/run", "state/systemd")))).NotTo(BeNil())
 	})
 })

@@ -1,5 +1,5 @@
 // unitd runs *.service units on a host without Docker: the Fleet HTTP API v1
-// in front, direct supervision of processes behind.
+// in front, direct supervision of processes or systemd behind.
 package main
 
 import (

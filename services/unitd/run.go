@@ -14,8 +14,10 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/services/unitd/internal/direct"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
+	"github.com/openaperture/openaperture/services/unitd/internal/systemd"
 )
 
 // selfProgram is this very binary, also after it was replaced on disk: a shim
@@ -27,17 +29,18 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	if err != nil {
 		return fmt.Errorf("token_file: %w", err)
 	}
-	h, err := open(cfg, env)
+	h, backend, err := open(ctx, cfg, env)
 	if err != nil {
 		return err
 	}
+	defer backend.close()
 	defer func() { _ = h.Close() }()
 	env.Metrics.MustRegister(unitsCollector{h})
 	api := fleetapi.New(fleetapi.Config{
 		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Stopping: env.Stopping,
 	})
 	env.Handle(api)
-	parts := []loop.Part{{Name: "units", Run: h.Run}}
+	parts := append(backend.parts, loop.Part{Name: "units", Run: h.Run})
 	if cfg.Socket != "" {
 		listener, err := listenSocket(ctx, cfg.Socket)
 		if err != nil {
@@ -48,16 +51,46 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	return env.RunParts(ctx, parts...)
 }
 
-func open(cfg Config, env *boot.Env) (*host.Host, error) {
+// opened is a backend with what must run beside it.
+type opened struct {
+	host.Backend
+	parts []loop.Part
+	close func()
+}
+
+func openBackend(ctx context.Context, cfg Config, env *boot.Env) (opened, error) {
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return opened{}, fmt.Errorf("state_dir cannot be used: %w", err)
+	}
+	if cfg.Backend == backendDirect {
+		b, err := direct.New(cfg.StateDir, selfProgram, env.Log.Named("direct"))
+		return opened{Backend: b, close: func() {}}, err
+	}
+	b, err := systemd.Open(ctx, cfg.StateDir, cfg.SystemdUnitDir, env.Log.Named("systemd"))
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{Backend: b, parts: []loop.Part{{Name: "systemd", Run: b.Run}}, close: b.Close}, nil
+}
+
+func open(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opened, error) {
 	name, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("find host name: %w", err)
+		return nil, opened{}, fmt.Errorf("find host name: %w", err)
+	}
+	backend, err := openBackend(ctx, cfg, env)
+	if err != nil {
+		return nil, opened{}, err
 	}
 	metadata := map[string]string{"hostname": name, "unitd_version": env.Version}
 	maps.Copy(metadata, cfg.MachineMetadata)
-	return host.Open(host.Config{
-		StateDir: cfg.StateDir, Program: selfProgram, Hostname: name, Metadata: metadata, Log: env.Log.Named("host"),
+	h, err := host.Open(host.Config{
+		StateDir: cfg.StateDir, Backend: backend.Backend, Hostname: name, Metadata: metadata, Log: env.Log.Named("host"),
 	})
+	if err != nil {
+		backend.close()
+	}
+	return h, backend, err
 }
 
 // lockPatience is for how long stop-all waits for a unitd that is just ending.
@@ -69,17 +102,18 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 	if len(args) > 0 && !forget {
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
-	h, err := open(cfg, env)
+	h, backend, err := open(ctx, cfg, env)
 	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
 		}
-		h, err = open(cfg, env)
+		h, backend, err = open(ctx, cfg, env)
 	}
 	if err != nil {
 		return err
 	}
+	defer backend.close()
 	return errors.Join(h.StopAll(ctx, forget), h.Close())
 }
 

@@ -25,7 +25,7 @@ var _ = Describe("A unit", func() {
 		Eventually(func() string { return u.logs("web@1.service") }).Should(And(
 			ContainSubstring("args web-1 a b\n"), ContainSubstring("PATH=/usr/local/sbin:"), ContainSubstring("HOSTNAME="+host+".web-1\n")))
 		Expect(u.logs("web@1.service")).NotTo(ContainSubstring("hidden"))
-		Expect(string(u.session.Err.Contents())).To(ContainSubstring("MemoryMax"))
+		Expect(strings.Contains(string(u.session.Err.Contents()), "MemoryMax")).To(Equal(by(true, false)), "systemd honours it")
 	})
 
 	It("of Type=notify is active only after READY=1", func() {
@@ -54,7 +54,7 @@ var _ = Describe("A unit", func() {
 		Expect(u.becomes("n.service", "failed/failed").Result).To(ContainSubstring("protocol"))
 	})
 
-	It("that crashes is restarted with a growing pause", func() {
+	It("that crashes is restarted by its policy", func() {
 		u := startUnitd()
 		u.put("c.service", "launched", `ExecStart=/bin/sh -c "date +%%s%%N >> `+u.path("starts")+`; exit 3"`, "Restart=always", "RestartSec=50ms")
 		Eventually(func() state { return u.state("c.service") }).WithTimeout(patience).WithPolling(10 * time.Millisecond).
@@ -74,12 +74,12 @@ var _ = Describe("A unit", func() {
 		Entry("exit code", "failed/failed", "exit-code 7", `ExecStart=/bin/sh -c "exit 7"`),
 		Entry("signal", "failed/failed", "signal killed", `ExecStart=/bin/sh -c "kill -9 $$$$"`),
 		Entry("success", "inactive/dead", "success", "ExecStart=/bin/true"),
-		Entry("a failure that is ignored", "inactive/dead", "exit-code 1", "ExecStart=-/bin/false"),
-		Entry("no such program", "failed/failed", "/nowhere/x: no such file", "ExecStart=/nowhere/x"),
-		Entry("not in PATH", "failed/failed", "program nosuchprogram is not in PATH", "ExecStart=nosuchprogram"),
-		Entry("no such directory", "failed/failed", "working directory /nowhere does not exist", "ExecStart=/bin/true", "WorkingDirectory=/nowhere"),
-		Entry("no such user", "failed/failed", "user nosuchuser is unknown", "ExecStart=/bin/true", "User=nosuchuser"),
-		Entry("no such environment file", "failed/failed", "EnvironmentFile", "ExecStart=/bin/true", "EnvironmentFile=/nowhere"),
+		Entry("a failure that is ignored", "inactive/dead", by("exit-code 1", "success"), "ExecStart=-/bin/false"),
+		Entry("no such program", "failed/failed", by("/nowhere/x: no such file", "program cannot be executed"), "ExecStart=/nowhere/x"),
+		Entry("not in PATH", "failed/failed", by("program nosuchprogram is not in PATH", "program cannot be executed"), "ExecStart=nosuchprogram"),
+		Entry("no such directory", "failed/failed", by("working directory /nowhere does not exist", "working directory does not exist"), "ExecStart=/bin/true", "WorkingDirectory=/nowhere"),
+		Entry("no such user", "failed/failed", by("user nosuchuser is unknown", "user is unknown"), "ExecStart=/bin/true", "User=nosuchuser"),
+		Entry("no such environment file", "failed/failed", by("EnvironmentFile", "resources"), "ExecStart=/bin/true", "EnvironmentFile=/nowhere"),
 		Entry("ExecStartPre fails", "failed/failed", "exit-code 1", "ExecStartPre=/bin/false", "ExecStart=/bin/sleep 3600"),
 		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
 		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),

@@ -47,6 +47,7 @@ type fleetUnit struct {
 	DesiredState string        `json:"desiredState"`
 	CurrentState string        `json:"currentState"`
 	MachineID    string        `json:"machineID"`
+	ignoresToken bool          // the server is unitd: another token is no other definition
 }
 
 // fleetState is a unit's state: Fleet's fields and unitd's.
@@ -193,7 +194,7 @@ func (c *client) pages(ctx context.Context, path string, each func(page)) error 
 	for range maxPages {
 		query := ""
 		if next != "" {
-			query = "?nextPageToken=" + url.QueryEscape(next)
+			query = separator(path) + "nextPageToken=" + url.QueryEscape(next)
 		}
 		got, err := c.call(ctx, callTimeout, http.MethodGet, path+query, 0, nil)
 		if err != nil {
@@ -215,6 +216,13 @@ func (c *client) pages(ctx context.Context, path string, each func(page)) error 
 	return fmt.Errorf("%w: %s has more than %d pages", runtime.ErrRefused, path, maxPages)
 }
 
+func separator(path string) string {
+	if strings.Contains(path, "?") {
+		return "&"
+	}
+	return "?"
+}
+
 // unit reads one unit; ok is false if there is none.
 func (c *client) unit(ctx context.Context, name string) (u fleetUnit, ok bool, err error) {
 	path := unitPath(name)
@@ -230,6 +238,7 @@ func (c *client) unit(ctx context.Context, name string) (u fleetUnit, ok bool, e
 	if err := json.Unmarshal(got.body, &u); err != nil {
 		return u, false, fmt.Errorf("%w: answer of %s: %w", runtime.ErrRefused, path, err)
 	}
+	u.ignoresToken = strings.HasPrefix(got.header.Get("Server"), "unitd/")
 	return u, true, nil
 }
 

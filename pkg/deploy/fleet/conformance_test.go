@@ -53,7 +53,7 @@ var runtimes = map[string]func() runtime.Runtime{
 
 var _ = Describe("Every runtime", func() {
 	for name, open := range runtimes {
-		Context(name, func() {
+		Context(name, Label(strings.Fields(name)...), func() {
 			var rt runtime.Runtime
 			ctx := context.Background()
 			BeforeEach(func() { rt = open() })

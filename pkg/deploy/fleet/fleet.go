@@ -94,19 +94,41 @@ func instance(u fleetUnit, states []fleetState) runtime.Instance {
 		return out
 	}
 	out.Sighting.Health = roll.Starting // until its state is shown
-	if len(states) == 0 {
+	if unit.IsGlobal(u.Options) && len(states) > 0 {
+		out.Sighting = everywhere(u, states, hash)
 		return out
 	}
-	s := states[len(states)-1]
-	if i := slices.IndexFunc(states, func(s fleetState) bool { return s.MachineID == u.MachineID }); i >= 0 {
-		s = states[i]
+	// A state of another machine is of an earlier placement; a unit without machine is not placed.
+	if i := slices.IndexFunc(states, func(s fleetState) bool { return u.MachineID != "" && s.MachineID == u.MachineID }); i >= 0 {
+		out.Sighting = sighting(u, states[i], hash)
 	}
-	if s.Hash != hash && s.Hash != rawHash(u.Options) {
-		out.Sighting.Hash = s.Hash // what runs still is another definition
-	}
-	out.Sighting.Health = health(s.Active)
-	out.Sighting.Spell = fmt.Sprintf("%s %s %d", s.MachineID, s.Since, s.Restarts)
 	return out
+}
+
+// sighting is what one state says about a unit that is to run.
+func sighting(u fleetUnit, s fleetState, hash string) roll.Sighting {
+	if s.Hash != hash && s.Hash != rawHash(u.Options) {
+		hash = s.Hash // what runs still is another definition
+	}
+	return roll.Sighting{Name: u.Name, Hash: hash, Health: health(s.Active), Spell: fmt.Sprintf("%s %s %d", s.MachineID, s.Since, s.Restarts)}
+}
+
+// everywhere joins what the machines of a global unit show: as unhealthy as the worst of them, another definition if one
+// runs another, and a new spell with every machine's.
+func everywhere(u fleetUnit, states []fleetState, hash string) roll.Sighting {
+	joined := roll.Sighting{Name: u.Name, Hash: hash, Health: roll.Healthy}
+	var spells []string
+	for _, s := range states {
+		one := sighting(u, s, hash)
+		if one.Hash != hash {
+			joined.Hash = one.Hash
+		}
+		joined.Health = min(joined.Health, one.Health)
+		spells = append(spells, one.Spell)
+	}
+	slices.Sort(spells) // the cluster gives no order
+	joined.Spell = strings.Join(spells, ", ")
+	return joined
 }
 
 func definition(u fleetUnit) messages.UnitDefinition {
@@ -148,10 +170,15 @@ func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token in
 	if err != nil {
 		return err
 	}
-	if restart && exists && unit.Equal(current.Options, options) {
+	same := exists && unit.Equal(current.Options, options)
+	switch {
+	case same && restart:
 		if err := c.stop(ctx, d.Name, token); err != nil {
 			return err
 		}
+	case same && !current.ignoresToken:
+		// To a real fleet another token is another definition: sent whole, it would restart what is to be left alone.
+		return c.put(ctx, d.Name, token, map[string]any{"desiredState": launched})
 	}
 	return c.put(ctx, d.Name, token, map[string]any{"name": d.Name, "desiredState": launched, "options": unit.WithToken(options, token)})
 }
@@ -185,7 +212,7 @@ func (c *Cluster) put(ctx context.Context, name string, token int64, body any) e
 	return nil
 }
 
-// stop makes a unit inactive and waits until it is.
+// stop makes a unit inactive and waits until it is, on every machine: a state that lags would pass for the new run's.
 func (c *Cluster) stop(ctx context.Context, name string, token int64) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
@@ -193,8 +220,7 @@ func (c *Cluster) stop(ctx context.Context, name string, token int64) error {
 		return err
 	}
 	for {
-		u, exists, err := c.unit(ctx, name)
-		if err != nil || !exists || u.CurrentState == inactive {
+		if stopped, err := c.stopped(ctx, name); err != nil || stopped {
 			return err
 		}
 		if err := c.Wait(ctx, name); err != nil {
@@ -204,6 +230,22 @@ func (c *Cluster) stop(ctx context.Context, name string, token int64) error {
 			return runtime.Unreachable(fmt.Errorf("unit %s does not stop", name))
 		}
 	}
+}
+
+// stopped tells whether no machine shows a unit running any more. A global unit has no current state of its own.
+func (c *Cluster) stopped(ctx context.Context, name string) (bool, error) {
+	u, exists, err := c.unit(ctx, name)
+	if err != nil || !exists {
+		return err == nil, err
+	}
+	if u.CurrentState != inactive && !unit.IsGlobal(u.Options) {
+		return false, nil
+	}
+	runs := false
+	err = c.pages(ctx, "/fleet/v1/state?unitName="+url.QueryEscape(name), func(p page) {
+		runs = runs || slices.ContainsFunc(p.States, func(s fleetState) bool { return s.Name == name && health(s.Active) != roll.Down })
+	})
+	return !runs, err
 }
 
 // Remove implements runtime.Runtime. It returns when the cluster has accepted the removal; List shows when it is done.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type replay struct {
 	bodies  map[string][]byte
 	asked   []string
 	sent    map[string]any // body of the last PUT
+	targets []any          // desiredState of every PUT
 	header  http.Header    // of the last request
 }
 
@@ -80,6 +82,7 @@ func (r *replay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if q.Method == http.MethodPut {
 		r.sent = map[string]any{}
 		_ = json.NewDecoder(q.Body).Decode(&r.sent)
+		r.targets = append(r.targets, r.sent["desiredState"])
 	}
 	res, ok := r.answers[key]
 	if !ok {
@@ -93,6 +96,27 @@ func (r *replay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 	w.WriteHeader(res.StatusCode)
 	_, _ = w.Write(r.bodies[key])
+}
+
+// looks counts the requests of a key.
+func (r *replay) looks(key string) func() int {
+	return func() (n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, asked := range r.asked {
+			if asked == key {
+				n++
+			}
+		}
+		return n
+	}
+}
+
+// desired are the states that were asked for.
+func (r *replay) desired() []any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.targets)
 }
 
 // answer sets an answer by hand.
@@ -252,6 +276,131 @@ var _ = Describe("A real fleet", func() {
 		Entry("without a state yet", func(_, s map[string]any) { clear(s) }, roll.Starting, true),
 		Entry("not launched", func(u, _ map[string]any) { u["desiredState"] = "loaded" }, roll.Down, true),
 	)
+
+	// shows lists one unit as a fleet of three machines shows it.
+	shows := func(u map[string]any, states ...any) roll.Sighting {
+		GinkgoHelper()
+		r := newReplay()
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{u}})
+		r.answer("GET /fleet/v1/state", 200, map[string]any{"states": states})
+		all, err := r.cluster().List(ctx, []string{"a"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all).To(HaveLen(1))
+		return all[0].Sighting
+	}
+	plain := []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}
+	everywhere := append(slices.Clone(plain), unit.Option{Section: "X-Fleet", Name: "Global", Value: "true"})
+	state := func(machine, active, hash string) map[string]any {
+		return map[string]any{"name": "a.service", "machineID": machine, "systemdActiveState": active, "hash": hash}
+	}
+
+	It("whose machine has changed is not judged by the old one's state", func() {
+		moved := map[string]any{"name": "a.service", "options": plain, "desiredState": "launched", "machineID": "new"}
+		Expect(shows(moved, state("dead", "active", unit.Hash(plain))).Health).To(Equal(roll.Starting))
+		Expect(shows(moved, state("dead", "failed", unit.Hash(plain)), state("new", "active", unit.Hash(plain))).Health).To(Equal(roll.Healthy))
+	})
+
+	It("that cannot place a unit shows it as starting, not as healthy", func() {
+		r := newReplay("61-get-no-machine", "62-state-no-machine")
+		var nowhere map[string]any
+		Expect(json.Unmarshal(r.bodies["GET /fleet/v1/units/nowhere.service"], &nowhere)).To(Succeed())
+		nowhere["name"] = "a.service"
+		Expect(shows(nowhere).Health).To(Equal(roll.Starting))
+		Expect(shows(nowhere, state("gone", "active", "x")).Health).To(Equal(roll.Starting))
+	})
+
+	DescribeTable("runs a global unit on every machine, and the worst one counts",
+		func(health roll.Health, wanted bool, second, hash string) {
+			global := map[string]any{"name": "a.service", "options": everywhere, "desiredState": "launched"}
+			if hash == "" {
+				hash = unit.Hash(everywhere)
+			}
+			s := shows(global, state("m1", "active", unit.Hash(everywhere)), state("m2", second, hash), state("m3", "active", unit.Hash(everywhere)))
+			Expect(s.Health).To(Equal(health))
+			if wanted {
+				Expect(s.Hash).To(Equal(unit.Hash(everywhere)))
+			} else {
+				Expect(s.Hash).NotTo(Equal(unit.Hash(everywhere)))
+			}
+			Expect(s.Spell).To(And(ContainSubstring("m1"), ContainSubstring("m2"), ContainSubstring("m3")))
+		},
+		Entry("all active", roll.Healthy, true, "active", ""),
+		Entry("one is starting", roll.Starting, true, "activating", ""),
+		Entry("one has failed", roll.Down, true, "failed", ""),
+		Entry("one still runs the old definition", roll.Healthy, false, "active", "0ld"),
+	)
+
+	It("shows its global unit as recorded", func() {
+		r := newReplay("58-state-global", "59-get-global")
+		var global map[string]any
+		var states struct{ States []any }
+		Expect(json.Unmarshal(r.bodies["GET /fleet/v1/units/glob.service"], &global)).To(Succeed())
+		Expect(json.Unmarshal(r.bodies["GET /fleet/v1/state?unitName=glob.service"], &states)).To(Succeed())
+		Expect(states.States).To(HaveLen(3))
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{global}})
+		r.answer("GET /fleet/v1/state", 200, map[string]any{"states": states.States})
+		all, err := r.cluster().List(ctx, []string{"glob"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all[0].Sighting.Health).To(Equal(roll.Healthy))
+		Expect(all[0].Sighting.Hash).To(Equal("0ba4a1c40fca8cd8a69aa87485dcd123b9faf7ce"))
+	})
+
+	It("shows a failing unit as recorded", func() {
+		r := newReplay("51-state-failing", "52-get-failing")
+		var failing map[string]any
+		Expect(json.Unmarshal(r.bodies["GET /fleet/v1/units/failing.service"], &failing)).To(Succeed())
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{failing}})
+		r.answers["GET /fleet/v1/state"], r.bodies["GET /fleet/v1/state"] = r.answers["GET /fleet/v1/state?unitName=failing.service"], r.bodies["GET /fleet/v1/state?unitName=failing.service"]
+		all, err := r.cluster().List(ctx, []string{"failing"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all[0].Sighting.Health).To(Equal(roll.Down))
+		Expect(all[0].Sighting.Hash).To(Equal(unit.Hash([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/false"}})))
+	})
+
+	It("is not told of a mere token: to it that would be another definition, and a restart", func() {
+		r := newReplay("08-get-unit", "20-put-same-options")
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 3600"), 7, false)).To(Succeed())
+		Expect(r.sent).To(Equal(map[string]any{"desiredState": "launched"}))
+	})
+
+	It("restarts a unit only once no machine shows it running, and is sent no state but its own", func() {
+		r := newReplay("08-get-unit", "19-put-desired-launched")
+		get, states := "GET /fleet/v1/units/hello.service", "GET /fleet/v1/state?unitName=hello.service"
+		var hello map[string]any
+		Expect(json.Unmarshal(r.bodies[get], &hello)).To(Succeed())
+		hello["currentState"] = "inactive"
+		still := map[string]any{"name": "hello.service", "machineID": "m1", "systemdActiveState": "active", "hash": "x"}
+		r.answer(get, 200, hello)
+		r.answer(states, 200, map[string]any{"states": []any{still}})
+		done := make(chan error, 1)
+		c := r.cluster()
+		go func() { done <- c.Apply(ctx, definition("hello.service", "/bin/sleep 3600"), 7, true) }()
+		Eventually(r.looks(states)).Should(BeNumerically(">=", 2))
+		Expect(r.desired()).To(Equal([]any{"inactive"}))
+		Expect(done).NotTo(Receive())
+		r.answer(states, 200, map[string]any{})
+		Eventually(done).Should(Receive(BeNil()))
+		Expect(r.desired()).To(Equal([]any{"inactive", "launched"}))
+	})
+
+	It("gives its machines and states in pages, too", func() {
+		r := newReplay()
+		r.answer("GET /fleet/v1/machines", 200, map[string]any{"machines": []any{1, 2}, "nextPageToken": "ZAACAA=="})
+		r.answer("GET /fleet/v1/machines?nextPageToken=ZAACAA==", 200, map[string]any{"machines": []any{3}})
+		Expect(r.cluster().Machines(ctx)).To(Equal(3))
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{map[string]any{"name": "a.service", "options": plain, "desiredState": "launched", "machineID": "m1"}}})
+		r.answer("GET /fleet/v1/state", 200, map[string]any{"nextPageToken": "ZAACAA=="})
+		r.answer("GET /fleet/v1/state?nextPageToken=ZAACAA==", 200, map[string]any{"states": []any{state("m1", "active", unit.Hash(plain))}})
+		all, err := r.cluster().List(ctx, []string{"a"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all[0].Sighting.Health).To(Equal(roll.Healthy))
+	})
+
+	It("without machines lists none", func() {
+		r := newReplay()
+		r.answer("GET /fleet/v1/machines", 200, map[string]any{})
+		Expect(r.cluster().Machines(ctx)).To(BeZero())
+	})
 
 	DescribeTable("has an endpoint that is refused",
 		func(endpoint string) {

@@ -162,7 +162,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &invalid):
 		fail(w, http.StatusBadRequest, err.Error())
-	case errors.As(err, &superseded), errors.Is(err, host.ErrNoOptions), errors.Is(err, host.ErrNoDesired):
+	case errors.As(err, &superseded), errors.Is(err, host.ErrForeign), errors.Is(err, host.ErrNoOptions), errors.Is(err, host.ErrNoDesired):
 		fail(w, http.StatusConflict, err.Error())
 	case errors.Is(err, host.ErrUnknown):
 		fail(w, http.StatusNotFound, err.Error())

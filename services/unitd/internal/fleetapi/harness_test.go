@@ -13,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/services/unitd/internal/direct"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 )
@@ -25,8 +26,11 @@ type harness struct {
 }
 
 func serve(token string) *harness {
+	dir := GinkgoT().TempDir()
+	backend, err := direct.New(dir, program, zap.NewNop())
+	Expect(err).NotTo(HaveOccurred())
 	h, err := host.Open(host.Config{
-		StateDir: GinkgoT().TempDir(), Program: program, Hostname: "h1",
+		StateDir: dir, Backend: backend, Hostname: "h1",
 		Metadata: map[string]string{"role": "app", "rank": "1"}, Log: zap.NewNop(),
 	})
 	Expect(err).NotTo(HaveOccurred())

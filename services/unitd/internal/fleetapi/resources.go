@@ -169,7 +169,7 @@ func (a *api) put(w http.ResponseWriter, r *http.Request, name string) {
 		a.refuse(w, r, err)
 		return
 	}
-	created, err := a.Host.Put(name, host.Change{Options: body.Options, DesiredState: body.DesiredState, Token: token})
+	created, err := a.Host.Put(r.Context(), name, host.Change{Options: body.Options, DesiredState: body.DesiredState, Token: token})
 	switch {
 	case err != nil:
 		a.refuse(w, r, err)
@@ -220,7 +220,7 @@ func (a *api) logs(w http.ResponseWriter, r *http.Request, name string) {
 		}
 		lines = min(n, maxLogLines)
 	}
-	text, err := a.Host.Logs(name, lines, maxLogBytes)
+	text, err := a.Host.Logs(r.Context(), name, lines, maxLogBytes)
 	if err != nil {
 		a.refuse(w, r, err)
 		return

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,9 +50,9 @@ type Change struct {
 }
 
 // Put creates, replaces or retargets a unit; created says that there is a new
-// definition. Errors: Invalid, Superseded, ErrNoOptions, ErrNoDesired, or a
+// definition. Errors: Invalid, Superseded, ErrForeign, ErrNoOptions, ErrNoDesired, or a
 // failure to store, after which nothing has changed.
-func (h *Host) Put(name string, c Change) (bool, error) {
+func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 	parsed, err := parseName(name)
 	if err != nil {
 		return false, Invalid{err}
@@ -64,8 +65,13 @@ func (h *Host) Put(name string, c Change) (bool, error) {
 		if err != nil {
 			return false, Invalid{err}
 		}
-		if len(parsedService.Ignored) > 0 {
+		if len(parsedService.Ignored) > 0 && !h.cfg.Backend.Honours() {
 			h.cfg.Log.Warn("unit has options without effect", zap.String("unit", name), zap.Strings("options", parsedService.Ignored))
+		}
+	}
+	if !parsed.IsTemplate() { // a template is kept, never run
+		if err := h.cfg.Backend.Check(ctx, name); err != nil {
+			return false, err
 		}
 	}
 	h.change.Lock()

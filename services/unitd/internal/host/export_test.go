@@ -5,7 +5,6 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // Situation is the input of the decision table, for its spec.
@@ -13,7 +12,7 @@ type Situation struct {
 	Launched, Forgotten, Alive, Stopping bool
 	Want, Have                           string // generations
 	Restart                              service.Restart
-	Exit                                 *shim.Exit
+	Exit                                 *service.Exit
 	Streak                               int
 }
 

@@ -1,11 +1,11 @@
 // Package host keeps the units of one host as they are desired: it owns the
-// records, decides which units this machine takes, supervises each through its
-// shim, and knows every unit's state.
+// records, decides which units this machine takes, has a
+// backend run each, and knows every unit's state.
 //
 // Invariants:
 //   - A change is on disk before it is answered, and is checked against the
 //     unit's token in the same critical section (design §8: fencing).
-//   - One unitd per state directory (flock); one shim per unit (package shim).
+//   - One unitd per state directory (flock); one activation per unit (the backend).
 //   - The end of Run leaves every unit running; Open finds them again.
 package host
 
@@ -24,14 +24,12 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // Config is what a host needs.
 type Config struct {
 	StateDir string
-	Program  string            // the unitd binary, which is the shim too
+	Backend  Backend           // what runs the units
 	Hostname string            // %H
 	Metadata map[string]string // shown with the machine
 	Log      *zap.Logger
@@ -41,7 +39,6 @@ type Config struct {
 type Host struct {
 	cfg     Config
 	machine Machine
-	bootID  string
 	lock    *os.File
 	files   records
 
@@ -70,13 +67,17 @@ type unitState struct {
 
 // Open locks and reads the state directory. Nothing is started before Run.
 func Open(cfg Config) (*Host, error) {
-	for _, dir := range []string{"", "units", "run", "logs"} {
+	for _, dir := range []string{"", "units"} {
 		if err := os.MkdirAll(filepath.Join(cfg.StateDir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("state_dir cannot be used: %w", err)
 		}
 	}
 	lock, err := takeLock(cfg.StateDir)
 	if err != nil {
+		return nil, err
+	}
+	if err := keepBackend(cfg.StateDir, cfg.Backend); err != nil {
+		_ = lock.Close()
 		return nil, err
 	}
 	h := &Host{
@@ -99,11 +100,7 @@ func (h *Host) Close() error { return h.lock.Close() }
 // read loads what is on disk and makes a supervisor for every unit that is
 // recorded or has a runtime directory (deleted, but perhaps not stopped).
 func (h *Host) read() error {
-	var err error
-	if h.bootID, err = shim.BootID(); err != nil {
-		return err
-	}
-	id, err := machineID(h.cfg.StateDir)
+	id, err := MachineID(h.cfg.StateDir)
 	if err != nil {
 		return err
 	}
@@ -111,14 +108,14 @@ func (h *Host) read() error {
 	if h.records, err = h.files.load(); err != nil {
 		return err
 	}
-	running, err := os.ReadDir(filepath.Join(h.cfg.StateDir, "run"))
+	left, err := h.cfg.Backend.Units()
 	if err != nil {
-		return fmt.Errorf("read runtime directory: %w", err)
+		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, entry := range running {
-		h.supervise(entry.Name())
+	for _, name := range left {
+		h.supervise(name)
 	}
 	h.reconcile()
 	return nil
@@ -148,12 +145,12 @@ func (h *Host) Run(ctx context.Context) error {
 // moment in which it was forgotten gets a new one.
 func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 	for s.run(ctx) {
+		if err := s.backend.Forget(ctx, s.name); err != nil {
+			s.log.Warn("remains of a deleted unit cannot be removed", zap.Error(err))
+		}
 		h.mu.Lock()
 		again := !s.wanted().forgotten
 		if !again {
-			if err := s.clear(); err != nil {
-				s.log.Warn("remains of a deleted unit cannot be removed", zap.Error(err))
-			}
 			delete(h.supervisors, s.name)
 		}
 		h.mu.Unlock()
@@ -169,15 +166,13 @@ func (h *Host) supervise(name string) *supervisor {
 		return s
 	}
 	s := &supervisor{
-		name: name, program: h.cfg.Program, bootID: h.bootID, now: time.Now,
-		runDir: filepath.Join(h.cfg.StateDir, "run", name),
-		logDir: h.logDir(name),
+		name: name, backend: h.cfg.Backend, now: time.Now,
 		log:    h.cfg.Log.With(zap.String("unit", name)),
 		wake:   make(chan struct{}, 1),
 		events: make(chan event),
 		want:   want{forgotten: true},
 	}
-	s.report = func(have have, status shim.Status, then step) { h.observe(s, have, status, then) }
+	s.report = func(have have, status Status, then step) { h.observe(s, have, status, then) }
 	h.supervisors[name] = s
 	h.waiting = append(h.waiting, s)
 	select {
@@ -186,8 +181,6 @@ func (h *Host) supervise(name string) *supervisor {
 	}
 	return s
 }
-
-func (h *Host) logDir(name string) string { return filepath.Join(h.cfg.StateDir, "logs", name) }
 
 // takeLock makes this process the only one that works on the state directory.
 // The holder writes its pid for those who come later.
@@ -213,8 +206,8 @@ func takeLock(stateDir string) (*os.File, error) {
 	return file, nil
 }
 
-// machineID reads the id of this machine, made at the first start.
-func machineID(stateDir string) (string, error) {
+// MachineID reads the id of this machine, made at the first start.
+func MachineID(stateDir string) (string, error) {
 	file := filepath.Join(stateDir, "machine-id")
 	text, err := os.ReadFile(file)
 	if err == nil && len(strings.TrimSpace(string(text))) == 32 {

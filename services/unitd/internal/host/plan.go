@@ -3,8 +3,8 @@ package host
 import (
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // want is what should be of one unit.
@@ -13,15 +13,16 @@ type want struct {
 	launched   bool   // desired, placed on this host
 	forgotten  bool   // deleted: nothing is kept once it is stopped
 	service    service.Service
+	options    []unit.Option
 }
 
 // have is what is known of one unit's processes.
 type have struct {
 	alive      bool
 	stopping   bool
-	generation string     // of the latest activation
-	hash       string     // of its definition
-	exit       *shim.Exit // of the latest activation, nil: none, or it ended with the host
+	generation string        // of the latest activation
+	hash       string        // of its definition
+	exit       *service.Exit // of the latest activation, nil: none, or it ended with the host
 	restarts   int
 	streak     int // unsteady activations in a row, the latest one not counted while it is alive
 }
@@ -59,7 +60,7 @@ func next(w want, h have, now time.Time) step {
 		return step{verb: keep}
 	case h.generation != w.generation || h.exit == nil || h.exit.Requested:
 		return step{verb: start}
-	case !w.service.Restart.After(h.exit.Result):
+	case h.exit.Final || !w.service.Restart.After(h.exit.Result):
 		return step{verb: keep}
 	}
 	delay := service.Delay(w.service.RestartPause, h.streak-1)

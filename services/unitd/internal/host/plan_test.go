@@ -10,15 +10,14 @@ import (
 	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 var _ = Describe("What a supervisor does next", func() {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	exit := func(ago time.Duration, result service.Result) *shim.Exit {
-		return &shim.Exit{At: now.Add(-ago), Result: result}
+	exit := func(ago time.Duration, result service.Result) *service.Exit {
+		return &service.Exit{At: now.Add(-ago), Result: result}
 	}
-	requested := &shim.Exit{At: now, Result: service.ResultSuccess, Requested: true}
+	requested := &service.Exit{At: now, Result: service.ResultSuccess, Requested: true}
 	base := host.Situation{Launched: true, Want: "b", Have: "b", Restart: service.RestartAlways}
 	with := func(change func(*host.Situation)) host.Situation {
 		s := base

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // State is what a unit does at the moment: Fleet's fields and ours.
@@ -22,38 +21,16 @@ type State struct {
 	StatusText string `json:"statusText,omitempty"` // STATUS= of the service
 }
 
-// phases maps a living activation's phase to systemd's active and sub state.
-var phases = map[shim.Phase][2]string{
-	shim.PhaseStartPre: {"activating", "start-pre"},
-	shim.PhaseStart:    {"activating", "start"},
-	shim.PhaseRunning:  {"active", "running"},
-	shim.PhaseExited:   {"active", "exited"},
-	shim.PhaseStop:     {"deactivating", "stop"},
-	shim.PhaseSigterm:  {"deactivating", "stop-sigterm"},
-	shim.PhaseSigkill:  {"deactivating", "stop-sigkill"},
-	shim.PhaseDead:     {"deactivating", "final"}, // its shim is about to end
-}
-
-// describe fills in what depends on the processes. status is the shim's latest, if it is alive.
-func describe(s State, h have, status shim.Status, then step) State {
+// describe fills in what depends on the processes. status is the backend's latest of a living activation.
+func describe(s State, h have, status Status, then step) State {
 	s.Load = "loaded"
-	s.Restarts = h.restarts
+	s.Restarts = h.restarts + status.Restarts
 	if h.exit != nil {
 		s.Result = h.exit.Detail
 	}
 	switch {
 	case h.alive:
-		s.Active, s.Sub = "activating", "start"
-		if names, ok := phases[status.Phase]; ok {
-			s.Active, s.Sub = names[0], names[1]
-		}
-		s.MainPID, s.StatusText = status.MainPID, status.Text
-		if h.stopping && s.Active != "deactivating" {
-			s.Active, s.Sub = "deactivating", "stop"
-		}
-		if s.Active == "active" {
-			s.Since = status.ActiveSince.UTC().Format(time.RFC3339Nano)
-		}
+		describeAlive(&s, h, status)
 	case then.verb == wait || then.verb == restart:
 		s.Active, s.Sub = "activating", "auto-restart"
 	case then.verb == start:
@@ -64,4 +41,21 @@ func describe(s State, h have, status shim.Status, then step) State {
 		s.Active, s.Sub = "inactive", "dead"
 	}
 	return s
+}
+
+func describeAlive(s *State, h have, status Status) {
+	s.Active, s.Sub = "activating", "start"
+	if status.Active != "" {
+		s.Active, s.Sub = status.Active, status.Sub
+	}
+	if status.Result != "" {
+		s.Result = status.Result
+	}
+	s.MainPID, s.StatusText = status.MainPID, status.Text
+	if h.stopping && s.Active != "deactivating" {
+		s.Active, s.Sub = "deactivating", "stop"
+	}
+	if s.Active == "active" {
+		s.Since = status.Since.UTC().Format(time.RFC3339Nano)
+	}
 }

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
-
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // StopAll stops every unit of a host whose unitd has ended, and returns when
@@ -22,40 +21,66 @@ func (h *Host) StopAll(ctx context.Context, forget bool) error {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(h.cfg.StateDir, "run"))
+	names, err := h.cfg.Backend.Units()
 	if err != nil {
-		return fmt.Errorf("read runtime directory: %w", err)
+		return err
 	}
 	var all sync.WaitGroup
-	failures := make([]error, len(entries))
-	for i, entry := range entries {
-		all.Go(func() { failures[i] = h.stopOne(ctx, entry.Name()) })
+	failures := make([]error, len(names))
+	for i, name := range names {
+		all.Go(func() { failures[i] = h.stopOne(ctx, name) })
 	}
 	all.Wait()
-	return errors.Join(failures...)
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	return saveBackend(h.cfg.StateDir, nobody) // with nothing running, another one may take over
 }
 
 func (h *Host) stopOne(ctx context.Context, name string) error {
-	dir := filepath.Join(h.cfg.StateDir, "run", name)
-	handle, err := shim.Attach(dir)
-	if err == nil {
-		handle.Stop()
-		err = handle.Follow(ctx, func(shim.Status) {})
-	}
-	if err != nil && !errors.Is(err, shim.ErrNotRunning) {
+	found, err := h.cfg.Backend.Find(ctx, name)
+	if err != nil {
 		return fmt.Errorf("stop %s: %w", name, err)
 	}
-	activation, status, known, err := shim.Last(dir)
-	if err != nil || !known {
-		return err
-	}
-	if status.Exit == nil && activation.BootID == h.bootID {
-		if err := shim.KillRemains(ctx, activation, status); err != nil {
+	if found.Running != nil {
+		found.Running.Stop()
+		if err := found.Running.Follow(ctx, func(Status) {}); err != nil {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
+		h.cfg.Backend.End(ctx, name, true)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
 	}
 	h.cfg.Log.Info("unit is stopped", zap.String("unit", name))
 	return nil
+}
+
+// nobody is what the file `backend` says when nothing runs.
+const nobody = "none"
+
+// keepBackend refuses a state directory whose units another backend runs: a unit would run twice.
+func keepBackend(stateDir string, b Backend) error {
+	file := filepath.Join(stateDir, "backend")
+	text, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("read backend: %w", err)
+	}
+	held := strings.TrimSpace(string(text))
+	if shims, _ := filepath.Glob(filepath.Join(stateDir, "run", "*")); held == "" && len(shims) > 0 {
+		held = "direct" // it left them before this file was kept
+	}
+	if held != "" && held != nobody && held != b.Name() {
+		return fmt.Errorf("backend %s: units of this state_dir run on backend %s; end them by unitd stop-all with that backend first", b.Name(), held)
+	}
+	return saveBackend(stateDir, b.Name())
+}
+
+func saveBackend(stateDir, name string) error {
+	if err := writeSynced(filepath.Join(stateDir, "backend"), []byte(name+"\n")); err != nil {
+		return fmt.Errorf("write backend: %w", err)
+	}
+	return syncDirectory(stateDir)
 }
 
 func (h *Host) forgetAll() error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
-	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
 // Unit is a unit as Fleet shows one.
@@ -45,7 +44,7 @@ func (h *Host) reconcile() {
 // wants derives from a record what is wanted of its unit; h.mu is held.
 // before spares the parsing of a definition that has not changed.
 func (h *Host) wants(r record, before want) want {
-	w := want{generation: r.Generation, launched: r.DesiredState == Launched && h.placed[r.Name], service: before.service}
+	w := want{generation: r.Generation, launched: r.DesiredState == Launched && h.placed[r.Name], service: before.service, options: r.Options}
 	if before.generation == r.Generation {
 		return w
 	}
@@ -81,7 +80,7 @@ func (h *Host) candidates() []candidate {
 }
 
 // observe takes a supervisor's news.
-func (h *Host) observe(s *supervisor, have have, status shim.Status, then step) {
+func (h *Host) observe(s *supervisor, have have, status Status, then step) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	state := describe(State{Name: s.name, MachineID: h.machine.ID}, have, status, then)
@@ -219,11 +218,11 @@ func (h *Host) Wait(ctx context.Context, name string, seen uint64, limit time.Du
 }
 
 // Logs returns the last lines of a unit's log as clean text, at most limit bytes.
-func (h *Host) Logs(name string, lines, limit int) (string, error) {
+func (h *Host) Logs(ctx context.Context, name string, lines, limit int) (string, error) {
 	if _, err := h.Unit(name); err != nil {
 		return "", err
 	}
-	return shim.Tail(h.logDir(name), lines, limit)
+	return h.cfg.Backend.Logs(ctx, name, lines, limit)
 }
 
 // Counts are the numbers of units by systemd's active state, for metrics.

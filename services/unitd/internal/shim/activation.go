@@ -79,12 +79,7 @@ type Status struct {
 }
 
 // Exit says how an activation ended.
-type Exit struct {
-	At        time.Time
-	Result    service.Result
-	Detail    string // for people: "exit-code 1", "signal killed", "timeout"
-	Requested bool   // a stop was asked for; Restart= does not apply
-}
+type Exit = service.Exit
 
 // Up is how long the activation was active before it ended.
 func (s Status) Up() time.Duration {

@@ -91,7 +91,7 @@ func Tail(dir string, lines, limit int) (string, error) {
 		}
 		text = before + text
 	}
-	return lastLines(clean(text), lines), nil
+	return lastLines(Clean(text), lines), nil
 }
 
 // tailFile reads the last limit bytes of a file from the start of a line, and tells whether that is the whole file.
@@ -133,8 +133,8 @@ func lastLines(text string, lines int) string {
 	return text[from+1:]
 }
 
-// clean drops terminal escape sequences and control characters.
-func clean(text string) string {
+// Clean drops terminal escape sequences and control characters.
+func Clean(text string) string {
 	var out strings.Builder
 	out.Grow(len(text))
 	for i := 0; i < len(text); {

@@ -1,0 +1,181 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	"go.uber.org/zap"
+)
+
+const (
+	callLimit   = 10 * time.Second
+	reloadLimit = 60 * time.Second
+	lookEvery   = time.Second // between two looks at a unit of which no signal came
+	redialEvery = time.Second
+)
+
+// errNoBus says that there is no connection at the moment.
+var errNoBus = errors.New("systemd is not reached over D-Bus")
+
+// bus is the connection with systemd, made anew when it breaks, and its signals by unit.
+type bus struct {
+	log *zap.Logger
+
+	mu      sync.Mutex
+	conn    *dbus.Conn
+	updates chan *dbus.PropertiesUpdate
+	waiters map[string]map[chan struct{}]bool
+}
+
+// dial connects; it is called by Open and by Run.
+func (b *bus) dial(ctx context.Context) error {
+	conn, err := dbus.NewWithContext(context.WithoutCancel(ctx)) // the context would be the connection's life
+	if err != nil {
+		return fmt.Errorf("connect to systemd over D-Bus: %w", err)
+	}
+	updates := make(chan *dbus.PropertiesUpdate, 1024)
+	// Before Subscribe: the library reads the channel without a lock once there are signals.
+	conn.SetPropertiesSubscriber(updates, make(chan error, 1)) // what does not fit is found by the next look
+	if err := conn.Subscribe(); err != nil {
+		conn.Close()
+		return fmt.Errorf("subscribe to systemd: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn, b.updates = conn, updates
+	return nil
+}
+
+// run hands signals on and keeps the connection until ctx ends.
+func (b *bus) run(ctx context.Context) error {
+	ticker := time.NewTicker(redialEvery)
+	defer ticker.Stop()
+	for {
+		b.mu.Lock()
+		updates := b.updates
+		b.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case update := <-updates:
+			b.wake(update.UnitName)
+		case <-ticker.C:
+			b.keep(ctx)
+		}
+	}
+}
+
+func (b *bus) keep(ctx context.Context) {
+	conn, err := b.connected()
+	if err == nil {
+		return
+	}
+	if conn != nil {
+		b.log.Warn("connection to systemd is lost")
+		conn.Close()
+		b.mu.Lock()
+		b.conn = nil
+		b.mu.Unlock()
+	}
+	if err := b.dial(ctx); err != nil {
+		return // connected() tells everyone who asks
+	}
+	b.log.Info("connection to systemd is back")
+}
+
+func (b *bus) connected() (*dbus.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn == nil || !b.conn.Connected() {
+		return b.conn, errNoBus
+	}
+	return b.conn, nil
+}
+
+func (b *bus) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn != nil {
+		b.conn.Close()
+		b.conn = nil
+	}
+}
+
+func (b *bus) wake(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.waiters[name] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// watch returns a channel that rings at each signal of a unit, and the function that ends it.
+func (b *bus) watch(name string) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiters[name] == nil {
+		b.waiters[name] = map[chan struct{}]bool{}
+	}
+	b.waiters[name][c] = true
+	return c, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.waiters[name], c)
+		if len(b.waiters[name]) == 0 {
+			delete(b.waiters, name)
+		}
+	}
+}
+
+// do performs one call within limit.
+func (b *bus) do(ctx context.Context, limit time.Duration, what string, call func(context.Context, *dbus.Conn) error) error {
+	conn, err := b.connected()
+	if err == nil {
+		limited, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		err = call(limited, conn)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+func (b *bus) properties(ctx context.Context, name string) (p properties, err error) {
+	return p, b.do(ctx, callLimit, "read state of unit", func(ctx context.Context, c *dbus.Conn) (err error) {
+		p, err = c.GetAllPropertiesContext(ctx, name)
+		return err
+	})
+}
+
+func (b *bus) reload(ctx context.Context) error {
+	return b.do(ctx, reloadLimit, "reload unit files", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
+}
+
+// start has systemd take the order; the start itself is seen in the unit's state.
+func (b *bus) start(ctx context.Context, name string) error {
+	return b.do(ctx, callLimit, "start unit", func(ctx context.Context, c *dbus.Conn) error {
+		_, err := c.StartUnitContext(ctx, name, "replace", nil)
+		return err
+	})
+}
+
+func (b *bus) stop(ctx context.Context, name string) error {
+	return b.do(ctx, callLimit, "stop unit", func(ctx context.Context, c *dbus.Conn) error {
+		_, err := c.StopUnitContext(ctx, name, "replace", nil)
+		return err
+	})
+}
+
+// resetFailed forgets failures and counts of restarts. That a unit is not loaded is no error.
+func (b *bus) resetFailed(ctx context.Context, name string) {
+	_ = b.do(ctx, callLimit, "reset unit", func(ctx context.Context, c *dbus.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
+}

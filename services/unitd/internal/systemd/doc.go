@@ -1,0 +1,14 @@
+// Package systemd is the backend that lets systemd run the units, over D-Bus.
+//
+// Invariants:
+//   - A unit file is written whole or not at all (temporary file, fsync,
+//     rename) and begins with a mark of this unitd. A unit without that mark is
+//     somebody else's and is never written, started, stopped or removed.
+//   - `Restart=`, `User=`, limits and sandboxing are systemd's. unitd adds one
+//     setting, StartLimitIntervalSec=0 where a unit has none of its own: the
+//     fifth quick start of a unit is as good as the first (package host decides
+//     when there is one).
+//   - What generation a unit file is of is on disk before the file, and that
+//     systemd has taken the order after it: an order that systemd may not have
+//     got is given again by the next unitd.
+package systemd

@@ -1,0 +1,127 @@
+package systemd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/openaperture/openaperture/pkg/unit"
+)
+
+// markPrefix begins the first line of every unit file that a unitd has written. The machine's id follows, so that a
+// second unitd on the host leaves it alone.
+const markPrefix = "# X-OpenAperture: written by unitd "
+
+// unitFiles is the directory in which unitd writes its unit files.
+type unitFiles struct {
+	dir  string
+	mark string
+}
+
+func (f unitFiles) path(name string) string { return filepath.Join(f.dir, name) }
+
+// ours tells whether there is a regular file of that name, and whether it has the mark.
+func (f unitFiles) ours(name string) (exists, ours bool, err error) {
+	info, err := os.Lstat(f.path(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("look for unit file: %w", err)
+	}
+	if !info.Mode().IsRegular() { // a link is somebody's, and masks the unit where it leads to /dev/null
+		return true, false, nil
+	}
+	file, err := os.Open(f.path(name))
+	if err != nil {
+		return true, false, fmt.Errorf("read unit file: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	lines := bufio.NewScanner(file)
+	return true, lines.Scan() && lines.Text() == f.mark, nil
+}
+
+// list names the unit files with the mark.
+func (f unitFiles) list() ([]string, error) {
+	entries, err := os.ReadDir(f.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read unit files: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".service") {
+			continue
+		}
+		if _, ours, err := f.ours(entry.Name()); err == nil && ours {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// write replaces a unit file atomically and durably.
+func (f unitFiles) write(name string, options []unit.Option) error {
+	if err := os.MkdirAll(f.dir, 0o755); err != nil { //nolint:gosec // systemd's directory of unit files is public
+		return fmt.Errorf("write unit file: %w", err)
+	}
+	return replaceFile(f.path(name), []byte(f.mark+"\n"+unit.Render(withoutStartLimit(options))), 0o644)
+}
+
+// remove removes a unit file that has the mark.
+func (f unitFiles) remove(name string) (bool, error) {
+	_, ours, err := f.ours(name)
+	if err != nil || !ours {
+		return false, err
+	}
+	if err := os.Remove(f.path(name)); err != nil {
+		return false, fmt.Errorf("remove unit file: %w", err)
+	}
+	return true, syncDirectory(f.dir)
+}
+
+// withoutStartLimit switches systemd's limit of starts off, unless the unit sets one.
+func withoutStartLimit(options []unit.Option) []unit.Option {
+	for _, o := range options {
+		if slices.Contains([]string{"StartLimitIntervalSec", "StartLimitInterval", "StartLimitBurst"}, o.Name) {
+			return options
+		}
+	}
+	return append(slices.Clone(options), unit.Option{Section: "Unit", Name: "StartLimitIntervalSec", Value: "0"})
+}
+
+// replaceFile writes a temporary file in the same directory, syncs and renames it. The name of the temporary one is no
+// unit's, so systemd never reads it.
+func replaceFile(name string, text []byte, mode os.FileMode) error {
+	temporary, err := os.CreateTemp(filepath.Dir(name), ".unitd-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = temporary.Write(text)
+	err = errors.Join(err, temporary.Chmod(mode), temporary.Sync(), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(temporary.Name())
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return syncDirectory(filepath.Dir(name))
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/services/unitd/internal/host"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+	"github.com/openaperture/openaperture/services/unitd/internal/shim"
+)
+
+// Backend implements host.Backend by systemd. Use Open, then Run beside what uses it, then Close.
+type Backend struct {
+	bus    *bus
+	files  unitFiles
+	notes  notes
+	bootID string
+	log    *zap.Logger
+}
+
+var _ host.Backend = (*Backend)(nil)
+
+// Open connects to systemd. unitDir is where unit files are written, /run/systemd/system or /etc/systemd/system.
+func Open(ctx context.Context, stateDir, unitDir string, log *zap.Logger) (*Backend, error) {
+	b := &Backend{bus: &bus{log: log, waiters: map[string]map[chan struct{}]bool{}}, notes: notes{filepath.Join(stateDir, "systemd")}, log: log}
+	if err := os.MkdirAll(b.notes.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+	}
+	id, err := host.MachineID(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	b.files = unitFiles{dir: unitDir, mark: markPrefix + id}
+	if b.bootID, err = shim.BootID(); err != nil {
+		return nil, err
+	}
+	return b, b.bus.dial(ctx)
+}
+
+// Run follows systemd's signals and keeps the connection until ctx ends.
+func (b *Backend) Run(ctx context.Context) error { return b.bus.run(ctx) }
+
+// Close ends the connection. The units run on.
+func (b *Backend) Close() { b.bus.close() }
+
+// Name implements host.Backend.
+func (b *Backend) Name() string { return "systemd" }
+
+// Honours implements host.Backend: limits, users and sandboxing are systemd's.
+func (b *Backend) Honours() bool { return true }
+
+// Units implements host.Backend.
+func (b *Backend) Units() ([]string, error) {
+	noted, err := b.notes.list()
+	if err != nil {
+		return nil, err
+	}
+	written, err := b.files.list()
+	if err != nil {
+		return nil, err
+	}
+	all := append(noted, written...)
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// Check implements host.Backend: nobody else has a unit of this name, in whatever directory.
+func (b *Backend) Check(ctx context.Context, name string) error {
+	exists, ours, err := b.files.ours(name)
+	if err != nil {
+		return err
+	}
+	if exists && !ours {
+		return fmt.Errorf("%w: %s", host.ErrForeign, b.files.path(name))
+	}
+	p, err := b.bus.properties(ctx, name)
+	if err != nil {
+		return err
+	}
+	where := p.text("FragmentPath")
+	switch {
+	case p.text("LoadState") == "masked":
+		return fmt.Errorf("%w: it is masked", host.ErrForeign)
+	case where != "" && where != b.files.path(name):
+		return fmt.Errorf("%w: %s", host.ErrForeign, where)
+	case !exists && p.alive():
+		return fmt.Errorf("%w: it runs without its file", host.ErrForeign)
+	}
+	return nil
+}
+
+// Find implements host.Backend. A unit of somebody else counts as nothing.
+func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
+	kept, known, err := b.notes.read(name)
+	if err != nil {
+		b.log.Warn("unit's note cannot be read", zap.String("unit", name), zap.Error(err))
+	}
+	switch err := b.Check(ctx, name); {
+	case errors.Is(err, host.ErrForeign):
+		return host.Found{}, nil
+	case err != nil:
+		return host.Found{}, err
+	}
+	exists, _, err := b.files.ours(name)
+	if err != nil || !exists {
+		return host.Found{}, err
+	}
+	p, err := b.bus.properties(ctx, name)
+	if err != nil {
+		return host.Found{}, err
+	}
+	found := host.Found{Generation: kept.Generation, Hash: kept.Hash, Status: p.status()}
+	ran := kept.Taken || !p.moment("InactiveEnterTimestamp").IsZero() || p.text("ActiveState") == "failed"
+	switch {
+	case p.alive():
+		found.Running = newRunning(b.bus, name, b.log)
+	case known && kept.BootID == b.bootID && ran:
+		ended := p.ended(kept.Stopped, time.Now())
+		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
+	}
+	return found, nil
+}
+
+// Start implements host.Backend.
+func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
+	if err := b.Check(ctx, name); err != nil {
+		return nil, err
+	}
+	before, known, err := b.notes.read(name)
+	if err != nil {
+		return nil, err
+	}
+	kept := note{Generation: a.Generation, Hash: a.Service.Hash, BootID: b.bootID, Created: time.Now()}
+	if known {
+		kept.Created = before.Created
+	}
+	if err := b.notes.write(name, kept); err != nil {
+		return nil, err
+	}
+	if err := b.files.write(name, a.Options); err != nil {
+		return nil, err
+	}
+	if err := b.bus.reload(ctx); err != nil {
+		return nil, err
+	}
+	b.bus.resetFailed(ctx, name)
+	if err := b.bus.start(ctx, name); err != nil {
+		return nil, err
+	}
+	kept.Taken = true
+	if err := b.notes.write(name, kept); err != nil {
+		b.log.Warn("unit's note cannot be written", zap.String("unit", name), zap.Error(err)) // it runs
+	}
+	return newRunning(b.bus, name, b.log), nil
+}
+
+// End implements host.Backend. systemd does not tell who asked for a stop, so the note does.
+func (b *Backend) End(ctx context.Context, name string, requested bool) host.Ended {
+	if kept, known, err := b.notes.read(name); requested && known && err == nil {
+		kept.Stopped = true
+		if err := b.notes.write(name, kept); err != nil {
+			b.log.Warn("unit's note cannot be written", zap.String("unit", name), zap.Error(err))
+		}
+	}
+	p, err := b.bus.properties(ctx, name)
+	if err != nil {
+		b.log.Error("unit's end cannot be read", zap.String("unit", name), zap.Error(err))
+		return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultLost, Detail: "systemd was not reached", Requested: requested}}
+	}
+	return p.ended(requested, time.Now())
+}
+
+// Forget implements host.Backend.
+func (b *Backend) Forget(ctx context.Context, name string) error {
+	removed, err := b.files.remove(name)
+	if err != nil {
+		return err
+	}
+	if removed {
+		b.bus.resetFailed(ctx, name)
+		if err := b.bus.reload(ctx); err != nil {
+			return err
+		}
+	}
+	return b.notes.remove(name)
+}
+
+// running is a unit that systemd runs.
+type running struct {
+	bus  *bus
+	name string
+	log  *zap.Logger
+	ask  chan struct{}
+}
+
+func newRunning(b *bus, name string, log *zap.Logger) running {
+	return running{bus: b, name: name, log: log.With(zap.String("unit", name)), ask: make(chan struct{}, 1)}
+}
+
+// Stop implements host.Running.
+func (r running) Stop() {
+	select {
+	case r.ask <- struct{}{}:
+	default: // asked already
+	}
+}
+
+// Follow implements host.Running. Signals wake it; the state is always read anew, and once a second without a signal.
+func (r running) Follow(ctx context.Context, report func(host.Status)) error {
+	signals, done := r.bus.watch(r.name)
+	defer done()
+	var last host.Status
+	unreached := false
+	for {
+		p, err := r.bus.properties(ctx, r.name)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && !p.alive():
+			return nil
+		case err == nil:
+			unreached = false
+			if status := p.status(); status != last {
+				last = status
+				report(status)
+			}
+		case !unreached:
+			unreached = true
+			r.log.Error("unit cannot be followed, trying again", zap.Error(err))
+		}
+		if err := r.next(ctx, signals); err != nil {
+			return err
+		}
+	}
+}
+
+// next returns when there may be news, and hands a wish to stop on. One that systemd did not take is tried again.
+func (r running) next(ctx context.Context, signals <-chan struct{}) error {
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-signals:
+	case <-timer.C:
+	case <-r.ask:
+		if err := r.bus.stop(ctx, r.name); err != nil && ctx.Err() == nil {
+			r.log.Error("unit cannot be stopped, trying again", zap.Error(err))
+			r.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+		}
+	}
+	return nil
+}

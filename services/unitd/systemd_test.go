@@ -1,0 +1,112 @@
+//go:build systemd
+
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
+)
+
+var _ = Describe("A unit on systemd", Label("systemd"), func() {
+	It("is a unit file of systemd's, whole and with everything that was put", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "NoNewPrivileges=yes", "User=nobody", "X-Fleet.MachineMetadata=role=app")
+		s := u.becomes("x.service", "active/running")
+		text, err := os.ReadFile(unitDir + "/x.service")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(text)).To(And(HavePrefix("# X-OpenAperture: written by unitd "), ContainSubstring("NoNewPrivileges=yes\n"),
+			ContainSubstring("[X-Fleet]\nMachineMetadata=role=app\n")))
+		Expect(strings.TrimSpace(systemctl("show", "-P", "MainPID", "x.service"))).To(Equal(strconv.Itoa(s.MainPID)))
+		Expect(systemctl("show", "-P", "NoNewPrivileges", "x.service")).To(Equal("yes\n"))
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.MainPID))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(status)).To(MatchRegexp(`Uid:\s+65534`))
+		Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
+	})
+
+	It("that was deleted leaves nothing", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.becomes("x.service", "active/running")
+		Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
+		Eventually(unitDir + "/x.service").WithTimeout(patience).ShouldNot(BeAnExistingFile())
+		Eventually(func() string { return systemctl("show", "-P", "LoadState", "x.service") }).WithTimeout(patience).Should(Equal("not-found\n"))
+		Eventually(u.path("state/systemd/x.service.json")).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+	})
+
+	It("of somebody else is never touched, wherever its file is", func() {
+		u := startUnitd()
+		foreign := "[Service]\nExecStart=/bin/sleep 7200\n"
+		Expect(os.WriteFile(unitDir+"/foreign.service", []byte(foreign), 0o600)).To(Succeed()) // systemd has not read it
+		for name, where := range map[string]string{
+			"foreign.service": unitDir + "/foreign.service", "systemd-journald.service": "/lib/systemd/system/systemd-journald.service",
+			"getty@tty9.service": "/lib/systemd/system/getty@.service",
+		} {
+			answer := u.do("PUT", "/fleet/v1/units/"+name, body("launched", "ExecStart=/bin/sleep 3600"))
+			Expect(answer.status).To(Equal(409), name)
+			Expect(answer.body).To(ContainSubstring("unit of this name exists on the host and was not written by unitd: " + where))
+			Expect(u.do("GET", "/fleet/v1/units/"+name, "").status).To(Equal(404))
+			Expect(u.do("DELETE", "/fleet/v1/units/"+name, "").status).To(Equal(404))
+		}
+		Expect(os.ReadFile(unitDir + "/foreign.service")).To(BeEquivalentTo(foreign))
+		Expect(systemctl("show", "-P", "ActiveState", "systemd-journald.service")).To(Equal("active\n"))
+	})
+
+	It("that somebody replaced meanwhile is left to them", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.becomes("x.service", "active/running")
+		u.put("x.service", "inactive")
+		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
+		foreign := "[Service]\nExecStart=/bin/sleep 7200\n"
+		Expect(os.WriteFile(unitDir+"/x.service", []byte(foreign), 0o600)).To(Succeed())
+		Expect(u.do("PUT", "/fleet/v1/units/x.service", body("launched")).status).To(Equal(409))
+		Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
+		Eventually(func() int { return u.do("GET", "/fleet/v1/units/x.service", "").status }).Should(Equal(404))
+		Expect(os.ReadFile(unitDir + "/x.service")).To(BeEquivalentTo(foreign))
+	})
+
+	It("that an administrator stops stays down until it is put again", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "Restart=always")
+		u.becomes("x.service", "active/running")
+		systemctl("stop", "x.service")
+		u.becomes("x.service", "inactive/dead")
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+		u.becomes("x.service", "active/running")
+	})
+
+	It("is looked after again when D-Bus was gone", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		before := u.becomes("x.service", "active/running")
+		systemctl("stop", "dbus.socket", "dbus.service")
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		systemctl("start", "dbus.socket", "dbus.service")
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is back"))
+		Eventually(func() string { return systemctl("is-system-running") }).WithTimeout(patience).Should(Equal("running\n"))
+		Expect(u.state("x.service")).To(Equal(before))
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "inactive/dead")
+		Expect(alive(before.MainPID)).To(BeFalse())
+	})
+
+	It("does not move to the other backend while it runs", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.becomes("x.service", "active/running")
+		u.session.Terminate().Wait(patience)
+		other := launch("listen: 127.0.0.1:0\nstate_dir: " + u.path("state") + "\n")
+		Eventually(other).WithTimeout(patience).Should(gexec.Exit(1))
+		Expect(string(other.Err.Contents())).To(ContainSubstring("units of this state_dir run on backend systemd"))
+		u.start()
+		u.becomes("x.service", "active/running")
+	})
+})
