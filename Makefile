@@ -81,4 +81,5 @@ compose-test: ## Bring docker-compose.yml up under another name, kill its server
 	@go test -v -count=1 -timeout=10m -tags=compose ./deploy/local/compose -args -ginkgo.no-color -ginkgo.v $(ARGS)
 
 compose-config: ## Check docker-compose.yml
+	@mkdir -p bin
 	docker-compose -f docker-compose.yml config -q
