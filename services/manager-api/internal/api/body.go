@@ -45,6 +45,19 @@ func readStrict(r *http.Request, v any) error {
 	return nil
 }
 
+// readMessages reads what carries messages of modules: once, as there may be thousands a second, and ignoring unknown
+// fields, as every receiver of messages does, so that a newer overseer may pass on what a newer module says.
+func readMessages(r *http.Request, v any) error {
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
+		return fmt.Errorf("read body: %w", err)
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return malformed("%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
 func malformed(format string, args ...any) error {
 	return fault.New(fault.Invalid, format, args...).WithCode(codeMalformed)
 }

@@ -98,7 +98,7 @@ func (s *Server) beatBatch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var in managerapi.ModuleBatch
-	if err := readStrict(r, &in); err != nil {
+	if err := readMessages(r, &in); err != nil {
 		return err
 	}
 	if len(in.Modules) > maxBatch {
