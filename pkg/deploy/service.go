@@ -8,16 +8,12 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/fleet"
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
-	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/member"
@@ -173,25 +169,25 @@ func (c *clusters) close() {
 	}
 }
 
-// exchangeLimit is how long a start waits for manager-api when it knows its exchange from an earlier one.
-const exchangeLimit = 2 * time.Second
-
-// join is member.Join, but a restart does not need manager-api: it may be what this executor is about to repair.
-func join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (*member.Member, error) {
+// join joins the exchange, by what an earlier start has read of it if manager-api is away.
+func join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (m *member.Member, err error) {
 	file := filepath.Join(cfg.StateDir, "exchange.json")
-	var known managerapi.Exchange
-	text, err := os.ReadFile(file)
-	if err == nil && json.Unmarshal(text, &known) == nil && known.ID == cfg.Exchange() && known.Name != "" {
-		m, err := joinKnown(ctx, cfg, env, known)
-		if err != nil || m != nil {
-			return m, err
-		}
+	if known, ok := savedExchange(file); ok && known.ID == cfg.Exchange() {
+		m, err = member.Rejoin(ctx, cfg.Config, env, component.Deployer, known)
+	} else {
+		m, err = member.Join(ctx, cfg.Config, env, component.Deployer)
 	}
-	m, err := member.Join(ctx, cfg.Config, env, component.Deployer)
 	if err != nil {
 		return nil, err
 	}
 	return m, saveExchange(file, m.Exchange)
+}
+
+// savedExchange reads what saveExchange wrote; a file that cannot be read is none.
+func savedExchange(file string) (ex managerapi.Exchange, ok bool) {
+	text, err := os.ReadFile(file)
+	ok = err == nil && json.Unmarshal(text, &ex) == nil && ex.Name != ""
+	return ex, ok
 }
 
 func saveExchange(file string, ex managerapi.Exchange) error {
@@ -203,38 +199,4 @@ func saveExchange(file string, ex managerapi.Exchange) error {
 		return fmt.Errorf("save exchange: %w", err)
 	}
 	return nil
-}
-
-// joinKnown joins by what an earlier start has read, if manager-api does not answer; nil if it does.
-func joinKnown(ctx context.Context, cfg ServiceConfig, env *boot.Env, known managerapi.Exchange) (*member.Member, error) {
-	token, err := boot.SecretFrom(cfg.ManagerToken, cfg.ManagerTokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("manager_token: %w", err)
-	}
-	api := managerapi.New(cfg.ManagerURL, token.Reveal())
-	asking, cancel := context.WithTimeout(ctx, exchangeLimit)
-	defer cancel()
-	if _, err := api.Exchange(asking, known.ID); err == nil || !fault.Is(err, fault.Unavailable) {
-		return nil, nil
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	durations, err := cfg.Durations()
-	if err != nil {
-		return nil, err
-	}
-	url, err := boot.SecretFrom(cfg.AMQPURL, cfg.AMQPURLFile)
-	if err != nil {
-		return nil, fmt.Errorf("amqp_url: %w", err)
-	}
-	broker, err := rabbit.New(rabbit.Config{Name: env.Service + "@" + known.Name, URLs: []string{url.Reveal()}, Topology: member.Topology(known),
-		Log: env.Log, Metrics: env.Metrics})
-	if err != nil {
-		return nil, fmt.Errorf("amqp_url: %w", err)
-	}
-	env.Log.Warn("manager-api does not answer, exchange is taken from the state directory", zap.String("exchange", known.Name))
-	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
-	return &member.Member{Exchange: known, API: api, Broker: broker, Times: durations, Beater: &member.Beater{Publisher: broker, Ready: env.Health,
-		Address: known.Address(), Every: durations.Heartbeat, Log: env.Log.Named("beater"), Status: member.Status(cfg.Config, env, component.Deployer)}}, nil
 }

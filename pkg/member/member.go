@@ -13,6 +13,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
@@ -35,6 +36,30 @@ type Member struct {
 // t is the component type that the service heartbeats. It returns an error only for a configuration that cannot be used,
 // or when ctx ends.
 func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Member, error) {
+	return join(ctx, cfg, env, t, readExchange)
+}
+
+// Rejoin is Join for a restart that may not depend on manager-api, because manager-api may be what the service is about to
+// repair: while that does not answer, the exchange is taken as an earlier start has read it.
+func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, known managerapi.Exchange) (*Member, error) {
+	return join(ctx, cfg, env, t, func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env) (managerapi.Exchange, error) {
+		asking, cancel := context.WithTimeout(ctx, rejoinLimit)
+		defer cancel()
+		if _, err := api.Exchange(asking, id); fault.Is(err, fault.Unavailable) && ctx.Err() == nil {
+			env.Log.Warn("manager-api does not answer, exchange is taken as it was at an earlier start", zap.String("exchange", known.Name), zap.Error(err))
+			return known, nil
+		}
+		return readExchange(ctx, api, id, env)
+	})
+}
+
+// rejoinLimit is how long Rejoin waits for manager-api.
+const rejoinLimit = 2 * time.Second
+
+// join is Join with a way to learn of the exchange.
+func join(ctx context.Context, cfg Config, env *boot.Env, t component.Type,
+	read func(context.Context, *managerapi.Client, component.ExchangeID, *boot.Env) (managerapi.Exchange, error),
+) (*Member, error) {
 	durations, err := cfg.Durations()
 	if err != nil {
 		return nil, err
@@ -44,7 +69,7 @@ func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Me
 		return nil, err
 	}
 	api := managerapi.New(cfg.ManagerURL, token)
-	exchange, err := readExchange(ctx, api, cfg.Exchange(), env)
+	exchange, err := read(ctx, api, cfg.Exchange(), env)
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +81,12 @@ func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Me
 	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
 	m := &Member{Exchange: exchange, API: api, Broker: broker, Times: durations}
 	m.Beater = &Beater{Publisher: broker, Ready: env.Health, Address: exchange.Address(), Every: durations.Heartbeat,
-		Log: env.Log.Named("beater"), Status: Status(cfg, env, t)}
+		Log: env.Log.Named("beater"), Status: status(cfg, env, t)}
 	return m, nil
 }
 
-// Status is what the heartbeats of this process carry.
-func Status(cfg Config, env *boot.Env, t component.Type) messages.ModuleStatus {
+// status is what the heartbeats of this process carry.
+func status(cfg Config, env *boot.Env, t component.Type) messages.ModuleStatus {
 	started := env.StartedAt.UTC()
 	return messages.ModuleStatus{Type: string(t), Service: env.Service, Hostname: env.Hostname, BootID: env.BootID,
 		SourceRepo: cfg.SourceRepo, SourceRepoGitRef: env.Version, DeploymentRepo: cfg.DeploymentRepo,

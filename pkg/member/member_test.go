@@ -122,4 +122,16 @@ var _ = Describe("A member", func() {
 		cancel()
 		Eventually(ended).Should(Receive(MatchError(context.Canceled)))
 	})
+
+	DescribeTable("that joined before is not held up by an absent manager-api", func(refusal int, name string) {
+		m := newManager(managerapi.Exchange{ID: 7, Name: "now", RootExchangeName: "now", RoutingKey: "now"}, refusal, http.StatusOK)
+		env := newEnv()
+		cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7}
+		self, err := member.Rejoin(context.Background(), cfg, env, component.Deployer, managerapi.Exchange{ID: 7, Name: "before"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(self.Exchange.Name).To(Equal(name))
+	},
+		Entry("and takes its exchange as it was", http.StatusServiceUnavailable, "before"),
+		Entry("but waits if it is refused", http.StatusForbidden, "now"),
+	)
 })

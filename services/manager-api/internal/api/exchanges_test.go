@@ -126,17 +126,20 @@ var _ = Describe("/messaging/exchanges", func() {
 		h.ok(201, "POST", "/clusters", `{"etcd_token":"abc","messaging_exchange_id":2}`)
 		h.ok(201, "POST", "/messaging/exchanges/2/modules", `{"hostname":"h","type":"overseer","status":"active","workload":[]}`)
 		h.ok(204, "POST", "/system_components/1/upgrade", "")
+		running := h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
+		h.ok(202, "POST", running+"/execute", `{"deploy_messaging_exchange_id":2}`)
 		a := h.ok(409, "DELETE", "/messaging/exchanges/2", "")
 		kinds := []any{}
 		for _, use := range a.object()["in_use_by"].([]any) {
 			kinds = append(kinds, use.(map[string]any)["kind"])
 		}
-		Expect(kinds).To(ConsistOf("messaging_exchange", "messaging_exchange_broker", "system_component", "cluster", "upgrade"))
+		Expect(kinds).To(ConsistOf("messaging_exchange", "messaging_exchange_broker", "system_component", "cluster", "upgrade", "workflow"))
 
 		h.ok(204, "DELETE", "/messaging/exchanges/2?cascade=true", "")
 		Expect(h.exchange(3).RoutingKey).To(Equal("east"))
 		Expect(h.exchange(3).ParentExchangeID).To(BeNil())
 		h.ok(404, "GET", "/system_components/1", "")
+		Expect(h.ok(200, "GET", running, "").object()).To(And(HaveKeyWithValue("workflow_completed", true), HaveKeyWithValue("workflow_error", true)))
 		Expect(h.ok(200, "GET", "/clusters/abc", "").object()).To(HaveKeyWithValue("messaging_exchange_id", BeNil()))
 		h.ok(204, "DELETE", "/messaging/exchanges/3", "")
 	})

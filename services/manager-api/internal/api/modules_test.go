@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"strings"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 )
@@ -65,4 +67,26 @@ var _ = Describe("/messaging/exchanges/:id/modules", func() {
 		Entry("a deletion in nothing", "DELETE", "/messaging/exchanges/9/modules/h1", ``, 404, ""),
 		Entry("a deletion of nothing", "DELETE", "/messaging/exchanges/1/modules/h1", ``, 404, `{"errors":[{"message":"MessagingExchangeModuleDB was not found"}]}`),
 	)
+
+	It("takes a batch from a newer overseer: fields it does not know are ignored, beats it cannot use are left out", func() {
+		h := start()
+		h.exchanges()
+		batch := `{"version":2,"modules":[
+			{"event_type":"status","hostname":"h1","type":"overseer","status":"active","source_repo_git_ref":"v1","boot_id":"b","seq":1,"mood":{"good":true}},
+			{"event_type":"status","hostname":"","type":"overseer","status":"active"},
+			{"event_type":"status","hostname":"h2","type":"overseer","status":"active"}]}`
+		a := h.ok(200, "POST", "/messaging/exchanges/1/modules/batch", batch)
+		Expect(a.body).To(MatchJSON(`{"accepted":2}`))
+		Expect(h.ok(200, "GET", "/messaging/exchanges/1/modules", "").objects()).To(ConsistOf(HaveKeyWithValue("hostname", "h1"), HaveKeyWithValue("hostname", "h2")))
+	})
+
+	It("stores nothing of a batch that is malformed, too large or for nobody", func() {
+		h := start()
+		h.exchanges()
+		h.ok(400, "POST", "/messaging/exchanges/1/modules/batch", `{"modules":[{"hostname":"h1"`)
+		h.ok(400, "POST", "/messaging/exchanges/1/modules/batch", `{"modules":[{"hostname":7}]}`)
+		h.ok(413, "POST", "/messaging/exchanges/1/modules/batch", `{"modules":[`+strings.Repeat("{},", 5000)+`{}]}`)
+		h.ok(404, "POST", "/messaging/exchanges/9/modules/batch", `{"modules":[{"event_type":"status","hostname":"h1","type":"overseer","status":"active"}]}`)
+		Expect(h.ok(200, "GET", "/messaging/exchanges/1/modules", "").objects()).To(BeEmpty())
+	})
 })

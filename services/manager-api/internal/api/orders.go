@@ -28,15 +28,11 @@ func (s *Server) claimOrder(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) renewClaim(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r)
+	id, token, err := heldClaim(r)
 	if err != nil {
 		return err
 	}
-	var in managerapi.Renewal
-	if err := readStrict(r, &in); err != nil {
-		return err
-	}
-	claim, err := s.Store.Renew(r.Context(), id, bound(r), in.Token)
+	claim, err := s.Store.Renew(r.Context(), id, bound(r), token)
 	if err != nil {
 		return err
 	}
@@ -45,19 +41,27 @@ func (s *Server) renewClaim(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) releaseClaim(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r)
+	id, token, err := heldClaim(r)
 	if err != nil {
 		return err
 	}
-	var in managerapi.Renewal
-	if err := readStrict(r, &in); err != nil {
-		return err
-	}
-	if err := s.Store.ReleaseClaim(r.Context(), id, bound(r), in.Token); err != nil {
+	if err := s.Store.ReleaseClaim(r.Context(), id, bound(r), token); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
 	return nil
+}
+
+// heldClaim is the claim that its holder speaks of: the order in the path, and the token by which it is held.
+func heldClaim(r *http.Request) (id string, token int64, err error) {
+	if id, err = pathUUID(r); err != nil {
+		return "", 0, err
+	}
+	var in managerapi.Renewal
+	if err = readStrict(r, &in); err != nil {
+		return "", 0, err
+	}
+	return id, in.Token, nil
 }
 
 func (s *Server) showOrder(w http.ResponseWriter, r *http.Request) error {

@@ -276,10 +276,12 @@ const exchangeUses = `
 	UNION ALL SELECT 'cluster', id::text, etcd_token FROM etcd_clusters WHERE messaging_exchange_id = $1
 	UNION ALL SELECT 'upgrade', id::text, state FROM upgrades WHERE messaging_exchange_id = $1
 		AND state IN ('requested', 'in_progress', 'verifying', 'rolling_back')
+	UNION ALL SELECT 'workflow', id::text, coalesce(current_step, '') FROM workflows WHERE messaging_exchange_id = $1
+		AND upgrade_id IS NULL AND began_at IS NOT NULL AND NOT workflow_completed
 	ORDER BY kind, id`
 
 // DeleteExchange removes an exchange with its modules. InUse: something depends on it, unless cascade: then its
-// components and restrictions go too, and clusters and other exchanges lose their reference.
+// components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference.
 func (s *Store) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockTree(ctx, tx); err != nil {
@@ -310,6 +312,9 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 	if err := tx.SelectContext(ctx, &children, `SELECT id FROM messaging_exchanges WHERE parent_exchange_id = $1 ORDER BY id`, id); err != nil {
 		return fmt.Errorf("list children of exchange %d: %w", id, err)
 	}
+	if err := endWorkflows(ctx, tx, id); err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		`DELETE FROM system_components WHERE messaging_exchange_id = $1`,
 		`UPDATE etcd_clusters SET messaging_exchange_id = NULL, updated_at = now() WHERE messaging_exchange_id = $1`,
@@ -324,6 +329,25 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 	}
 	for _, child := range children {
 		if err := replace(ctx, tx, child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endWorkflows ends what runs in an exchange that goes: its orders go with it, and nobody else would end them.
+func endWorkflows(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
+	var open []string
+	err := tx.SelectContext(ctx, &open, `SELECT id FROM workflows WHERE messaging_exchange_id = $1 AND began_at IS NOT NULL AND NOT workflow_completed ORDER BY id`, id)
+	if err != nil {
+		return fmt.Errorf("list workflows of exchange %d: %w", id, err)
+	}
+	for _, wid := range open {
+		w, err := lockWorkflow(ctx, tx, wid)
+		if err != nil {
+			return err
+		}
+		if err := w.fail(ctx, tx, *environment("exchange_deleted", "exchange %d was deleted", id)); err != nil {
 			return err
 		}
 	}

@@ -58,10 +58,10 @@ func withDue(at time.Duration) change {
 	return func(s *overseer.Situation) { t := now.Add(at); s.Snapshot.Components[0].NextCheckAt = &t }
 }
 
-func unscheduled(s *overseer.Situation)  { s.Snapshot.Components[0].NextCheckAt = nil }
-func manual(s *overseer.Situation)       { s.Snapshot.Components[0].Strategy = component.Manual }
-func sweepDue(s *overseer.Situation)     { s.SweepDue = true }
-func uncovered(s *overseer.Situation)    { s.Snapshot.Lease.Covering = false }
+func unscheduled(s *overseer.Situation) { s.Snapshot.Components[0].NextCheckAt = nil }
+func manual(s *overseer.Situation)      { s.Snapshot.Components[0].Strategy = component.Manual }
+func sweepDue(s *overseer.Situation)    { s.SweepDue = true }
+func uncovered(s *overseer.Situation)   { s.Snapshot.Lease.Covering = false }
 func coveredFor(d time.Duration) change {
 	return func(s *overseer.Situation) { t := now.Add(-d); s.Snapshot.Lease.CoveredSince = &t }
 }
