@@ -3,6 +3,7 @@ module github.com/openaperture/openaperture/proto-messages
 go 1.26.0
 
 require (
+	github.com/go-json-experiment/json v1.27.2
 	github.com/onsi/ginkgo/v2 v2.34.0
 	github.com/onsi/gomega v1.44.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3

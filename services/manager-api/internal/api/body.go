@@ -2,15 +2,19 @@ package api
 
 import (
 	"bytes"
-	"encoding/json"
+	v1 "encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json" // encoding/json/v2
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/openaperture/openaperture/pkg/fault"
 )
@@ -28,32 +32,26 @@ func readStrict(r *http.Request, v any) error {
 	if kind := r.Header.Get("Content-Type"); len(raw) > 0 && kind != "" && !isJSON(kind) {
 		return malformed("the body must be application/json")
 	}
-	if !utf8.Valid(raw) {
-		return malformed("the body is not valid UTF-8")
-	}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
-	if err := wellFormed(raw); err != nil {
-		return malformed("malformed JSON: %v", err)
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return malformed("%s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	return nil
+	return unmarshal(raw, v, json.RejectUnknownMembers(true))
 }
 
-// readMessages reads what carries messages of modules: once, as there may be thousands a second, and ignoring unknown
-// fields, as every receiver of messages does, so that a newer overseer may pass on what a newer module says.
+// readMessages reads what carries messages of modules: unknown fields are ignored, as by every receiver of messages, so
+// that a newer overseer may pass on what a newer module says.
 func readMessages(r *http.Request, v any) error {
 	raw, err := io.ReadAll(r.Body)
 	if err != nil {
 		return fmt.Errorf("read body: %w", err)
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
-		return malformed("%s", strings.TrimPrefix(err.Error(), "json: "))
+	return unmarshal(raw, v)
+}
+
+// unmarshal takes exactly one JSON value, in valid UTF-8 and with no key twice in an object.
+func unmarshal(raw []byte, v any, options ...json.Options) error {
+	if err := json.Unmarshal(raw, v, options...); err != nil {
+		return malformed("malformed JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
 }
@@ -117,20 +115,23 @@ func (p params) addValues(values url.Values) {
 	}
 }
 
-func (p params) addJSON(raw []byte) error {
-	if err := wellFormed(raw); err != nil {
-		return malformed("malformed JSON: %v", err)
+// exact keeps numbers as they are written.
+var exact = json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, v *any) error {
+	if d.PeekKind() != '0' {
+		return errors.ErrUnsupported // then it is read as without this
 	}
+	number, err := d.ReadValue()
+	*v = v1.Number(number)
+	return err
+}))
+
+func (p params) addJSON(raw []byte) error {
 	var body any
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	if err := d.Decode(&body); err != nil {
-		return malformed("malformed JSON: %v", err)
+	if err := unmarshal(raw, &body, exact); err != nil {
+		return err
 	}
 	fields, _ := body.(map[string]any) // a top-level array or scalar is ignored, as it was
-	for key, v := range fields {
-		p[key] = v
-	}
+	maps.Copy(p, fields)
 	return nil
 }
 
@@ -146,74 +147,4 @@ func (p params) addMultipart(raw []byte, boundary string) error {
 	defer func() { _ = req.MultipartForm.RemoveAll() }()
 	p.addValues(req.MultipartForm.Value)
 	return nil
-}
-
-var (
-	errTwice    = errors.New("a key stands twice")
-	errTrailing = errors.New("something follows the value")
-)
-
-// wellFormed checks that raw is exactly one JSON value in which no object has a key twice.
-func wellFormed(raw []byte) error {
-	if !json.Valid(raw) {
-		var v any
-		if err := json.Unmarshal(raw, &v); err != nil {
-			return err
-		}
-		return errTrailing
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	return uniqueKeys(d)
-}
-
-// uniqueKeys walks valid JSON without recursion: one set of keys per open object, nil for an array.
-func uniqueKeys(d *json.Decoder) error {
-	var open []*objectKeys
-	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		top := len(open) - 1
-		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
-			open = open[:top]
-			continue
-		}
-		if top >= 0 && !open[top].take(token) {
-			return errTwice
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, &objectKeys{seen: map[string]bool{}})
-		case json.Delim('['):
-			open = append(open, &objectKeys{})
-		}
-	}
-}
-
-// objectKeys follows one object: its tokens alternate between key and value.
-type objectKeys struct {
-	seen  map[string]bool // nil for an array
-	value bool            // the next token is a value
-}
-
-// take reports whether the token is no key that was there before.
-func (o *objectKeys) take(token json.Token) bool {
-	if o.seen == nil {
-		return true
-	}
-	if o.value {
-		o.value = false
-		return true
-	}
-	key, _ := token.(string)
-	if o.seen[key] {
-		return false
-	}
-	o.seen[key], o.value = true, true
-	return true
 }

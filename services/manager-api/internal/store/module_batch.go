@@ -74,7 +74,7 @@ func columnsOf(beats []messages.ModuleStatus) columns {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(beats[a].Hostname, beats[b].Hostname) })
-	var c columns
+	c := makeColumns(len(order))
 	for n, i := range order {
 		if n+1 < len(order) && beats[order[n+1]].Hostname == beats[i].Hostname {
 			continue
@@ -82,6 +82,12 @@ func columnsOf(beats []messages.ModuleStatus) columns {
 		c.add(&beats[i])
 	}
 	return c
+}
+
+func makeColumns(n int) columns {
+	text := func() []string { return make([]string, 0, n) }
+	return columns{hostname: text(), kind: text(), service: text(), status: text(), bootID: text(), seq: make([]int64, 0, n),
+		workload: make([]*string, 0, n), sourceRepo: text(), sourceRef: text(), deploymentRepo: text(), deploymentRef: text(), startedAt: make([]*string, 0, n)}
 }
 
 func (c *columns) add(b *messages.ModuleStatus) {
