@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -40,7 +41,7 @@ func serve[C Config](s Service[C], cfg C, env *Env) error {
 	workers.Go(func() {
 		env.Health.watch(ctx, func() { p.notify(daemon.SdNotifyReady); env.Log.Info("service is ready") })
 	})
-	settled := time.AfterFunc(settle, debug.FreeOSMemory)
+	settled := time.AfterFunc(settle, giveBack)
 	defer settled.Stop()
 	env.Log.Info("service is starting", zap.String("version", s.Version), zap.String("listen", env.Addr), zap.String("boot_id", env.BootID))
 	go func() { p.ended <- s.Run(ctx, cfg, env) }() // joined by wait, unless it does not stop: then the process ends
@@ -50,6 +51,11 @@ func serve[C Config](s Service[C], cfg C, env *Env) error {
 // settle is when what starting took is given back to the system: migrations and first connections leave several times
 // the memory that a service at rest needs.
 const settle = 15 * time.Second
+
+func giveBack() {
+	runtime.GC() // what lies in pools survives one collection
+	debug.FreeOSMemory()
+}
 
 type process struct {
 	env    *Env

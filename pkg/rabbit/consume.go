@@ -72,12 +72,13 @@ type Consumer struct {
 	Backoff time.Duration // before the first retry, doubled for each further one up to 30 s; 0 means 1 s
 }
 
-// BatchConsumer is a subscription that hands over whatever has arrived while the handler was busy. An idle handler gets
-// the first message at once, so batching costs no latency.
+// BatchConsumer is a subscription that hands over whatever has arrived while the handler was busy. A handler that has
+// rested gets the first message at once, so batching costs an idle queue no latency.
 type BatchConsumer struct {
 	Queue    string
-	Prefetch int // 0 means 1000
-	MaxBatch int // 0 means Prefetch
+	Prefetch int           // 0 means 1000
+	MaxBatch int           // 0 means Prefetch, and no more than that
+	Pace     time.Duration // at least so long from call to call, unless a whole batch is there: a busy queue gets fewer, larger ones
 	// Handle gets 1 to MaxBatch deliveries in the order of arrival. Its result counts for all of them as for a Consumer,
 	// except those that were marked with Delivery.Reject.
 	Handle  func(ctx context.Context, batch []*Delivery) error
@@ -99,10 +100,10 @@ func (b *Broker) ConsumeBatch(ctx context.Context, c BatchConsumer) error {
 	if c.Prefetch <= 0 {
 		c.Prefetch = 1000
 	}
-	if c.MaxBatch <= 0 {
+	if c.MaxBatch <= 0 || c.MaxBatch > c.Prefetch {
 		c.MaxBatch = c.Prefetch
 	}
-	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: c.Prefetch, most: c.MaxBatch, handle: c.Handle, backoff: c.Backoff})
+	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: c.Prefetch, most: c.MaxBatch, pace: c.Pace, handle: c.Handle, backoff: c.Backoff})
 }
 
 // consumer is one call of Consume or ConsumeBatch.
@@ -110,6 +111,7 @@ type consumer struct {
 	queue    string
 	prefetch int
 	most     int // deliveries per call of handle
+	pace     time.Duration
 	handle   func(context.Context, []*Delivery) error
 	backoff  time.Duration
 }

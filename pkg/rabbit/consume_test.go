@@ -351,6 +351,31 @@ var _ = Describe("consuming in batches", func() {
 		Expect(host.Depth(h.beats())).To(BeZero())
 	})
 
+	It("waits for a whole batch between two calls, but no longer than its pace", func() {
+		h := open()
+		patient := gather(h, rabbit.BatchConsumer{Queue: h.beats(), MaxBatch: 100, Pace: time.Hour})
+		host.Publish(h.beats(), raw("first")...)
+		first := next(patient)
+		Expect(first.deliveries).To(HaveLen(1))
+		first.verdict <- nil
+		host.Publish(h.beats(), raw(numbers(99)...)...)
+		Eventually(func() int { return host.Depth(h.beats()) }).Should(BeZero())
+		Consistently(patient, 100*time.Millisecond).ShouldNot(Receive())
+		host.Publish(h.beats(), raw("last")...)
+		Expect(next(patient).deliveries).To(HaveLen(100))
+		h.stop()
+		Eventually(h.done).Should(BeClosed())
+
+		h = open()
+		brisk := gather(h, rabbit.BatchConsumer{Queue: h.beats(), MaxBatch: 100, Pace: 20 * time.Millisecond})
+		for range 3 {
+			host.Publish(h.beats(), raw("one")...)
+			b := next(brisk)
+			Expect(b.deliveries).To(HaveLen(1))
+			b.verdict <- nil
+		}
+	})
+
 	It("dead-letters only the marked deliveries of a batch that succeeds", func() {
 		h := open()
 		host.Publish(h.work(), raw(numbers(6)...)...)

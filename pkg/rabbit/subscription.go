@@ -32,6 +32,7 @@ type subscription struct {
 	pending  []*Delivery // received, waiting for the handler, by rising tag
 	busy     []*Delivery // with the handler
 	later    []retry     // failed, waiting for their time
+	next     time.Time   // of the handler, unless a whole batch is there
 	failures int         // of the handler in a row
 	result   chan error  // the handler's
 	cancel   context.CancelCauseFunc
@@ -50,7 +51,7 @@ func (s *subscription) loop(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		s.dispatch(ctx)
-		timer.Reset(s.nextRetry())
+		timer.Reset(s.untilDue())
 		select {
 		case d, ok := <-s.deliveries:
 			if !ok {
@@ -105,12 +106,19 @@ func (s *subscription) receive(d amqp.Delivery) {
 	s.pending = append(s.pending, delivery)
 }
 
-// dispatch gives an idle handler the oldest deliveries.
+// dispatch gives an idle handler the oldest deliveries, when it is time.
 func (s *subscription) dispatch(ctx context.Context) {
 	if s.busy != nil || len(s.pending) == 0 {
 		return
 	}
 	n := min(s.consumer.most, len(s.pending))
+	if s.consumer.pace > 0 {
+		now := time.Now()
+		if n < s.consumer.most && now.Before(s.next) {
+			return
+		}
+		s.next = now.Add(s.consumer.pace)
+	}
 	s.busy, s.pending = s.pending[:n:n], s.pending[n:]
 	// Detached from ctx: a stop lets the handler finish. It ends with the session, or when draining takes too long.
 	handlerContext, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -223,9 +231,12 @@ func deliveryCount(d *Delivery) int {
 	return int(count)
 }
 
-// nextRetry is the time until something postponed is due.
-func (s *subscription) nextRetry() time.Duration {
+// untilDue is the time until something that waits is due: what was postponed, or a batch that is not full.
+func (s *subscription) untilDue() time.Duration {
 	wait := time.Hour
+	if s.busy == nil && len(s.pending) > 0 {
+		wait = max(time.Until(s.next), 0)
+	}
 	for _, r := range s.later {
 		wait = min(wait, max(time.Until(r.due), 0))
 	}

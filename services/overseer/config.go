@@ -16,7 +16,7 @@ var sample []byte
 type config struct {
 	boot.Base     `mapstructure:",squash"`
 	member.Config `mapstructure:",squash"`
-	// Prefetch is how many heartbeats are held here un-acknowledged, and so the largest batch before coalescing.
+	// Prefetch is how many heartbeats are held here un-acknowledged; a request to manager-api takes up to 1000 of them.
 	Prefetch int `mapstructure:"prefetch"`
 }
 

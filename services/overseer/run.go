@@ -96,7 +96,7 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	}
 	return loop.Group{Shutdown: termDrain, Parts: []loop.Part{
 		{Name: "heartbeats", Run: func(ctx context.Context) error {
-			return s.Broker.ConsumeBatch(ctx, rabbit.BatchConsumer{Queue: address.QueueName(messages.QueueSystemModules), Prefetch: s.prefetch, Handle: receive})
+			return s.Broker.ConsumeBatch(ctx, heartbeats.Consumer(address.QueueName(messages.QueueSystemModules), s.prefetch, receive))
 		}},
 		{Name: "doorbell", Run: func(ctx context.Context) error {
 			return s.Broker.Consume(ctx, rabbit.Consumer{Queue: address.QueueName(messages.QueueOverseer), Prefetch: 10, Handle: ring})

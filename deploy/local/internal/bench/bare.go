@@ -58,7 +58,7 @@ func bareLoop(ctx context.Context, url, queue string, db *sqlx.DB, prefetch, bat
 
 // gather waits for one delivery and takes what follows it within the linger, up to the batch size.
 func gather(ctx context.Context, deliveries <-chan amqp.Delivery, batch int) ([]messages.ModuleStatus, amqp.Delivery, bool, error) {
-	const linger = 5 * time.Millisecond
+	const linger = 20 * time.Millisecond // the overseer's
 	var last amqp.Delivery
 	beats := make([]messages.ModuleStatus, 0, batch)
 	idle := time.NewTimer(time.Hour)

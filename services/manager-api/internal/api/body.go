@@ -22,12 +22,22 @@ import (
 // codeMalformed is the code of a body that is no JSON.
 const codeMalformed = "malformed_body"
 
+// readBody reads it all, into one buffer if its length was announced. More than 1 MiB is TooLarge (413).
+func readBody(r *http.Request) ([]byte, error) {
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
+	if _, err := body.ReadFrom(r.Body); err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	return body.Bytes(), nil
+}
+
 // readStrict reads the JSON body of a new resource: one object with known fields, valid UTF-8, no key twice. An empty
-// body reads as {}. Anything else is Invalid (400); more than 1 MiB is TooLarge (413).
+// body reads as {}. Anything else is Invalid (400).
 func readStrict(r *http.Request, v any) error {
-	raw, err := io.ReadAll(r.Body)
+	raw, err := readBody(r)
 	if err != nil {
-		return fmt.Errorf("read body: %w", err)
+		return err
 	}
 	if kind := r.Header.Get("Content-Type"); len(raw) > 0 && kind != "" && !isJSON(kind) {
 		return malformed("the body must be application/json")
@@ -41,9 +51,9 @@ func readStrict(r *http.Request, v any) error {
 // readMessages reads what carries messages of modules: unknown fields are ignored, as by every receiver of messages, so
 // that a newer overseer may pass on what a newer module says.
 func readMessages(r *http.Request, v any) error {
-	raw, err := io.ReadAll(r.Body)
+	raw, err := readBody(r)
 	if err != nil {
-		return fmt.Errorf("read body: %w", err)
+		return err
 	}
 	return unmarshal(raw, v)
 }
@@ -69,9 +79,9 @@ type params map[string]any
 func readLenient(r *http.Request) (params, error) {
 	p := params{}
 	p.addValues(r.URL.Query())
-	raw, err := io.ReadAll(r.Body)
+	raw, err := readBody(r)
 	if err != nil {
-		return nil, fmt.Errorf("read body: %w", err)
+		return nil, err
 	}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return p, nil

@@ -16,10 +16,10 @@ import (
 	"github.com/openaperture/openaperture/services/overseer/internal/erlang"
 )
 
-// MaxKeys is the most hostnames in one request.
-const MaxKeys = 1000
-
 const (
+	maxBatch = 1000 // beats in one call, and so in one request
+	// pace bounds the requests per second while beats come in steadily, not the beats.
+	pace     = 20 * time.Millisecond
 	maxRetry = 2 * time.Second
 	// giveUp bounds how long a batch is tried here. After that the broker takes its beats back and drops them when they
 	// are older than the queue allows: a backlog must not revive the dead.
@@ -32,8 +32,13 @@ type Store interface {
 	Beat(ctx context.Context, id component.ExchangeID, b managerapi.ModuleBatch) (managerapi.BatchResult, error)
 }
 
-// Receiver is the handler of the system_modules queue. It is called with whatever arrived while it was busy, so an idle
-// one flushes at once and a busy one in the largest batches.
+// Consumer is the subscription to system_modules for a handler that ends in Receiver.Handle: at rest it hands a beat over
+// at once, else what has arrived within 20 ms, and never more than one request may hold. It holds prefetch beats at most.
+func Consumer(queue string, prefetch int, handle func(context.Context, []*rabbit.Delivery) error) rabbit.BatchConsumer {
+	return rabbit.BatchConsumer{Queue: queue, Prefetch: prefetch, MaxBatch: maxBatch, Pace: pace, Handle: handle}
+}
+
+// Receiver is the handler of the system_modules queue.
 type Receiver struct {
 	Store    Store
 	Exchange component.ExchangeID
@@ -70,14 +75,10 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	beats := latest.Beats()
 	r.Metrics.received.WithLabelValues("decoded").Add(float64(decoded))
 	r.Metrics.coalesced.Add(float64(decoded - len(beats)))
-	for len(beats) > 0 {
-		n := min(MaxKeys, len(beats))
-		if err := r.flush(ctx, beats[:n], from); err != nil {
-			return err
-		}
-		beats = beats[n:]
+	if len(beats) == 0 {
+		return nil
 	}
-	return nil
+	return r.flush(ctx, beats, from)
 }
 
 // decode reads a beat of ours or, in Erlang's format, of a module of the predecessor.

@@ -101,7 +101,7 @@ func receive(name string) *receiving {
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = broker.Run(ctx) })
 	parts.Go(func() {
-		_ = broker.ConsumeBatch(ctx, rabbit.BatchConsumer{Queue: r.queue, Prefetch: 4000, Handle: receiver.Handle})
+		_ = broker.ConsumeBatch(ctx, heartbeats.Consumer(r.queue, 4000, receiver.Handle))
 	})
 	joined := make(chan struct{})
 	go func() { defer close(joined); parts.Wait() }()
@@ -177,7 +177,7 @@ var _ = Describe("Receiving heartbeats", func() {
 		r.gate.Unlock()
 		Eventually(func() int { return len(r.heard()) }).Should(Equal(2500))
 		for _, b := range r.batches {
-			Expect(len(b)).To(BeNumerically("<=", heartbeats.MaxKeys))
+			Expect(len(b)).To(BeNumerically("<=", 1000))
 		}
 	})
 
