@@ -119,12 +119,7 @@ func (s *service) migrate(ctx context.Context) error {
 }
 
 func (s *service) migrateOnce(ctx context.Context) error {
-	db, err := postgres.OpenForMigrations(s.cfg.postgres())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	if err := store.Migrate(ctx, db); err != nil {
+	if err := store.Migrate(ctx, s.cfg.postgres()); err != nil {
 		return err
 	}
 	return s.store.Usable(ctx)

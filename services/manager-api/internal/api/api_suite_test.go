@@ -40,14 +40,9 @@ var database *pgtest.Database
 var _ = BeforeSuite(func() { database = pgtest.New(migrate, "schema_info") })
 
 func migrate(ctx context.Context, url string) error {
-	c := postgres.DefaultConfig("migrate")
+	c := postgres.DefaultConfig("migrations")
 	c.URL = boot.Secret(url)
-	db, err := postgres.OpenForMigrations(c)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	return store.Migrate(ctx, db)
+	return store.Migrate(ctx, c)
 }
 
 // harness is one server over an empty database; nothing in it is shared between specs.

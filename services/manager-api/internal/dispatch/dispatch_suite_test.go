@@ -20,17 +20,12 @@ func TestDispatch(t *testing.T) {
 
 var database *pgtest.Database
 
-var _ = BeforeSuite(func() {
-	database = pgtest.New(func(ctx context.Context, url string) error {
-		c := postgres.DefaultConfig("migrations")
-		c.URL = boot.Secret(url)
-		db, err := postgres.OpenForMigrations(c)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = db.Close() }()
-		return store.Migrate(ctx, db)
-	}, "schema_info")
-})
+var _ = BeforeSuite(func() { database = pgtest.New(migrate, "schema_info") })
+
+func migrate(ctx context.Context, url string) error {
+	c := postgres.DefaultConfig("migrations")
+	c.URL = boot.Secret(url)
+	return store.Migrate(ctx, c)
+}
 
 var _ = BeforeEach(func() { database.Truncate() })

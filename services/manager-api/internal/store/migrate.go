@@ -23,9 +23,14 @@ const Release = 1
 var migrations embed.FS
 
 // Migrate brings the schema to Release with forward-only migrations, one process at a time (a session advisory lock).
-// A schema that is as new or newer is left alone. db is best opened with postgres.OpenForMigrations: its lock_timeout
-// keeps a migration from stalling the others.
-func Migrate(ctx context.Context, db *postgres.DB) error {
+// A schema that is as new or newer is left alone. It uses connections of its own, whose lock_timeout keeps a migration
+// from stalling what runs.
+func Migrate(ctx context.Context, c postgres.Config) error {
+	db, err := postgres.OpenForMigrations(c)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
 	if found, _, err := schemaInfo(ctx, db); err == nil && found >= Release {
 		return nil
 	}

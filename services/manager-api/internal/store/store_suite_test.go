@@ -27,10 +27,5 @@ var _ = BeforeEach(func() { database.Truncate() })
 func migrate(ctx context.Context, url string) error {
 	c := postgres.DefaultConfig("migrations")
 	c.URL = boot.Secret(url)
-	db, err := postgres.OpenForMigrations(c)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	return store.Migrate(ctx, db)
+	return store.Migrate(ctx, c)
 }

@@ -202,12 +202,15 @@ func (w *world) beat(t component.Type, service, ref string, hosts ...string) {
 	Expect(n).To(Equal(len(hosts)))
 }
 
-func (w *world) state(id upgrade.ID) upgrade.State {
+// shown is an upgrade as REST shows it.
+func (w *world) shown(id upgrade.ID) managerapi.Upgrade {
 	GinkgoHelper()
 	u, err := w.Upgrade(ctx(), id)
 	Expect(err).NotTo(HaveOccurred())
-	return u.State
+	return u
 }
+
+func (w *world) state(id upgrade.ID) upgrade.State { GinkgoHelper(); return w.shown(id).State }
 
 // recorded is "ref status" of a component.
 func (w *world) recorded(id component.ID) string {
