@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -21,15 +22,18 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// tolerant reads what others have written: of a key that stands twice the last counts, and what is no UTF-8 is replaced.
 var tolerant = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// Unmarshal reads JSON that carries messages, as all receivers of messages do: unknown fields are ignored, of a key that
+// stands twice the last counts, and what is no UTF-8 is replaced.
+func Unmarshal(body []byte, v any) error { return json.Unmarshal(body, v, tolerant) }
 
 func decode[T any](body []byte) (T, error) {
 	var v T
 	if len(body) > MaxBody {
 		return v, invalid("body of %d bytes exceeds %d", len(body), MaxBody)
 	}
-	if err := json.Unmarshal(body, &v, tolerant); err != nil {
+	if err := Unmarshal(body, &v); err != nil {
 		return v, invalid("%v", err)
 	}
 	return v, nil
@@ -48,6 +52,7 @@ func DecodeModuleStatus(body []byte) (m ModuleStatus, known bool, err error) {
 	if m.EventType != EventStatus {
 		return m, false, nil
 	}
+	m.Workload = bytes.ToValidUTF8(m.Workload, []byte("\uFFFD")) // raw JSON, which Unmarshal leaves as it is
 	return m, true, m.Validate()
 }
 

@@ -34,8 +34,17 @@ var _ = Describe("Decoding", func() {
 		Entry("with a NUL in the type", `{"event_type":"status","hostname":"h","type":"b\u0000","status":"active"}`, false, "type contains invalid characters"),
 		Entry("with a workload of any kind", `{"event_type":"status","hostname":"h","type":"b","status":"active","workload":{"a":1}}`, true, ""),
 		Entry("with a number as hostname", `{"event_type":"status","hostname":7}`, false, "invalid message"),
+		Entry("with a field that nobody knows", `{"event_type":"status","hostname":"h","type":"b","status":"active","mood":[{}]}`, true, ""),
+		Entry("with a key that stands twice", `{"event_type":"status","hostname":"h","type":"b","status":"active","workload":[{"a":1,"a":2}]}`, true, ""),
+		Entry("with bytes behind it", `{"event_type":"status","hostname":"h","type":"b","status":"active"}x`, false, "invalid message"),
 		Entry("in Erlang's term format", "\x83t\x00\x00\x00\x00", false, "invalid message"),
 	)
+
+	It("replaces what is no UTF-8, in the workload too", func() {
+		m, _, err := messages.DecodeModuleStatus([]byte("{\"event_type\":\"status\",\"hostname\":\"h\xe9\",\"type\":\"b\",\"status\":\"active\",\"workload\":[\"\xe9\"]}"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]string{m.Hostname, string(m.Workload)}).To(Equal([]string{"h\uFFFD", "[\"\uFFFD\"]"}))
+	})
 
 	DescribeTable("a message to the overseer",
 		func(body string, known bool, problem string) {

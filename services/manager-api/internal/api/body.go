@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/openaperture/openaperture/pkg/fault"
+	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
 // codeMalformed is the code of a body that is no JSON.
@@ -33,7 +34,7 @@ func readBody(r *http.Request) ([]byte, error) {
 }
 
 // readStrict reads the JSON body of a new resource: one object with known fields, valid UTF-8, no key twice. An empty
-// body reads as {}. Anything else is Invalid (400).
+// body and null read as {}. Anything else is Invalid (400).
 func readStrict(r *http.Request, v any) error {
 	raw, err := readBody(r)
 	if err != nil {
@@ -45,25 +46,34 @@ func readStrict(r *http.Request, v any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
-	return unmarshal(raw, v, json.RejectUnknownMembers(true))
+	return unreadable(json.Unmarshal(raw, v, json.RejectUnknownMembers(true)))
 }
 
-// readMessages reads what carries messages of modules: unknown fields are ignored, as by every receiver of messages, so
-// that a newer overseer may pass on what a newer module says.
+// readMessages reads what carries messages of modules: as tolerantly as every receiver of messages does, so that a newer
+// overseer may pass on what a newer module says.
 func readMessages(r *http.Request, v any) error {
 	raw, err := readBody(r)
 	if err != nil {
 		return err
 	}
-	return unmarshal(raw, v)
+	return unreadable(messages.Unmarshal(raw, v))
 }
 
-// unmarshal takes exactly one JSON value, in valid UTF-8 and with no key twice in an object.
-func unmarshal(raw []byte, v any, options ...json.Options) error {
-	if err := json.Unmarshal(raw, v, options...); err != nil {
-		return malformed("malformed JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
+// unreadable says what is wrong with a body, in words that do not depend on how it is read. The value is not quoted.
+func unreadable(err error) error {
+	var semantic *json.SemanticError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &semantic):
+		return malformed("malformed JSON: %s", strings.TrimPrefix(err.Error(), "jsontext: "))
+	case errors.Is(err, json.ErrUnknownName):
+		return malformed("unknown field %s", semantic.JSONPointer)
+	case semantic.JSONPointer == "":
+		return malformed("the body must be a JSON object")
+	default:
+		return malformed("field %s does not take this JSON %s", semantic.JSONPointer, semantic.JSONKind)
 	}
-	return nil
 }
 
 func malformed(format string, args ...any) error {
@@ -125,22 +135,17 @@ func (p params) addValues(values url.Values) {
 	}
 }
 
-// exact keeps numbers as they are written.
-var exact = json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, v *any) error {
-	if d.PeekKind() != '0' {
-		return errors.ErrUnsupported // then it is read as without this
-	}
-	number, err := d.ReadValue()
-	*v = v1.Number(number)
-	return err
-}))
-
 func (p params) addJSON(raw []byte) error {
-	var body any
-	if err := unmarshal(raw, &body, exact); err != nil {
-		return err
+	var body jsontext.Value // one value, with no key twice
+	if err := json.Unmarshal(raw, &body); err != nil || body.Kind() != '{' {
+		return unreadable(err) // a top-level array or scalar is ignored, as it was
 	}
-	fields, _ := body.(map[string]any) // a top-level array or scalar is ignored, as it was
+	var fields map[string]any
+	d := v1.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := d.Decode(&fields); err != nil {
+		return unreadable(err)
+	}
 	maps.Copy(p, fields)
 	return nil
 }

@@ -72,7 +72,7 @@ var _ = Describe("/messaging/exchanges/:id/modules", func() {
 		h := start()
 		h.exchanges()
 		batch := `{"version":2,"modules":[
-			{"event_type":"status","hostname":"h1","type":"overseer","status":"active","source_repo_git_ref":"v1","boot_id":"b","seq":1,"mood":{"good":true}},
+			{"event_type":"status","hostname":"h1","type":"overseer","status":"active","source_repo_git_ref":"v1","boot_id":"b","seq":1,"mood":{"good":true},"workload":[{"a":1,"a":2}]},
 			{"event_type":"status","hostname":"","type":"overseer","status":"active"},
 			{"event_type":"status","hostname":"h2","type":"overseer","status":"active"}]}`
 		a := h.ok(200, "POST", "/messaging/exchanges/1/modules/batch", batch)

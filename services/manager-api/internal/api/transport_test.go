@@ -73,6 +73,20 @@ var _ = Describe("The server", func() {
 		Entry("nothing, which counts as no fields", ``),
 	)
 
+	DescribeTable("says what is wrong with the body of a new resource", func(body, want string) {
+		h := start()
+		h.exchanges()
+		a := h.ok(400, "PUT", "/messaging/exchanges/1/leader", body)
+		Expect(a.object()).To(And(HaveKeyWithValue("code", "malformed_body"), HaveKeyWithValue("detail", ContainSubstring(want))))
+	},
+		Entry("a field that it has not", `{"nope":1}`, "unknown field /nope"),
+		Entry("a field of another kind", `{"holder":7}`, "field /holder does not take this JSON number"),
+		Entry("no object", `[]`, "the body must be a JSON object"),
+		Entry("no JSON", `{"holder":"h"`, "malformed JSON: "),
+		Entry("a key twice", `{"holder":"a","holder":"b"}`, `malformed JSON: duplicate object member name "holder"`),
+		Entry("no UTF-8", "{\"holder\":\"\xe9\"}", "malformed JSON: invalid UTF-8"),
+	)
+
 	It("reads bytes that are no UTF-8 as Latin-1", func() {
 		h := start()
 		h.ok(201, "POST", "/system_component_refs", "{\"type\":\"caf\xe9\",\"source_repo\":\"r\",\"source_repo_git_ref\":\"v\",\"auto_upgrade_enabled\":true}")
