@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -24,7 +23,8 @@ const bareUpsert = `INSERT INTO bench_bare (messaging_exchange_id, hostname, typ
 	ON CONFLICT (messaging_exchange_id, hostname) DO UPDATE SET type = excluded.type, service = excluded.service, status = excluded.status,
 		boot_id = excluded.boot_id, seq = excluded.seq, source_repo = excluded.source_repo, source_repo_git_ref = excluded.source_repo_git_ref, updated_at = now()`
 
-// bareLoop is the baseline: consume, decode, upsert in batches, acknowledge after the commit. It ends with ctx.
+// bareLoop is the baseline: consume, decode, upsert in batches, acknowledge after the commit, with the overseer's decoder,
+// batch size and pace. It ends with ctx.
 func bareLoop(ctx context.Context, url, queue string, db *sqlx.DB, prefetch, batch int) error {
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -42,11 +42,13 @@ func bareLoop(ctx context.Context, url, queue string, db *sqlx.DB, prefetch, bat
 	if err != nil {
 		return fmt.Errorf("consume %s: %w", queue, err)
 	}
+	next := time.Now()
 	for {
-		beats, last, open, err := gather(ctx, deliveries, batch)
+		beats, last, open, err := gather(ctx, deliveries, batch, next)
 		if err != nil || !open {
 			return err
 		}
+		next = time.Now().Add(pace)
 		if err := upsertBare(ctx, db, beats); err != nil {
 			return err
 		}
@@ -56,9 +58,10 @@ func bareLoop(ctx context.Context, url, queue string, db *sqlx.DB, prefetch, bat
 	}
 }
 
-// gather waits for one delivery and takes what follows it within the linger, up to the batch size.
-func gather(ctx context.Context, deliveries <-chan amqp.Delivery, batch int) ([]messages.ModuleStatus, amqp.Delivery, bool, error) {
-	const linger = 20 * time.Millisecond // the overseer's
+// gather waits for one delivery and takes what follows it until its time, up to the batch size; for what is under way
+// already it waits a moment in any case.
+func gather(ctx context.Context, deliveries <-chan amqp.Delivery, batch int, until time.Time) ([]messages.ModuleStatus, amqp.Delivery, bool, error) {
+	const moment = time.Millisecond
 	var last amqp.Delivery
 	beats := make([]messages.ModuleStatus, 0, batch)
 	idle := time.NewTimer(time.Hour)
@@ -76,12 +79,12 @@ func gather(ctx context.Context, deliveries <-chan amqp.Delivery, batch int) ([]
 			last = d
 		}
 		var beat messages.ModuleStatus
-		if err := json.Unmarshal(last.Body, &beat); err != nil {
+		if err := messages.Unmarshal(last.Body, &beat); err != nil {
 			return nil, last, false, fmt.Errorf("decode heartbeat: %w", err)
 		}
 		beats = append(beats, beat)
 		if len(beats) == 1 {
-			idle.Reset(linger)
+			idle.Reset(max(time.Until(until), moment))
 		}
 	}
 	return beats, last, true, nil

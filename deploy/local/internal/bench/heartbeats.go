@@ -11,11 +11,12 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// Of the heartbeats' comparison; batch and prefetch are the overseer's.
+// Of the heartbeats' comparison; batch, prefetch and pace are the overseer's.
 const (
 	beats    = 40_000 // per run, each with a hostname of its own
 	prefetch = 4000
 	batch    = 1000
+	pace     = 20 * time.Millisecond
 	pairs    = 5
 )
 
