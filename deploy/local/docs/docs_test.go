@@ -103,6 +103,28 @@ var _ = Describe("The documentation", func() {
 		}
 	})
 
+	It("explains every metric in docs/operations.md, and no other", func() {
+		metric := regexp.MustCompile("[\"`](openaperture_[a-z_]+)[\"`]")
+		names := func(text string) map[string]bool {
+			found := map[string]bool{}
+			for _, m := range metric.FindAllStringSubmatch(text, -1) {
+				found[m[1]] = true
+			}
+			return found
+		}
+		var code strings.Builder
+		for _, dir := range packages() {
+			files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+			Expect(err).NotTo(HaveOccurred())
+			for _, f := range files {
+				if !strings.HasSuffix(f, "_test.go") {
+					code.WriteString(read(strings.TrimPrefix(f, root+"/")))
+				}
+			}
+		}
+		Expect(names(read("docs/operations.md"))).To(Equal(names(code.String())))
+	})
+
 	It("draws every state and every event of an upgrade in docs/state-machines.md", func() {
 		text := read("docs/state-machines.md")
 		for _, s := range upgrade.States {
