@@ -77,7 +77,7 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	}
 	s.pools = []*postgres.DB{requests, leases}
 	bell := &dispatch.Bell{}
-	s.store = store.New(store.Config{DB: requests, Leases: leases, Times: s.times, Home: cfg.HomeExchange, Ring: bell.Ring})
+	s.store = store.New(store.Config{DB: requests, Leases: leases, Times: s.times, Home: cfg.HomeExchange, Version: env.Version, Ring: bell.Ring})
 	s.brokers, err = dispatch.New(dispatch.Config{Store: s.store, Bell: bell, OwnURL: amqpURL, Keys: keys, Settle: s.times.Settle,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {

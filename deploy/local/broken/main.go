@@ -4,6 +4,7 @@
 //	never-ready  runs, and does not become ready; as manager-api it migrates the database first, as a real one would
 //	crash-loop   ends at once
 //	deaf         says that it is ready, beats with the version that is wanted, and does nothing else
+//	forgetful    is the real service, found beside it, that loses every result: for manager-api alone
 //
 // It is a program of its own, so that no service needs a switch by which it could be sabotaged.
 package main
@@ -14,7 +15,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -75,6 +78,8 @@ func run(ctx context.Context, service string, args []string) error {
 		return nil
 	case "deaf":
 		return beat(ctx, service, settings)
+	case "forgetful":
+		return forget(ctx, service, args, settings)
 	default:
 		return fmt.Errorf("mode %q ends at once", mode)
 	}
@@ -127,21 +132,89 @@ func (s settings) migrate(ctx context.Context) error {
 	return nil
 }
 
-// beat says ready and sends a heartbeat every second, straight to the queue of the stack's only exchange.
-func beat(ctx context.Context, service string, s settings) error {
+// address is that of the local stack's only exchange.
+var address = messages.Address{Name: "local", Root: "local", RoutingKey: "local"}
+
+// dial opens a channel on a connection of its own.
+func (s settings) dial() (*amqp.Connection, *amqp.Channel, error) {
 	url, err := s.secret("amqp_url_file")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	conn, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(5 * time.Second)})
 	if err != nil {
-		return fmt.Errorf("connect to the broker: %w", err)
+		return nil, nil, fmt.Errorf("connect to the broker: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
 	channel, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("open a channel: %w", err)
+		_ = conn.Close()
+		return nil, nil, fmt.Errorf("open a channel: %w", err)
 	}
+	return conn, channel, nil
+}
+
+// forget runs the real service and takes every result away from it: a consumer of higher priority gets them all.
+func forget(ctx context.Context, service string, args []string, s settings) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the executable: %w", err)
+	}
+	conn, channel, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	results, err := channel.ConsumeWithContext(ctx, address.QueueName(messages.QueueWorkflowOrchestration), "", true, false, false, false, amqp.Table{"x-priority": int32(10)})
+	if err != nil {
+		return fmt.Errorf("consume results: %w", err)
+	}
+	go func() {
+		for range results { //nolint:revive // acknowledged by the broker, and gone
+		}
+	}()
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(self), "real", service), args...)
+	notices, err := relayNotices()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(filepath.Dir(notices)) }()
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notices)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd.Run()
+}
+
+// relayNotices opens a socket for a child's notices and passes them on: the host listens to its own child alone.
+func relayNotices() (string, error) {
+	dir, err := os.MkdirTemp("", "broken-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory for notices: %w", err)
+	}
+	at := filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: at, Net: "unixgram"})
+	if err != nil {
+		return "", fmt.Errorf("listen for notices: %w", err)
+	}
+	go func() {
+		notice := make([]byte, 4096)
+		for {
+			n, err := socket.Read(notice)
+			if err != nil {
+				return
+			}
+			_, _ = daemon.SdNotify(false, string(notice[:n])) // without it the host will say that we are not ready
+		}
+	}()
+	return at, nil
+}
+
+// beat says ready and sends a heartbeat every second, straight to the queue of the stack's only exchange.
+func beat(ctx context.Context, service string, s settings) error {
+	conn, channel, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("say ready: %w", err)
 	}
@@ -168,9 +241,7 @@ func publish(ctx context.Context, channel *amqp.Channel, status messages.ModuleS
 	if err != nil {
 		return fmt.Errorf("encode heartbeat: %w", err)
 	}
-	const exchange = "local" // of the local stack; its fragment, and so the queue's prefix, is its name
-	queue := messages.Address{Name: exchange, Root: exchange, RoutingKey: exchange}.QueueName(messages.QueueSystemModules)
-	err = channel.PublishWithContext(ctx, "", queue, false, false, amqp.Publishing{ContentType: "application/json",
+	err = channel.PublishWithContext(ctx, "", address.QueueName(messages.QueueSystemModules), false, false, amqp.Publishing{ContentType: "application/json",
 		Type: messages.TypeModuleStatus, MessageId: uuid.NewString(), Timestamp: time.Now(), Body: body})
 	if err != nil {
 		return fmt.Errorf("send heartbeat: %w", err)

@@ -60,6 +60,12 @@ var _ = Describe("A bad version", Label("faults"), func() {
 		},
 	}, everyBadVersion()...)...)
 
+	It("of manager-api that serves, but loses every result, is taken back", func(ctx SpecContext) {
+		const ref = "manager-api-forgetful"
+		u, before := tryBad(ctx, manager, stack.Forgetful, ref)
+		takenBack(ctx, u, manager, before, ref)
+	}, SpecTimeout(4*time.Minute))
+
 	It("of manager-api is taken back by a deployer-oa that was killed between stop and restore", func(ctx SpecContext) {
 		const ref = "manager-api-while-killed"
 		u, before := tryBad(ctx, manager, stack.NeverReady, ref)

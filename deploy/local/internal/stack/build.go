@@ -22,9 +22,10 @@ const (
 	NeverReady Mode = "never-ready" // runs and does not become ready; manager-api's migrates before
 	CrashLoop  Mode = "crash-loop"  // ends as soon as it is started
 	Deaf       Mode = "deaf"        // ready, beats the right version, and does nothing
+	Forgetful  Mode = "forgetful"   // the real service, that loses every result: for manager-api alone
 )
 
-// Modes lists all of them.
+// Modes lists those that every service can be broken by.
 var Modes = []Mode{NeverReady, CrashLoop, Deaf}
 
 // Build makes a release of OpenAperture's services out of the workspace, stamped with ref, and its tag in the source
@@ -63,6 +64,11 @@ func (s *Stack) BuildBroken(ctx context.Context, ref string, broken Service, mod
 	}
 	if err := s.build(ctx, ref, []string{module + "deploy/local/broken"}, "-X main.mode="+string(mode)); err != nil {
 		return err
+	}
+	if mode == Forgetful {
+		if err := s.compile(ctx, filepath.Join(s.Releases(), ref, "real")+"/", ref, []string{module + "services/" + broken.Name}); err != nil {
+			return err
+		}
 	}
 	err := os.Link(filepath.Join(s.Releases(), ref, "broken"), filepath.Join(s.Releases(), ref, broken.Name))
 	if err != nil && !os.IsExist(err) {

@@ -118,6 +118,22 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.value(`SELECT count(*) FROM leases WHERE name LIKE 'order/%'`)).To(Equal("0"))
 	})
 
+	DescribeTable("of manager-api of which nothing is heard is judged by who runs", func(runs string, cause upgrade.Cause, reason string) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.runs(runs)
+		w.outOfTime(u)
+		shown := w.shown(u)
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, reason}))
+	},
+		Entry("the old one blames the executor", "v1", upgrade.CauseEnvironment, "no_progress"),
+		Entry("the new one, which was started and did not hear of it, itself", "v2", upgrade.CauseVersion, "not_heard"),
+	)
+
 	It("D5 that is not proven in time blames the version, with what was missing", func() {
 		w := newWorld()
 		c := w.component(component.Builder)

@@ -22,11 +22,12 @@ import (
 
 // Store reads and changes what manager-api remembers. It is safe for concurrent use, also by several processes.
 type Store struct {
-	db     *postgres.DB
-	leases *postgres.DB
-	times  times.Times
-	home   string
-	ring   func()
+	db      *postgres.DB
+	leases  *postgres.DB
+	times   times.Times
+	home    string
+	version string
+	ring    func()
 }
 
 // Config is what a Store needs.
@@ -35,6 +36,8 @@ type Config struct {
 	Leases *postgres.DB // a pool of their own for leadership and claims; nil uses DB
 	Times  times.Times
 	Home   string // name of the exchange that manager-api itself belongs to
+	// Version is this manager-api's own: what its upgrade to that version misses is its own fault.
+	Version string
 	// Ring is called after a commit that left messages to publish; it must not block. nil means nobody listens.
 	Ring func()
 }
@@ -47,7 +50,7 @@ func New(c Config) *Store {
 	if c.Leases == nil {
 		c.Leases = c.DB
 	}
-	return &Store{db: c.DB, leases: c.Leases, times: c.Times, home: c.Home, ring: c.Ring}
+	return &Store{db: c.DB, leases: c.Leases, times: c.Times, home: c.Home, version: c.Version, ring: c.Ring}
 }
 
 // tx runs fn in one transaction and rings for the messages that it may have left in the outbox. fn may run several

@@ -123,7 +123,12 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 	if err != nil {
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
-	if unclaimed {
+	switch {
+	case row.ComponentType == component.Manager && touched && !row.restoring() && s.version == row.ToRef:
+		// The executor has started this very process, and its word of it was lost here.
+		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing of its deploy for "+
+			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
+	case unclaimed:
 		e.Reason, e.Message = "order_unclaimed", "no executor claimed the order within "+s.times.ProgressDeadline.String()+": start one, or look at its log"
 	}
 	return e, nil

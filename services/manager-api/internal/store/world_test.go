@@ -31,6 +31,11 @@ type world struct {
 
 func newWorld() *world { return newWorldWith(1, func(*times.Times) {}) }
 
+// runs makes the manager-api of the spec one of another version.
+func (w *world) runs(version string) {
+	w.Store = store.New(store.Config{DB: w.db, Times: w.times, Home: "here", Version: version})
+}
+
 func newWorldWith(connections int, adjust func(*times.Times)) *world {
 	GinkgoHelper()
 	t, err := times.Named(times.Fast)
@@ -38,7 +43,7 @@ func newWorldWith(connections int, adjust func(*times.Times)) *world {
 	t.MinHealthy = 0
 	adjust(&t)
 	w := &world{db: database.Open(connections), times: t}
-	w.Store = store.New(store.Config{DB: w.db, Times: t, Home: "here"})
+	w.runs("v1")
 	w.exchange = component.ExchangeID(w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ('here', 'here', 'here', 'here') RETURNING id`))
 	w.insert(`INSERT INTO etcd_clusters (etcd_token, name, messaging_exchange_id, runtime, endpoint) VALUES ('Tok', 'c', $1, 'fleet', 'http://unitd') RETURNING id`, w.exchange)
 	w.term = w.lead("overseer-1", 0).Term
