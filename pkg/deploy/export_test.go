@@ -1,9 +1,12 @@
 package deploy
 
 import (
+	"context"
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -17,3 +20,8 @@ func Settled(componentType, event string, age time.Duration, view *managerapi.Or
 
 // Encode is the body of a result's message.
 func Encode(r messages.Result) ([]byte, error) { return encode(r) }
+
+// Join is how an executor's start joins its exchange.
+func Join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (*member.Member, error) {
+	return join(ctx, cfg, env)
+}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"syscall"
+
+	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
@@ -169,18 +172,26 @@ func (c *clusters) close() {
 	}
 }
 
-// join joins the exchange, by what an earlier start has read of it if manager-api is away.
+// join joins the exchange, by what an earlier start has read of it if manager-api is away. What is news is saved; only a
+// start that has nothing saved yet fails if that can't be done.
 func join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (m *member.Member, err error) {
 	file := filepath.Join(cfg.StateDir, "exchange.json")
-	if known, ok := savedExchange(file); ok && known.ID == cfg.Exchange() {
+	known, saved := savedExchange(file)
+	saved = saved && known.ID == cfg.Exchange()
+	if saved {
 		m, err = member.Rejoin(ctx, cfg.Config, env, component.Deployer, known)
 	} else {
 		m, err = member.Join(ctx, cfg.Config, env, component.Deployer)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || saved && reflect.DeepEqual(m.Exchange, known) {
+		return m, err
 	}
-	return m, saveExchange(file, m.Exchange)
+	err = saveExchange(file, m.Exchange)
+	if err != nil && saved {
+		env.Log.Warn("exchange not saved, a start without manager-api would take it as it was", zap.Error(err))
+		return m, nil
+	}
+	return m, err
 }
 
 // savedExchange reads what saveExchange wrote; a file that cannot be read is none.

@@ -10,8 +10,8 @@
 //   - A lease alone is an efficiency. Safety is that every write made under it
 //     checks the token in the same transaction: Valid.
 //
-// On failure of the database nothing is decided: errors are returned as faults and
-// the caller steps down when its Trust lapses.
+// On failure of the database nothing is decided: errors are returned as faults, and
+// a holder stops trusting its lease before the row can expire.
 package lease
 
 import (

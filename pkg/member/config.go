@@ -29,8 +29,8 @@ type Config struct {
 	// ExchangeID is the MessagingExchange that the service belongs to.
 	ExchangeID int `mapstructure:"exchange_id"`
 	// Profile names a set of times, default or fast; Times overrides single ones.
-	Profile times.Profile `mapstructure:"profile"`
-	Times   times.Times   `mapstructure:"times"`
+	Profile times.Profile   `mapstructure:"profile"`
+	Times   times.Overrides `mapstructure:"times"`
 	// StateDir is where an executor keeps its work file; other services do not use it.
 	StateDir string `mapstructure:"state_dir"`
 	// SourceRepo is what the service heartbeats as its source repository; its ref is the version stamped into the binary.

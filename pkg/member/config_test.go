@@ -42,10 +42,11 @@ var _ = Describe("The configuration of a member", func() {
 		Entry("a broker URL that is none", func(c *member.Config) { c.AMQPURL = "http://u:s3cret-pw@x" }, "amqp_url:"),
 		Entry("no exchange", func(c *member.Config) { c.ExchangeID = 0 }, "exchange_id:"),
 		Entry("an unknown profile", func(c *member.Config) { c.Profile = "slow" }, "profile:"),
-		Entry("times that contradict each other", func(c *member.Config) { c.Times = times.Times{LiveWithin: time.Second} }, "times:"),
+		Entry("times that contradict each other", func(c *member.Config) { c.Times = times.Overrides{LiveWithin: new(time.Second)} }, "times:"),
+		Entry("a lease that manager-api would refuse", func(c *member.Config) { c.Times = times.Overrides{Lease: new(2 * time.Minute)} }, "times: lease must be 1s to 1m"),
 	)
 
-	It("is read from a file, with times over a profile", func() {
+	load := func(overrides string) (times.Times, error) {
 		path := filepath.Join(GinkgoT().TempDir(), "c.yaml")
 		Expect(os.WriteFile(path, []byte(`
 manager_url: http://127.0.0.1:8080
@@ -53,16 +54,26 @@ manager_token: t
 amqp_url: amqp://127.0.0.1/
 exchange_id: 7
 profile: fast
-times:
-  sweep: 7s
-`), 0o600)).To(Succeed())
+times: `+overrides), 0o600)).To(Succeed())
 		c, err := boot.Load(config{Base: boot.DefaultBase("127.0.0.1:0")}, path)
+		if err != nil {
+			return times.Times{}, err
+		}
+		return c.Durations()
+	}
+
+	It("has times over a profile, from the file and the environment, zero among them", func() {
+		GinkgoT().Setenv("OPENAPERTURE_TIMES_LEASE", "5s")
+		durations, err := load("{sweep: 7s, min_healthy: 0s, settle: }")
 		Expect(err).NotTo(HaveOccurred())
-		durations, err := c.Durations()
+		want, err := times.Named(times.Fast)
 		Expect(err).NotTo(HaveOccurred())
-		fast, err := times.Named(times.Fast)
-		Expect(err).NotTo(HaveOccurred())
-		fast.Sweep = 7 * time.Second
-		Expect(durations).To(Equal(fast))
+		want.Sweep, want.MinHealthy, want.Lease = 7*time.Second, 0, 5*time.Second
+		Expect(durations).To(Equal(want))
+	})
+
+	It("refuses a time without a unit", func() {
+		_, err := load("{sweep: 7}")
+		Expect(err).To(MatchError(ContainSubstring("7 is no duration: write a unit")))
 	})
 })

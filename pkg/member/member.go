@@ -45,7 +45,11 @@ func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, kn
 	return join(ctx, cfg, env, t, func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env) (managerapi.Exchange, error) {
 		asking, cancel := context.WithTimeout(ctx, rejoinLimit)
 		defer cancel()
-		if _, err := api.Exchange(asking, id); fault.Is(err, fault.Unavailable) && ctx.Err() == nil {
+		now, err := api.Exchange(asking, id)
+		if err == nil && now.Name != "" {
+			return now, nil
+		}
+		if fault.Is(err, fault.Unavailable) && ctx.Err() == nil {
 			env.Log.Warn("manager-api does not answer, exchange is taken as it was at an earlier start", zap.String("exchange", known.Name), zap.Error(err))
 			return known, nil
 		}

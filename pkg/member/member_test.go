@@ -123,15 +123,17 @@ var _ = Describe("A member", func() {
 		Eventually(ended).Should(Receive(MatchError(context.Canceled)))
 	})
 
-	DescribeTable("that joined before is not held up by an absent manager-api", func(refusal int, name string) {
-		m := newManager(managerapi.Exchange{ID: 7, Name: "now", RootExchangeName: "now", RoutingKey: "now"}, refusal, http.StatusOK)
+	DescribeTable("that joined before is not held up by an absent manager-api", func(name string, calls int64, refusals ...int) {
+		m := newManager(managerapi.Exchange{ID: 7, Name: "now", RootExchangeName: "now", RoutingKey: "now"}, refusals...)
 		env := newEnv()
 		cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7}
 		self, err := member.Rejoin(context.Background(), cfg, env, component.Deployer, managerapi.Exchange{ID: 7, Name: "before"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(self.Exchange.Name).To(Equal(name))
+		Expect(m.calls.Load()).To(Equal(calls))
 	},
-		Entry("and takes its exchange as it was", http.StatusServiceUnavailable, "before"),
-		Entry("but waits if it is refused", http.StatusForbidden, "now"),
+		Entry("and takes its exchange as it was", "before", int64(1), http.StatusServiceUnavailable),
+		Entry("and takes its exchange as it is when that is answered, asked for once", "now", int64(1)),
+		Entry("but waits if it is refused", "now", int64(3), http.StatusForbidden, http.StatusForbidden),
 	)
 })

@@ -16,10 +16,7 @@ const slack = 2 * time.Second
 
 // DB is a pool. Its Query and Exec methods are those of sqlx; pass their errors
 // through Translate.
-type DB struct {
-	*sqlx.DB
-	listenDSN string
-}
+type DB struct{ *sqlx.DB }
 
 // Open makes the pool for requests. It does not connect: an unreachable server is
 // no error here, only a wrong configuration is.
@@ -56,7 +53,7 @@ func (c Config) open(maxOpen int, statement, lock time.Duration) (*DB, error) {
 	pool.SetMaxIdleConns(maxOpen)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(20*time.Minute + rand.N(10*time.Minute)) // jittered: replicas do not reconnect together
-	return &DB{DB: sqlx.NewDb(pool, "postgres"), listenDSN: c.dsn(u, 0, 0)}, nil
+	return &DB{DB: sqlx.NewDb(pool, "postgres")}, nil
 }
 
 // Ping says whether the server answers within the limits; it suits Health.Add.

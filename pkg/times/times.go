@@ -4,31 +4,38 @@ package times
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 )
 
-// Times are the durations by which OpenAperture waits, checks and gives up. Units are Go durations ("60m").
-type Times struct {
-	CheckInterval    time.Duration `mapstructure:"check_interval"`    // between two automatic checks of an hourly component
-	Heartbeat        time.Duration `mapstructure:"heartbeat"`         // between two beats after the first minute
-	InactiveAfter    time.Duration `mapstructure:"inactive_after"`    // covered silence after which a module is inactive
-	DeleteAfter      time.Duration `mapstructure:"delete_after"`      // covered silence after which a module is deleted
-	Sweep            time.Duration `mapstructure:"sweep"`             // between two sweeps over silent modules
-	LiveWithin       time.Duration `mapstructure:"live_within"`       // a module heard within this time is live
-	Lease            time.Duration `mapstructure:"lease"`             // time to live of the overseer's lease; renewed at a third
-	Claim            time.Duration `mapstructure:"claim"`             // time to live of an executor's claim; renewed at a third
-	MinHealthy       time.Duration `mapstructure:"min_healthy"`       // how long an instance must be healthy without a break
-	HealthDeadline   time.Duration `mapstructure:"health_deadline"`   // how long one instance may take to become healthy
-	ProgressDeadline time.Duration `mapstructure:"progress_deadline"` // how long a running upgrade may show no progress
-	OrderDeadline    time.Duration `mapstructure:"order_deadline"`    // how long an executor works on one order without hearing from manager-api
-	Unclaimed        time.Duration `mapstructure:"unclaimed"`         // an order unclaimed for so long is sent again
-	Settle           time.Duration `mapstructure:"settle"`            // how long manager-api must have consumed before deadlines run
-	TickGap          time.Duration `mapstructure:"tick_gap"`          // a gap between two ticks of manager-api above this was an absence
-	RequestExpiry    time.Duration `mapstructure:"request_expiry"`    // a request that nobody started expires
-	AbandonAfter     time.Duration `mapstructure:"abandon_after"`     // an upgrade whose clock stood still for so long is abandoned
-	QuarantineExpiry time.Duration `mapstructure:"quarantine_expiry"` // 0 keeps a quarantine until an operator clears it
-	OrderAttempts    int           `mapstructure:"order_attempts"`    // claims that may expire before an order has failed
+// table lists every time once: D is a duration, N a number.
+type table[D, N any] struct {
+	CheckInterval    D `mapstructure:"check_interval"`    // between two automatic checks of an hourly component
+	Heartbeat        D `mapstructure:"heartbeat"`         // between two beats after the first minute
+	InactiveAfter    D `mapstructure:"inactive_after"`    // covered silence after which a module is inactive
+	DeleteAfter      D `mapstructure:"delete_after"`      // covered silence after which a module is deleted
+	Sweep            D `mapstructure:"sweep"`             // between two sweeps over silent modules
+	LiveWithin       D `mapstructure:"live_within"`       // a module heard within this time is live
+	Lease            D `mapstructure:"lease"`             // time to live of the overseer's lease; renewed at a third
+	Claim            D `mapstructure:"claim"`             // time to live of an executor's claim; renewed at a third
+	MinHealthy       D `mapstructure:"min_healthy"`       // how long an instance must be healthy without a break
+	HealthDeadline   D `mapstructure:"health_deadline"`   // how long one instance may take to become healthy
+	ProgressDeadline D `mapstructure:"progress_deadline"` // how long a running upgrade may show no progress
+	OrderDeadline    D `mapstructure:"order_deadline"`    // how long an executor works on one order without hearing from manager-api
+	Unclaimed        D `mapstructure:"unclaimed"`         // an order unclaimed for so long is sent again
+	Settle           D `mapstructure:"settle"`            // how long manager-api must have consumed before deadlines run
+	TickGap          D `mapstructure:"tick_gap"`          // a gap between two ticks of manager-api above this was an absence
+	RequestExpiry    D `mapstructure:"request_expiry"`    // a request that nobody started expires
+	AbandonAfter     D `mapstructure:"abandon_after"`     // an upgrade whose clock stood still for so long is abandoned
+	QuarantineExpiry D `mapstructure:"quarantine_expiry"` // 0 keeps a quarantine until an operator clears it
+	OrderAttempts    N `mapstructure:"order_attempts"`    // claims that may expire before an order has failed
 }
+
+// Times are the durations by which OpenAperture waits, checks and gives up. Units are Go durations ("60m").
+type Times table[time.Duration, int]
+
+// Overrides are the times that a configuration sets itself; nil leaves the profile's, which zero does not.
+type Overrides table[*time.Duration, *int]
 
 // Profile names a set of times.
 type Profile string
@@ -63,38 +70,18 @@ func Named(p Profile) (Times, error) {
 	}
 }
 
-// Override returns t with every value of o that is not zero.
-func (t Times) Override(o Times) Times {
-	set := func(dst *time.Duration, v time.Duration) {
-		if v != 0 {
-			*dst = v
+// Override returns t with every value that o sets.
+func (t Times) Override(o Overrides) Times {
+	own, set := reflect.ValueOf(&t).Elem(), reflect.ValueOf(o) // the two have the same fields
+	for i := range set.NumField() {
+		if v := set.Field(i); !v.IsNil() {
+			own.Field(i).Set(v.Elem())
 		}
-	}
-	set(&t.CheckInterval, o.CheckInterval)
-	set(&t.Heartbeat, o.Heartbeat)
-	set(&t.InactiveAfter, o.InactiveAfter)
-	set(&t.DeleteAfter, o.DeleteAfter)
-	set(&t.Sweep, o.Sweep)
-	set(&t.LiveWithin, o.LiveWithin)
-	set(&t.Lease, o.Lease)
-	set(&t.Claim, o.Claim)
-	set(&t.MinHealthy, o.MinHealthy)
-	set(&t.HealthDeadline, o.HealthDeadline)
-	set(&t.ProgressDeadline, o.ProgressDeadline)
-	set(&t.OrderDeadline, o.OrderDeadline)
-	set(&t.Unclaimed, o.Unclaimed)
-	set(&t.Settle, o.Settle)
-	set(&t.TickGap, o.TickGap)
-	set(&t.RequestExpiry, o.RequestExpiry)
-	set(&t.AbandonAfter, o.AbandonAfter)
-	set(&t.QuarantineExpiry, o.QuarantineExpiry)
-	if o.OrderAttempts != 0 {
-		t.OrderAttempts = o.OrderAttempts
 	}
 	return t
 }
 
-// Validate checks the relations between the times.
+// Validate checks the times' bounds and relations.
 func (t Times) Validate() error {
 	for _, r := range []struct {
 		ok   bool
@@ -103,12 +90,14 @@ func (t Times) Validate() error {
 		{t.Heartbeat > 0 && t.Heartbeat < t.InactiveAfter, "heartbeat must be above 0 and below inactive_after"},
 		{t.InactiveAfter < t.DeleteAfter, "inactive_after must be below delete_after"},
 		{t.LiveWithin > 2*t.Heartbeat, "live_within must be more than two heartbeats"},
-		{t.Lease >= time.Second, "lease must be at least 1s"},
+		{t.Lease >= time.Second && t.Lease <= time.Minute, "lease must be 1s to 1m"}, // others are refused by manager-api
 		{t.Claim >= time.Second, "claim must be at least 1s"},
-		{t.MinHealthy < t.HealthDeadline, "min_healthy must be below health_deadline"},
+		{t.MinHealthy >= 0 && t.MinHealthy < t.HealthDeadline, "min_healthy must be at least 0 and below health_deadline"},
 		{t.HealthDeadline < t.ProgressDeadline, "health_deadline must be below progress_deadline"},
 		{t.ProgressDeadline <= t.OrderDeadline, "order_deadline must not be below progress_deadline"},
 		{t.CheckInterval > 0 && t.Sweep > 0 && t.TickGap > 0 && t.Unclaimed > 0, "check_interval, sweep, tick_gap and unclaimed must be above 0"},
+		{t.RequestExpiry > 0 && t.AbandonAfter > 0, "request_expiry and abandon_after must be above 0"},
+		{t.Settle >= 0 && t.QuarantineExpiry >= 0, "settle and quarantine_expiry must be at least 0"},
 		{t.OrderAttempts > 0, "order_attempts must be above 0"},
 	} {
 		if !r.ok {

@@ -39,16 +39,20 @@ var _ = Describe("Times", func() {
 		Expect(err).To(MatchError(`unknown times profile "slow": use "default" or "fast"`))
 	})
 
-	It("can each be overridden alone", func() {
+	It("can each be overridden alone, by zero as well", func() {
 		fields := reflect.TypeFor[times.Times]()
 		for i := range fields.NumField() {
-			var o times.Times
-			reflect.ValueOf(&o).Elem().Field(i).SetInt(int64(7 * time.Minute))
-			want := named(times.Default)
-			reflect.ValueOf(&want).Elem().Field(i).SetInt(int64(7 * time.Minute))
-			Expect(named(times.Default).Override(o)).To(Equal(want), fields.Field(i).Name)
+			for _, value := range []int64{int64(7 * time.Minute), 0} {
+				var o times.Overrides
+				set := reflect.ValueOf(&o).Elem().Field(i)
+				set.Set(reflect.New(set.Type().Elem()))
+				set.Elem().SetInt(value)
+				want := named(times.Default)
+				reflect.ValueOf(&want).Elem().Field(i).SetInt(value)
+				Expect(named(times.Default).Override(o)).To(Equal(want), fields.Field(i).Name)
+			}
 		}
-		Expect(named(times.Default).Override(times.Times{})).To(Equal(named(times.Default)))
+		Expect(named(times.Default).Override(times.Overrides{})).To(Equal(named(times.Default)))
 	})
 
 	It("have a key each in configuration", func() {
@@ -57,6 +61,14 @@ var _ = Describe("Times", func() {
 			Expect(fields.Field(i).Tag.Get("mapstructure")).To(MatchRegexp(`^[a-z_]+$`), fields.Field(i).Name)
 		}
 	})
+
+	DescribeTable("may be at the ends of their bounds",
+		func(change func(*times.Times)) { Expect(named(times.Default, change).Validate()).To(Succeed()) },
+		Entry("a lease of a minute", func(t *times.Times) { t.Lease = time.Minute }),
+		Entry("one beat that suffices", func(t *times.Times) { t.MinHealthy = 0 }),
+		Entry("nothing to settle", func(t *times.Times) { t.Settle = 0 }),
+		Entry("a quarantine until it is cleared", func(t *times.Times) { t.QuarantineExpiry = 0 }),
+	)
 
 	DescribeTable("that contradict each other are refused",
 		func(change func(*times.Times), want string) {
@@ -67,12 +79,19 @@ var _ = Describe("Times", func() {
 		Entry("deletion before inactivity", func(t *times.Times) { t.DeleteAfter = t.InactiveAfter }, "inactive_after"),
 		Entry("live within two heartbeats", func(t *times.Times) { t.LiveWithin = 2 * t.Heartbeat }, "live_within"),
 		Entry("a lease below a second", func(t *times.Times) { t.Lease = time.Second - 1 }, "lease"),
+		Entry("a lease above a minute, which manager-api refuses", func(t *times.Times) { t.Lease = time.Minute + 1 }, "lease must be 1s to 1m"),
 		Entry("a claim below a second", func(t *times.Times) { t.Claim = time.Second - 1 }, "claim"),
 		Entry("healthy later than the deadline for it", func(t *times.Times) { t.MinHealthy = t.HealthDeadline }, "min_healthy"),
+		Entry("healthy before it began", func(t *times.Times) { t.MinHealthy = -1 }, "min_healthy must be at least 0"),
 		Entry("one instance that may take all the time there is", func(t *times.Times) { t.HealthDeadline = t.ProgressDeadline }, "health_deadline"),
 		Entry("an order that ends before its progress is due", func(t *times.Times) { t.OrderDeadline = t.ProgressDeadline - 1 }, "order_deadline"),
 		Entry("no check interval", func(t *times.Times) { t.CheckInterval = 0 }, "check_interval"),
 		Entry("no sweep", func(t *times.Times) { t.Sweep = 0 }, "check_interval"),
+		Entry("requests that expire at once", func(t *times.Times) { t.RequestExpiry = 0 }, "request_expiry"),
+		Entry("requests that have expired", func(t *times.Times) { t.RequestExpiry = -1 }, "request_expiry"),
+		Entry("upgrades that are abandoned at once", func(t *times.Times) { t.AbandonAfter = -1 }, "request_expiry and abandon_after must be above 0"),
+		Entry("settled before it consumed", func(t *times.Times) { t.Settle = -1 }, "settle"),
+		Entry("a quarantine that has expired", func(t *times.Times) { t.QuarantineExpiry = -1 }, "settle and quarantine_expiry must be at least 0"),
 		Entry("no attempts", func(t *times.Times) { t.OrderAttempts = 0 }, "order_attempts"),
 	)
 })

@@ -34,8 +34,8 @@ type config struct {
 	// SealingKeyFile holds the keys that seal broker passwords; without it none can be stored or read.
 	SealingKeyFile string `mapstructure:"sealing_key_file"`
 	// Profile names a set of times, default or fast; Times overrides single ones.
-	Profile times.Profile `mapstructure:"profile"`
-	Times   times.Times   `mapstructure:"times"`
+	Profile times.Profile   `mapstructure:"profile"`
+	Times   times.Overrides `mapstructure:"times"`
 	// SourceRepo is what manager-api heartbeats; its ref is the version stamped into the binary.
 	SourceRepo           string `mapstructure:"source_repo"`
 	DeploymentRepo       string `mapstructure:"deployment_repo"`

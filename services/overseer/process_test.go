@@ -14,6 +14,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gbytes"
 	"github.com/onsi/gomega/gexec"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -140,6 +141,23 @@ var _ = Describe("An overseer", func() {
 		m.set(func() { m.away = false })
 		Eventually(func() int64 { m.mu.Lock(); defer m.mu.Unlock(); return m.lease.Term }).Should(Equal(int64(2)))
 		Eventually(m.coverage).Should(Equal("no yes"))
+	})
+
+	It("lives on when its host is cut off from everything for longer than a lease, and leads anew afterwards (A5)", func() {
+		m := newManager("island")
+		proxy := rabbittest.NewProxy(host.Address())
+		p := start(m, "o1", host.Through(proxy.Address()))
+		Eventually(m.coverage).Should(HaveSuffix("yes"))
+		proxy.Stall()
+		m.set(func() { m.away = true })
+		Eventually(p.Err).Should(gbytes.Say("no longer leading"))
+		Eventually(p.Err).Should(gbytes.Say("slow to end"))
+		Consistently(p.Session, "5s", "100ms").ShouldNot(gexec.Exit())
+		m.set(func() { m.away = false })
+		proxy.Resume()
+		Eventually(func() int64 { m.mu.Lock(); defer m.mu.Unlock(); return m.lease.Term }).Should(Equal(int64(2)))
+		Eventually(m.coverage).Should(Equal("no yes"))
+		p.stop()
 	})
 
 	It("makes an upgrade of a request that came by message, starts it, and proves it as soon as the modules are heard", func() {

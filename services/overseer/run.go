@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,10 @@ import (
 	"github.com/openaperture/openaperture/services/overseer/internal/overseer"
 )
 
-// termDrain bounds the end of a term's parts, so that a stop takes less than 5 s.
-const termDrain = 4 * time.Second
+const (
+	termDrain = 4 * time.Second // for the end of a term's parts, so that a stop takes less than 5 s
+	unbounded = math.MaxInt64
+)
 
 // run is the parts list. Every replica is a member of the exchange and beats; only the leader consumes and judges. The
 // process is ready when its broker session is up: neither an absent manager-api nor another leader makes it unready.
@@ -33,8 +36,8 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	s := newService(cfg, env, m)
 	leader := &overseer.Leader{Leases: m.API, Exchange: m.Exchange.ID, Hostname: env.Hostname, TTL: m.Times.Lease,
 		Fit: func() bool { return m.Broker.Ready() == nil }, Patience: m.Times.LiveWithin,
-		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Stopping: env.Stopping,
-		Log: env.Log.Named("leader"), Metrics: s.metrics}
+		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
+		Stopping: env.Stopping, Log: env.Log.Named("leader"), Metrics: s.metrics}
 	env.Health.AddInfo("leads", said(leader.Leads, "another overseer leads the exchange, or none"))
 	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 }, "this overseer does not cover the exchange"))
 	return env.RunParts(ctx, m.Parts(loop.Part{Name: "leader", Run: leader.Run})...)
@@ -72,7 +75,8 @@ func newService(cfg config, env *boot.Env, m *member.Member) *service {
 	return s
 }
 
-// reign runs the leader's parts for one term: it hears the heartbeats, the doorbell, and judges.
+// reign runs the leader's parts for one term: it hears the heartbeats, the doorbell, and judges. It returns when all of
+// them have ended; who waits for that knows for how long.
 func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	s.coverage.Begin()
 	address := s.Exchange.Address()
@@ -94,7 +98,7 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 		defer end()
 		return doorbell.Handle(hctx, d)
 	}
-	return loop.Group{Shutdown: termDrain, Parts: []loop.Part{
+	return loop.Group{Shutdown: unbounded, Parts: []loop.Part{
 		{Name: "heartbeats", Run: func(ctx context.Context) error {
 			return s.Broker.ConsumeBatch(ctx, heartbeats.Consumer(address.QueueName(messages.QueueSystemModules), s.prefetch, receive))
 		}},

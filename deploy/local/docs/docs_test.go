@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
@@ -139,6 +142,15 @@ var _ = Describe("The documentation", func() {
 		Expect(moves(read("docs/state-machines.md"))).To(Equal(realMoves()))
 	})
 
+	It("lists every time in docs/operations.md with its values in both profiles, and no other", func() {
+		row := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\w+) \\| (\\w+) \\| .+ \\|$")
+		listed := map[string][]any{}
+		for _, m := range row.FindAllStringSubmatch(section(read("docs/operations.md"), "Times"), -1) {
+			listed[m[1]] = []any{timeOf(m[2]), timeOf(m[3])}
+		}
+		Expect(listed).To(Equal(realTimes()))
+	})
+
 	It("shows only make targets that exist", func() {
 		for _, page := range pages() {
 			for _, m := range regexp.MustCompile(`\bmake ([a-z0-9][a-z0-9-]*)\b`).FindAllStringSubmatch(strings.Join(codeOf(read(page)), "\n"), -1) {
@@ -155,6 +167,37 @@ var _ = Describe("The documentation", func() {
 		}
 	}, NodeTimeout(5*time.Minute))
 })
+
+// section is what stands under a heading of the second rank.
+func section(page, heading string) string {
+	_, text, _ := strings.Cut(page, "\n## "+heading+"\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	return text
+}
+
+// timeOf is a value as the page writes it: a duration, or a number.
+func timeOf(text string) any {
+	if d, err := time.ParseDuration(text); err == nil {
+		return d
+	}
+	n, _ := strconv.Atoi(text)
+	return n
+}
+
+// realTimes are the values of every key in the two profiles, in the order of the page's columns.
+func realTimes() map[string][]any {
+	GinkgoHelper()
+	found := map[string][]any{}
+	for _, profile := range []times.Profile{times.Default, times.Fast} {
+		t, err := times.Named(profile)
+		Expect(err).NotTo(HaveOccurred())
+		for field, value := range reflect.ValueOf(t).Fields() {
+			key := field.Tag.Get("mapstructure")
+			found[key] = append(found[key], value.Interface())
+		}
+	}
+	return found
+}
 
 // codeOf is what stands in code blocks and between backquotes.
 func codeOf(text string) []string {

@@ -41,8 +41,10 @@ type Leader struct {
 	Patience time.Duration
 	// Covered reports, at each renewal, whether the exchange was listened to without a break since the last one.
 	Covered func() bool
-	// Reign runs while the term lasts: its context ends with the term. An earlier return ends Run with its error.
+	// Reign runs while the term lasts: its context ends with the term. An earlier return ends Run with its error. One that
+	// returns late is waited for, so that no term meets the parts of the last one; on a stop for Drain at most.
 	Reign func(ctx context.Context, t *Term) error
+	Drain time.Duration
 	// Stopping is closed when the process begins to stop, before the context of Run ends.
 	Stopping <-chan struct{}
 	Log      *zap.Logger
@@ -141,6 +143,7 @@ func (l *Leader) reign(ctx context.Context, t *Term) error {
 	why, returned, err := l.keep(ctx, t, ended)
 	t.end() // no write begins from here on
 	cancel()
+	slow := time.After(l.Drain)
 	l.leads.Store(false)
 	l.Metrics.leader.Set(0)
 	l.Log.Info("no longer leading the exchange", zap.Int64("term", t.ID), zap.String("reason", why))
@@ -148,12 +151,29 @@ func (l *Leader) reign(ctx context.Context, t *Term) error {
 		l.resign(ctx, t)
 	}
 	if !returned {
-		err = <-ended
+		err = l.await(ctx, ended, slow)
 	}
 	if ctx.Err() != nil || (err == nil && !returned) {
 		return nil
 	}
 	return err
+}
+
+// await waits for the end of Reign, whose term is over. It may take long: a broker that has fallen silent is asked to end
+// the subscriptions first. That is no reason to end the process.
+func (l *Leader) await(ctx context.Context, ended <-chan error, slow <-chan time.Time) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-slow:
+		l.Log.Warn("the parts of the term are slow to end", zap.Duration("waited", l.Drain))
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil // a stop, and they have had their time
+	}
 }
 
 // keep renews the term until it is over and says why; returned tells that Reign has ended by itself, with err.

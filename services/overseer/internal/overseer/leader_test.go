@@ -87,7 +87,7 @@ func stand(l *leases, name string, ttl time.Duration, reign func(context.Context
 		}
 	}
 	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() bool { return true },
-		Fit: func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign,
+		Fit: func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign, Drain: ttl / 3,
 		Stopping: c.stopping, Log: zap.NewNop(), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -131,7 +131,30 @@ var _ = Describe("Leadership", func() {
 		Eventually(l.events).Should(Equal([]string{"lead a"}))
 		close(a.stopping)
 		Eventually(l.events).Should(Equal([]string{"lead a", "resign a"}))
+		a.cancel()
+		Eventually(a.ended).Should(Receive(BeNil()), "a stop does not wait for them for ever")
 		close(release)
+	})
+
+	It("is not sought again before the parts of the last term have ended, however long that takes (A5)", func() {
+		l := &leases{}
+		release := make(chan struct{})
+		var parts atomic.Int64
+		a := stand(l, "a", ttl, func(ctx context.Context, _ *overseer.Term) error {
+			Expect(parts.Add(1)).To(Equal(int64(1)))
+			defer parts.Add(-1)
+			<-ctx.Done()
+			<-release
+			return nil
+		})
+		Eventually(l.events).Should(Equal([]string{"lead a"}))
+		l.set(func() { l.away = true })
+		Eventually(func() bool { l.mu.Lock(); defer l.mu.Unlock(); return time.Now().After(l.expires) }).Should(BeTrue())
+		l.set(func() { l.away = false })
+		Consistently(l.events, 3*ttl).Should(HaveLen(1))
+		close(release)
+		Eventually(l.events).Should(Equal([]string{"lead a", "lead a"}))
+		Expect(a.ended).NotTo(Receive())
 	})
 
 	It("ends before the row does when manager-api does not answer, and comes back under a new term", func() {
