@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -116,6 +117,13 @@ type consumer struct {
 	backoff  time.Duration
 }
 
+// tagOf names a subscription to those who look at the broker: "overseer system_modules". Exchange and whole queue stand
+// beside it there; with them it could be longer than the 255 bytes that a tag may have.
+func tagOf(name, queue string) string {
+	service, _, _ := strings.Cut(name, "@")
+	return service + " " + queue[strings.LastIndexByte(queue, '.')+1:]
+}
+
 func (b *Broker) consume(ctx context.Context, c *consumer) error {
 	if c.backoff <= 0 {
 		c.backoff = time.Second
@@ -221,7 +229,7 @@ func (b *Broker) subscribe(ctx context.Context, s *session, c *consumer) error {
 	}
 	sub := &subscription{broker: b, session: s, consumer: c, ch: ch, result: make(chan error, 1),
 		closes: ch.NotifyClose(make(chan *amqp.Error, 1)), cancels: ch.NotifyCancel(make(chan string, 1))}
-	tag := b.cfg.Name + " " + c.queue
+	tag := tagOf(b.cfg.Name, c.queue)
 	err = s.guard(func() error {
 		var err error
 		sub.deliveries, err = ch.Consume(c.queue, tag, false, false, false, false, nil)

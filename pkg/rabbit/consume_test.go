@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ func raw(texts ...string) []amqp.Publishing {
 	}
 	return out
 }
+
+func ignore(context.Context, *rabbit.Delivery) error { return nil }
 
 var _ = Describe("consuming", func() {
 	It("acks what the handler has handled, one at a time and in order", func() {
@@ -212,6 +215,17 @@ var _ = Describe("consuming", func() {
 		h.SetTopology(topology)
 		Eventually(h.Ready).Should(Succeed())
 		Expect(h.Subscribed(queue)).To(BeTrue())
+	})
+
+	It("subscribes with the longest names of a service, its exchange and a queue", func() {
+		service := "overseer@" + strings.Repeat("n", 200)
+		queue := strings.Repeat("k", 200-24) + unique() + ".system_modules"
+		h := open(func(c *rabbit.Config) {
+			c.Name = service
+			c.Topology.Queues = append(c.Topology.Queues, rabbit.Queue{Name: queue, Kind: rabbit.Beats})
+		})
+		h.consume(rabbit.Consumer{Queue: queue, Handle: ignore})
+		Expect(h.Ready()).To(Succeed())
 	})
 
 	It("T27: reports the redelivered flag, which is set though nobody saw the message before", func() {
