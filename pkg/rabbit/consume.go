@@ -115,6 +115,7 @@ type consumer struct {
 	pace     time.Duration
 	handle   func(context.Context, []*Delivery) error
 	backoff  time.Duration
+	epoch    uint64 // of the Broker when it last began or ceased to hear; guarded by Broker.mu
 }
 
 // tagOf names a subscription to those who look at the broker: "overseer system_modules". Exchange and whole queue stand

@@ -228,6 +228,24 @@ var _ = Describe("consuming", func() {
 		Expect(h.Ready()).To(Succeed())
 	})
 
+	It("counts the gaps of each queue by itself, too", func() {
+		h := open()
+		h.consume(rabbit.Consumer{Queue: h.work(), Handle: ignore})
+		session := h.SessionOf(h.work())
+		Expect(h.SessionOf(h.beats())).To(BeZero())
+		ctx, cancel := context.WithCancel(h.ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- h.Consume(ctx, rabbit.Consumer{Queue: h.beats(), Handle: ignore}) }()
+		DeferCleanup(cancel)
+		Eventually(func() bool { return h.Subscribed(h.beats()) }).Should(BeTrue())
+		cancel()
+		Eventually(ended).Should(Receive(BeNil()))
+		Expect(h.SessionOf(h.work())).To(Equal(session))
+		Expect(h.SessionOf(h.beats())).To(BeZero())
+		host.DeleteQueue(h.work())
+		Eventually(func() uint64 { return h.SessionOf(h.work()) }).Should(BeNumerically(">", session))
+	})
+
 	It("T27: reports the redelivered flag, which is set though nobody saw the message before", func() {
 		h := open()
 		host.Publish(h.work(), raw("a")...)

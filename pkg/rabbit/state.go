@@ -80,6 +80,20 @@ func (b *Broker) Session() uint64 {
 	return b.epoch
 }
 
+// SessionOf is Session for one queue: it rises only when consuming of that queue may have had a gap, whatever happens to
+// others. It is 0 while nobody consumes the queue.
+func (b *Broker) SessionOf(queue string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var newest uint64
+	for c := range b.consumers {
+		if c.queue == queue {
+			newest = max(newest, c.epoch)
+		}
+	}
+	return newest
+}
+
 // Subscribed reports whether every consumer of the queue in this process, and at least one, is subscribed right now.
 func (b *Broker) Subscribed(queue string) bool {
 	b.mu.Lock()
@@ -164,6 +178,7 @@ func (b *Broker) setSubscribed(c *consumer, subscribed bool) {
 	}
 	b.consumers[c] = subscribed
 	b.epoch++
+	c.epoch = b.epoch
 	b.announce()
 }
 

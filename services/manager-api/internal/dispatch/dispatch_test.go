@@ -211,6 +211,26 @@ var _ = Describe("Dispatch", func() {
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
 	})
 
+	It("hears an exchange without a break while others are registered and deleted", func() {
+		r := start()
+		consuming := func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }
+		Eventually(consuming, "10s", "20ms").Should(ConsistOf(r.exchange))
+		other := r.register("other")
+		Eventually(func(g Gomega) {
+			list := consuming()
+			Expect(list).To(ContainElement(r.exchange))
+			g.Expect(list).To(ContainElement(other))
+		}, "10s", "10ms").Should(Succeed())
+		_, err := r.db.Exec(`DELETE FROM messaging_exchanges WHERE id = $1`, other)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func(g Gomega) {
+			list := consuming()
+			Expect(list).To(ContainElement(r.exchange))
+			g.Expect(list).NotTo(ContainElement(other))
+		}, "10s", "10ms").Should(Succeed())
+		Consistently(consuming, "400ms", "10ms").Should(ConsistOf(r.exchange))
+	})
+
 	It("A15 takes the failover broker after a while, and goes back", func() {
 		r := start()
 		far, spare := rabbittest.NewHost(), rabbittest.NewHost()

@@ -30,7 +30,7 @@ type served struct {
 	exchange managerapi.Exchange
 	stop     context.CancelFunc
 	done     chan struct{}
-	epoch    uint64    // of the broker's sessions when it was last seen to be subscribed
+	epoch    uint64    // of its queue's sessions when it was last looked at
 	since    time.Time // since when it has consumed without a break; zero while it does not
 }
 
@@ -135,13 +135,13 @@ func (l *link) close() {
 }
 
 // consuming lists the exchanges whose results have been consumed without a break for at least settle. It has to be asked
-// regularly: what it has not seen does not count, and a break that it did not see shows in the broker's session number.
+// regularly: what it has not seen does not count, and a break that it did not see shows in the session number of the queue.
 func (l *link) consuming(now time.Time, settle time.Duration) []component.ExchangeID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	epoch := l.broker.Session()
 	var list []component.ExchangeID
 	for id, v := range l.exchanges {
+		epoch := l.broker.SessionOf(v.queue())
 		switch {
 		case !l.broker.Subscribed(v.queue()):
 			v.since = time.Time{}
