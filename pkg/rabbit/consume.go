@@ -133,7 +133,7 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 	defer b.removeConsumer(c)
 	var fault string // logged once per text, and with every subscription that ended
 	for failures := 0; ; failures++ {
-		s := b.consumeSession(ctx)
+		s := b.consumeSession(ctx, c.queue)
 		if s == nil {
 			return nil
 		}
@@ -154,14 +154,14 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 			b.log.Warn("subscription ended", zap.String("queue", c.queue), zap.String("reason", text))
 		}
 		if !s.over() {
-			b.mend(ctx, s, failures)
+			b.mend(ctx, s, c.queue, failures)
 		}
 	}
 }
 
-// mend declares the topology again on a session that has lost a subscription only: the queue may have been deleted.
-// After the first time it waits longer and longer.
-func (b *Broker) mend(ctx context.Context, s *session, failures int) {
+// mend declares the topology again, and the part that has the queue, on a session that has lost a subscription only: the
+// queue may have been deleted. After the first time it waits longer and longer.
+func (b *Broker) mend(ctx context.Context, s *session, queue string, failures int) {
 	if failures > 0 {
 		limit := min(500*time.Millisecond<<min(failures, 6), b.cfg.MaxRedial)
 		timer := time.NewTimer(time.Duration((0.5 + rand.Float64()/2) * float64(limit)))
@@ -174,22 +174,26 @@ func (b *Broker) mend(ctx context.Context, s *session, failures int) {
 			return
 		}
 	}
-	if err := s.declare(b.currentTopology()); err != nil {
+	err := s.declare(b.currentTopology())
+	if err == nil {
+		err = b.declareParts(s, func(p *part) bool { return p == b.partOf[queue] })
+	}
+	if err != nil {
 		s.fail(err)
 	}
 }
 
-// consumeSession waits for an open consume connection; nil when ctx ends first.
-func (b *Broker) consumeSession(ctx context.Context) *session {
+// consumeSession waits for an open consume connection and for the part that has the queue; nil when ctx ends first.
+func (b *Broker) consumeSession(ctx context.Context, queue string) *session {
 	for {
 		changed := b.Watch()
 		b.mu.Lock()
-		s := b.consuming.current
+		s, usable := b.consuming.current, b.usable(queue)
 		b.mu.Unlock()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s != nil && !s.over() {
+		if s != nil && usable && !s.over() {
 			return s
 		}
 		select {
@@ -199,9 +203,12 @@ func (b *Broker) consumeSession(ctx context.Context) *session {
 	}
 }
 
-// serveConsumers lets the consumers use the session until it ends, and declares a new topology on it.
+// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, and now and then
+// the parts that were refused.
 func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
 	open()
+	again := time.NewTicker(b.cfg.RefusedRetry)
+	defer again.Stop()
 	for {
 		select {
 		case <-s.done:
@@ -209,7 +216,11 @@ func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) er
 		case err := <-s.failed:
 			return err
 		case <-b.consuming.renew:
-			if err := s.declare(b.currentTopology()); err != nil {
+			if err := b.declare(s); err != nil {
+				return err
+			}
+		case <-again.C:
+			if err := b.declareParts(s, lacking); err != nil {
 				return err
 			}
 		case <-ctx.Done():

@@ -111,8 +111,8 @@ func (b *Broker) Subscribed(queue string) bool {
 	return found
 }
 
-// Ready returns nil when both connections are open, the topology is declared and every running consumer is subscribed;
-// otherwise one sentence that says what is missing, fit for /readyz.
+// Ready returns nil when both connections are open, the topology is declared and every running consumer is subscribed,
+// but for those of parts, which gate nothing; otherwise one sentence that says what is missing, fit for /readyz.
 func (b *Broker) Ready() error {
 	state, reason := b.State()
 	if state != Open {
@@ -121,14 +121,14 @@ func (b *Broker) Ready() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for c, subscribed := range b.consumers {
-		if !subscribed {
+		if !subscribed && b.partOf[c.queue] == nil {
 			return fmt.Errorf("broker %s: queue %s is not consumed", b.cfg.Name, c.queue)
 		}
 	}
 	return nil
 }
 
-// Watch returns a channel that is closed at the next change of State, Session, Subscribed or Ready. Take it before
+// Watch returns a channel that is closed at the next change of State, Session, Subscribed, Declared or Ready. Take it before
 // reading them, so that no change falls between.
 func (b *Broker) Watch() <-chan struct{} {
 	b.mu.Lock()
