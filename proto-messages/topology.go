@@ -41,13 +41,15 @@ func (a Address) Key(q Queue) string {
 }
 
 // QueueName is the name of a queue of the exchange, e.g. "aws:us-east-1.overseer".
-// An exchange whose whole key is empty uses its name as the prefix.
-func (a Address) QueueName(q Queue) string {
-	prefix := strings.ReplaceAll(a.RoutingKey, ".", ":")
-	if prefix == "" {
-		prefix = a.Name
+func (a Address) QueueName(q Queue) string { return a.QueuePrefix() + "." + string(q) }
+
+// QueuePrefix is what the names of all queues of the exchange begin with, before a dot. An exchange whose whole key is
+// empty uses its name. The root is no part of it: on one broker no two exchanges may have the same prefix.
+func (a Address) QueuePrefix() string {
+	if a.RoutingKey == "" {
+		return a.Name
 	}
-	return prefix + "." + string(q)
+	return strings.ReplaceAll(a.RoutingKey, ".", ":")
 }
 
 // BindingKey binds a child exchange to its parent: everything under the child's routing key.

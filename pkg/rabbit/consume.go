@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -114,6 +115,14 @@ type consumer struct {
 	pace     time.Duration
 	handle   func(context.Context, []*Delivery) error
 	backoff  time.Duration
+	epoch    uint64 // of the Broker when it last began or ceased to hear; guarded by Broker.mu
+}
+
+// tagOf names a subscription to those who look at the broker: "overseer system_modules". Exchange and whole queue stand
+// beside it there; with them it could be longer than the 255 bytes that a tag may have.
+func tagOf(name, queue string) string {
+	service, _, _ := strings.Cut(name, "@")
+	return service + " " + queue[strings.LastIndexByte(queue, '.')+1:]
 }
 
 func (b *Broker) consume(ctx context.Context, c *consumer) error {
@@ -124,7 +133,7 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 	defer b.removeConsumer(c)
 	var fault string // logged once per text, and with every subscription that ended
 	for failures := 0; ; failures++ {
-		s := b.consumeSession(ctx)
+		s := b.consumeSession(ctx, c.queue)
 		if s == nil {
 			return nil
 		}
@@ -145,14 +154,14 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 			b.log.Warn("subscription ended", zap.String("queue", c.queue), zap.String("reason", text))
 		}
 		if !s.over() {
-			b.mend(ctx, s, failures)
+			b.mend(ctx, s, c.queue, failures)
 		}
 	}
 }
 
-// mend declares the topology again on a session that has lost a subscription only: the queue may have been deleted.
-// After the first time it waits longer and longer.
-func (b *Broker) mend(ctx context.Context, s *session, failures int) {
+// mend declares the topology again, and the part that has the queue, on a session that has lost a subscription only: the
+// queue may have been deleted. After the first time it waits longer and longer.
+func (b *Broker) mend(ctx context.Context, s *session, queue string, failures int) {
 	if failures > 0 {
 		limit := min(500*time.Millisecond<<min(failures, 6), b.cfg.MaxRedial)
 		timer := time.NewTimer(time.Duration((0.5 + rand.Float64()/2) * float64(limit)))
@@ -165,22 +174,26 @@ func (b *Broker) mend(ctx context.Context, s *session, failures int) {
 			return
 		}
 	}
-	if err := s.declare(b.currentTopology()); err != nil {
+	err := s.declare(b.currentTopology())
+	if err == nil {
+		err = b.declareParts(s, func(p *part) bool { return p == b.partOf[queue] })
+	}
+	if err != nil {
 		s.fail(err)
 	}
 }
 
-// consumeSession waits for an open consume connection; nil when ctx ends first.
-func (b *Broker) consumeSession(ctx context.Context) *session {
+// consumeSession waits for an open consume connection and for the part that has the queue; nil when ctx ends first.
+func (b *Broker) consumeSession(ctx context.Context, queue string) *session {
 	for {
 		changed := b.Watch()
 		b.mu.Lock()
-		s := b.consuming.current
+		s, usable := b.consuming.current, b.usable(queue)
 		b.mu.Unlock()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s != nil && !s.over() {
+		if s != nil && usable && !s.over() {
 			return s
 		}
 		select {
@@ -190,9 +203,12 @@ func (b *Broker) consumeSession(ctx context.Context) *session {
 	}
 }
 
-// serveConsumers lets the consumers use the session until it ends, and declares a new topology on it.
+// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, and now and then
+// the parts that were refused.
 func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
 	open()
+	again := time.NewTicker(b.cfg.RefusedRetry)
+	defer again.Stop()
 	for {
 		select {
 		case <-s.done:
@@ -200,7 +216,11 @@ func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) er
 		case err := <-s.failed:
 			return err
 		case <-b.consuming.renew:
-			if err := s.declare(b.currentTopology()); err != nil {
+			if err := b.declare(s); err != nil {
+				return err
+			}
+		case <-again.C:
+			if err := b.declareParts(s, lacking); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -221,7 +241,7 @@ func (b *Broker) subscribe(ctx context.Context, s *session, c *consumer) error {
 	}
 	sub := &subscription{broker: b, session: s, consumer: c, ch: ch, result: make(chan error, 1),
 		closes: ch.NotifyClose(make(chan *amqp.Error, 1)), cancels: ch.NotifyCancel(make(chan string, 1))}
-	tag := b.cfg.Name + " " + c.queue
+	tag := tagOf(b.cfg.Name, c.queue)
 	err = s.guard(func() error {
 		var err error
 		sub.deliveries, err = ch.Consume(c.queue, tag, false, false, false, false, nil)

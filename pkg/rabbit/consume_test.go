@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ func raw(texts ...string) []amqp.Publishing {
 	}
 	return out
 }
+
+func ignore(context.Context, *rabbit.Delivery) error { return nil }
 
 var _ = Describe("consuming", func() {
 	It("acks what the handler has handled, one at a time and in order", func() {
@@ -212,6 +215,35 @@ var _ = Describe("consuming", func() {
 		h.SetTopology(topology)
 		Eventually(h.Ready).Should(Succeed())
 		Expect(h.Subscribed(queue)).To(BeTrue())
+	})
+
+	It("subscribes with the longest names of a service, its exchange and a queue", func() {
+		service := "overseer@" + strings.Repeat("n", 200)
+		queue := strings.Repeat("k", 200-24) + unique() + ".system_modules"
+		h := open(func(c *rabbit.Config) {
+			c.Name = service
+			c.Topology.Queues = append(c.Topology.Queues, rabbit.Queue{Name: queue, Kind: rabbit.Beats})
+		})
+		h.consume(rabbit.Consumer{Queue: queue, Handle: ignore})
+		Expect(h.Ready()).To(Succeed())
+	})
+
+	It("counts the gaps of each queue by itself, too", func() {
+		h := open()
+		h.consume(rabbit.Consumer{Queue: h.work(), Handle: ignore})
+		session := h.SessionOf(h.work())
+		Expect(h.SessionOf(h.beats())).To(BeZero())
+		ctx, cancel := context.WithCancel(h.ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- h.Consume(ctx, rabbit.Consumer{Queue: h.beats(), Handle: ignore}) }()
+		DeferCleanup(cancel)
+		Eventually(func() bool { return h.Subscribed(h.beats()) }).Should(BeTrue())
+		cancel()
+		Eventually(ended).Should(Receive(BeNil()))
+		Expect(h.SessionOf(h.work())).To(Equal(session))
+		Expect(h.SessionOf(h.beats())).To(BeZero())
+		host.DeleteQueue(h.work())
+		Eventually(func() uint64 { return h.SessionOf(h.work()) }).Should(BeNumerically(">", session))
 	})
 
 	It("T27: reports the redelivered flag, which is set though nobody saw the message before", func() {

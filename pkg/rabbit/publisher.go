@@ -63,7 +63,7 @@ func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) er
 		case (errors.Is(err, errAllNacked) || errors.Is(err, errNoConfirms)) && !fruitless:
 			fruitless = true
 		case errors.Is(err, errChannelGone):
-			if err := s.declare(b.currentTopology()); err != nil { // an exchange may be missing
+			if err := b.declare(s); err != nil { // an exchange may be missing
 				return err
 			}
 		default:
@@ -228,7 +228,7 @@ func (p *publisher) restore() {
 
 func (p *publisher) declare() error {
 	p.declared = time.Now()
-	return p.session.declare(p.broker.currentTopology())
+	return p.broker.declare(p.session)
 }
 
 // gone says whether the channel alone is lost, or the session with it.

@@ -57,7 +57,7 @@ type Config struct {
 	// DrainTimeout bounds how long a stop waits for a handler before it cancels it, and once more until it abandons it: 10 s.
 	DrainTimeout time.Duration
 	MaxRedial    time.Duration // 30 s, the longest wait between two dials
-	RefusedRetry time.Duration // 30 s, the wait in the states auth and misconfigured
+	RefusedRetry time.Duration // 30 s, the wait in the states auth and misconfigured, and between tries of a refused part
 	Window       int           // 500, the most unconfirmed messages in flight
 }
 
@@ -97,7 +97,9 @@ type Broker struct {
 
 	mu        sync.Mutex
 	topology  Topology
-	changed   chan struct{} // closed and replaced at every change
+	parts     map[string]*part // by name
+	partOf    map[string]*part // by queue
+	changed   chan struct{}    // closed and replaced at every change
 	epoch     uint64
 	consumers map[*consumer]bool // running consumers and whether each is subscribed
 	logged    string             // last reason logged

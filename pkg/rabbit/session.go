@@ -117,7 +117,7 @@ func (l *link) once(ctx context.Context, attempt int) error {
 	case <-l.renew: // declared right now anyway
 	default:
 	}
-	if err := s.declare(b.currentTopology()); err != nil {
+	if err := b.declare(s); err != nil {
 		return err
 	}
 	defer l.attach(nil)

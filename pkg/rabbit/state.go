@@ -80,6 +80,20 @@ func (b *Broker) Session() uint64 {
 	return b.epoch
 }
 
+// SessionOf is Session for one queue: it rises only when consuming of that queue may have had a gap, whatever happens to
+// others. It is 0 while nobody consumes the queue.
+func (b *Broker) SessionOf(queue string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var newest uint64
+	for c := range b.consumers {
+		if c.queue == queue {
+			newest = max(newest, c.epoch)
+		}
+	}
+	return newest
+}
+
 // Subscribed reports whether every consumer of the queue in this process, and at least one, is subscribed right now.
 func (b *Broker) Subscribed(queue string) bool {
 	b.mu.Lock()
@@ -97,8 +111,8 @@ func (b *Broker) Subscribed(queue string) bool {
 	return found
 }
 
-// Ready returns nil when both connections are open, the topology is declared and every running consumer is subscribed;
-// otherwise one sentence that says what is missing, fit for /readyz.
+// Ready returns nil when both connections are open, the topology is declared and every running consumer is subscribed,
+// but for those of parts, which gate nothing; otherwise one sentence that says what is missing, fit for /readyz.
 func (b *Broker) Ready() error {
 	state, reason := b.State()
 	if state != Open {
@@ -107,14 +121,14 @@ func (b *Broker) Ready() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for c, subscribed := range b.consumers {
-		if !subscribed {
+		if !subscribed && b.partOf[c.queue] == nil {
 			return fmt.Errorf("broker %s: queue %s is not consumed", b.cfg.Name, c.queue)
 		}
 	}
 	return nil
 }
 
-// Watch returns a channel that is closed at the next change of State, Session, Subscribed or Ready. Take it before
+// Watch returns a channel that is closed at the next change of State, Session, Subscribed, Declared or Ready. Take it before
 // reading them, so that no change falls between.
 func (b *Broker) Watch() <-chan struct{} {
 	b.mu.Lock()
@@ -164,6 +178,7 @@ func (b *Broker) setSubscribed(c *consumer, subscribed bool) {
 	}
 	b.consumers[c] = subscribed
 	b.epoch++
+	c.epoch = b.epoch
 	b.announce()
 }
 

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -8,7 +9,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/member"
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // chained makes aws (1) > us (2) > east (3): keys "aws", "aws.us", "aws.us.east".
@@ -79,7 +84,11 @@ var _ = Describe("/messaging/exchanges", func() {
 		Entry("a fragment with a dot", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"a.b"}`, 400,
 			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"routing_key_fragment":"has invalid format"}]}`),
 		Entry("a name of the broker's own", "POST", "/messaging/exchanges", `{"name":"amq.topic"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"is invalid"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
+		Entry("a name that makes queue names of the broker's own", "POST", "/messaging/exchanges", `{"name":"amq"}`, 400,
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
+		Entry("a fragment that makes queue names of the broker's own", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"amq"}`, 400,
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"routing_key_fragment":"makes queue names of MessagingExchange n begin with amq., which RabbitMQ keeps for itself"}]}`),
 		Entry("an address that is taken", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"us","parent_exchange_id":1}`, 409,
 			`{"errors":[{"message":"another exchange has this root and routing key"}]}`),
 		Entry("itself as parent (defect 22)", "PUT", "/messaging/exchanges/1", `{"name":"aws","parent_exchange_id":1}`, 400,
@@ -92,6 +101,37 @@ var _ = Describe("/messaging/exchanges", func() {
 		Entry("another's name", "PUT", "/messaging/exchanges/1", `{"name":"us"}`, 409,
 			`{"errors":[{"message":"A MessagingExchange already exists with that identifier"}]}`),
 	)
+
+	It("takes amq where no name on the broker begins with it", func() {
+		h := chained()
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"amqp","routing_key_fragment":"amqp"}`)
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"amq","parent_exchange_id":1}`)
+		h.ok(400, "PUT", "/messaging/exchanges/5", `{"name":"n","parent_exchange_id":null}`)
+	})
+
+	It("makes no name longer than the 255 bytes that a broker takes", func() {
+		h := start()
+		full := strings.Repeat("f", 64)
+		h.ok(201, "POST", "/messaging/exchanges", fmt.Sprintf(`{"name":%q}`, strings.Repeat("n", 200)))
+		for i := 1; i <= 3; i++ {
+			h.ok(201, "POST", "/messaging/exchanges", fmt.Sprintf(`{"name":"%d","routing_key_fragment":%q,"parent_exchange_id":%d}`, i, full, i))
+		}
+		h.ok(400, "POST", "/messaging/exchanges", `{"name":"over","routing_key_fragment":"123456","parent_exchange_id":4}`)
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"limit","routing_key_fragment":"12345","parent_exchange_id":4}`)
+		limit := h.exchange(6) // the refused one has used up an id
+		Expect(limit.RoutingKey).To(HaveLen(200))
+		for _, x := range []managerapi.Exchange{h.exchange(1), limit} {
+			t := member.Topology(x)
+			for _, q := range t.Queues {
+				Expect(len(rabbit.DeadLetterName(q.Name))).To(BeNumerically("<=", 255), q.Name)
+				Expect(len(q.BindKey)).To(BeNumerically("<=", 255), q.BindKey)
+			}
+			for _, e := range t.Exchanges {
+				Expect(len(e.Name)).To(BeNumerically("<=", 255))
+				Expect(len(e.BindKey)).To(BeNumerically("<=", 255))
+			}
+		}
+	})
 
 	It("lets no two changes at once make a cycle together", func() {
 		h := start()
@@ -170,6 +210,126 @@ var _ = Describe("/messaging/exchanges/:id/brokers", func() {
 		Entry("an unknown exchange", "/messaging/exchanges/99/brokers", `{"messaging_broker_id":99}`, 404, `{"errors":[{"message":"MessagingExchange was not found"}]}`),
 		Entry("an unknown broker", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":99}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingBroker"}]}`),
 	)
+})
+
+// rooted makes the roots prod (1) and staging (2) without fragments, east (3, key "us-east-1") below prod, and the
+// brokers b (1), c (2) and d (3), of which d fails over to c.
+func rooted() *harness {
+	GinkgoHelper()
+	h := start()
+	h.ok(201, "POST", "/messaging/exchanges", `{"name":"prod"}`)
+	h.ok(201, "POST", "/messaging/exchanges", `{"name":"staging"}`)
+	h.ok(201, "POST", "/messaging/exchanges", `{"name":"east","routing_key_fragment":"us-east-1","parent_exchange_id":1}`)
+	for _, body := range []string{`{"name":"b"}`, `{"name":"c"}`, `{"name":"d","failover_broker_id":2}`} {
+		h.ok(201, "POST", "/messaging/brokers", body)
+	}
+	return h
+}
+
+// apart is rooted with west (4, key "us-west") below staging, where the table wants it: at the same key as east, each on
+// brokers of its own, and nothing on manager-api's.
+func apart(east, west string) func() *harness {
+	return func() *harness {
+		GinkgoHelper()
+		h := rooted()
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
+		h.ok(201, "POST", "/messaging/exchanges/3/brokers", fmt.Sprintf(`{"messaging_broker_id":%s}`, east))
+		h.ok(201, "POST", "/messaging/exchanges/4/brokers", fmt.Sprintf(`{"messaging_broker_id":%s}`, west))
+		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`)
+		return h
+	}
+}
+
+const theSame = `{"name":"copy","routing_key_fragment":"us-east-1","parent_exchange_id":2}`
+
+var _ = Describe("The queues of an exchange", func() {
+	DescribeTable("are shared with no other exchange on one broker", func(prepare func() *harness, method, path, body, prefix, broker string) {
+		h := prepare()
+		a := h.ok(409, method, path, body)
+		Expect(a.body).To(And(ContainSubstring("MessagingExchange 3 (east)"), ContainSubstring("would share the queues "+prefix+".* on "+broker),
+			ContainSubstring("routing_key_fragment"), ContainSubstring("restrict")))
+		Expect(h.ok(200, "GET", "/messaging/exchanges", "").body).NotTo(ContainSubstring("copy"))
+	},
+		Entry("when it is registered", rooted, "POST", "/messaging/exchanges", theSame, "us-east-1", "manager-api's own broker"),
+		Entry("when its name alone makes them", rooted, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`, "us-east-1", "manager-api's own broker"),
+		Entry("when it is changed", func() *harness {
+			h := rooted()
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
+			return h
+		}, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`, "us-east-1", "manager-api's own broker"),
+		Entry("when one above it is changed", func() *harness {
+			h := rooted()
+			h.ok(204, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":"s"}`)
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1","parent_exchange_id":2}`)
+			return h
+		}, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":null}`, "us-east-1", "manager-api's own broker"),
+		Entry("when one above it is deleted", func() *harness {
+			h := rooted()
+			h.ok(204, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":"s"}`)
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1","parent_exchange_id":2}`)
+			return h
+		}, "DELETE", "/messaging/exchanges/2?cascade=true", "", "us-east-1", "manager-api's own broker"),
+		Entry("when it is restricted to the other's broker", apart("1", "2"), "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`, "us-east-1", "broker 1"),
+		Entry("when it is restricted to a broker that fails over to the other's", apart("2", "1"), "POST", "/messaging/exchanges/4/brokers",
+			`{"messaging_broker_id":3}`, "us-east-1", "broker 2"),
+		Entry("when its broker gets the other's as failover", apart("2", "1"), "PUT", "/messaging/brokers/1", `{"name":"b","failover_broker_id":2}`, "us-east-1", "broker 2"),
+		Entry("when its restrictions are lifted", func() *harness {
+			h := rooted()
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
+			h.ok(201, "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`)
+			h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`)
+			return h
+		}, "DELETE", "/messaging/exchanges/4/brokers", "", "us-east-1", "manager-api's own broker"),
+		Entry("when the broker that it is restricted to is deleted", func() *harness {
+			h := rooted()
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
+			h.ok(201, "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`)
+			h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`)
+			return h
+		}, "DELETE", "/messaging/brokers/1?cascade=true", "", "us-east-1", "manager-api's own broker"),
+		Entry("on the home exchange's broker, whatever that is restricted to", func() *harness {
+			h := rooted()
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"home","routing_key_fragment":"h","parent_exchange_id":1}`)
+			h.ok(201, "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`)
+			return h
+		}, "PUT", "/messaging/exchanges/4", `{"name":"home","routing_key_fragment":"us-east-1","parent_exchange_id":2}`, "us-east-1", "manager-api's own broker"),
+	)
+
+	It("may have the same names on different brokers", func() {
+		h := apart("1", "2")()
+		Expect(h.exchange(3).RoutingKey).To(Equal(h.exchange(4).RoutingKey))
+	})
+
+	It("stay as they are where they are shared already, and can be parted", func() {
+		h := rooted()
+		_, err := h.db.Exec(`INSERT INTO messaging_exchanges (name, routing_key_fragment, parent_exchange_id, routing_key, root_exchange_name)
+			VALUES ('old', 'us-east-1', 2, 'us-east-1', 'staging')`)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older","allow_stop":true}`)
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"other","routing_key_fragment":"other"}`)
+		a := h.ok(409, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`)
+		Expect(a.body).To(ContainSubstring("MessagingExchange 3 (east)"))
+		h.ok(204, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":"s"}`)
+		h.ok(409, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":null}`)
+	})
+
+	It("are shared by no two that are registered at once", func() {
+		start()
+		registrar := store.New(store.Config{DB: database.Open(4), Home: "home"})
+		next := make(chan string, 4)
+		for _, name := range []string{"a", "b", "c", "d"} {
+			next <- name
+		}
+		same := "same"
+		counts := atOnce(4, func() int {
+			_, err := registrar.CreateExchange(context.Background(), store.ExchangeSpec{Name: <-next, Fragment: &same})
+			if err == nil {
+				return 201
+			}
+			return fault.HTTPStatus(fault.KindOf(err))
+		})
+		Expect(counts).To(Equal(map[int]int{201: 1, 409: 3}))
+	})
 })
 
 var _ = Describe("/messaging/exchanges/:id/clusters", func() {

@@ -45,6 +45,7 @@ type Config struct {
 	Poll          time.Duration // 1 s, between two looks into the outbox
 	FailoverAfter time.Duration // 1 min, that a broker is away before its failover is used
 	FailbackAfter time.Duration // 1 min, that it is back before it is used again
+	RefusedRetry  time.Duration // 30 s, until what a broker has refused is tried again
 }
 
 // Bell connects the store, which is made first, to the relays that it wakes.
@@ -67,6 +68,7 @@ type Brokers struct {
 	mu       sync.Mutex
 	routes   map[int64]*route
 	unusable map[int64]string
+	home     string // name of manager-api's own exchange, "" until the database was read
 }
 
 // New makes the own broker; nothing is dialled before Run. Its errors never quote a URL.
@@ -97,7 +99,8 @@ func New(c Config) (*Brokers, error) {
 }
 
 func (b *Brokers) link(name string, urls []string) (*link, error) {
-	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log, Metrics: b.cfg.Metrics})
+	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log, Metrics: b.cfg.Metrics,
+		RefusedRetry: b.cfg.RefusedRetry})
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +110,17 @@ func (b *Brokers) link(name string, urls []string) (*link, error) {
 // Own is manager-api's own broker.
 func (b *Brokers) Own() *rabbit.Broker { return b.own.broker }
 
-// Ready says in one sentence what the own broker lacks; the others never gate.
-func (b *Brokers) Ready(context.Context) error { return b.own.broker.Ready() }
+// Ready says in one sentence what the own broker or the own exchange lacks; the others never gate.
+func (b *Brokers) Ready(context.Context) error {
+	if err := b.own.broker.Ready(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.own.unserved()[b.home]
+}
 
-// Others names the other brokers that cannot be used, for /readyz to show.
+// Others names the other brokers that cannot be used and the exchanges that are not served, for /readyz to show.
 func (b *Brokers) Others(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,11 +129,14 @@ func (b *Brokers) Others(context.Context) error {
 		lines = append(lines, fmt.Sprintf("broker %d: %s", id, why))
 	}
 	for id, r := range b.routes {
-		if id == ownBroker {
+		if state, why := r.primary.broker.State(); state != rabbit.Open {
+			if id != ownBroker { // Ready tells of that one
+				lines = append(lines, fmt.Sprintf("broker %d is %s: %s", id, state, why))
+			}
 			continue
 		}
-		if state, why := r.primary.broker.State(); state != rabbit.Open {
-			lines = append(lines, fmt.Sprintf("broker %d is %s: %s", id, state, why))
+		for _, err := range r.primary.unserved() {
+			lines = append(lines, err.Error())
 		}
 	}
 	if len(lines) == 0 {
@@ -205,6 +218,7 @@ func (b *Brokers) reread(ctx, detached context.Context) error {
 		wanted[r.BrokerID] = append(wanted[r.BrokerID], r.Exchange)
 	}
 	b.mu.Lock()
+	b.home = plan.Home
 	current := make(map[int64]*route, len(b.routes))
 	for id, r := range b.routes {
 		current[id] = r
@@ -249,5 +263,5 @@ func (l *link) redeclare() {
 		exchanges = append(exchanges, v.exchange)
 	}
 	l.mu.Unlock()
-	l.broker.SetTopology(topology(exchanges))
+	l.broker.SetParts(parts(exchanges))
 }

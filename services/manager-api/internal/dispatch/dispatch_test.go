@@ -57,7 +57,8 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	r.Store = store.New(store.Config{DB: r.db, Times: t, Home: "here", Ring: bell.Ring})
 	r.exchange = r.register("here")
 	r.brokers, err = dispatch.New(dispatch.Config{Store: r.Store, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
-		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second, FailbackAfter: time.Second})
+		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second, FailbackAfter: time.Second,
+		RefusedRetry: 500 * time.Millisecond})
 	Expect(err).NotTo(HaveOccurred())
 	r.sweeper = r.brokers.Sweeper(t)
 	run, cancel := context.WithCancel(context.Background())
@@ -198,7 +199,7 @@ var _ = Describe("Dispatch", func() {
 		id := r.registerOn("far", r.broker("far", far, nil))
 		r.workflow(id)
 		Expect(received(far, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
-		Expect(r.brokers.Others(ctx())).To(Succeed())
+		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(Succeed())
 		_, err := r.db.Exec(`DELETE FROM workflows; DELETE FROM messaging_exchanges WHERE id = ` + strconv.FormatInt(int64(id), 10))
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
@@ -209,6 +210,70 @@ var _ = Describe("Dispatch", func() {
 		r.registerOn("far", r.broker("empty", nil, nil))
 		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(MatchError(ContainSubstring("broker empty has no connection")))
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+	})
+
+	DescribeTable("A9 serves the others beside an exchange that the broker refuses, names it, and serves it too once it may be declared",
+		func(name string, spoil, mend func(*rig), why string) {
+			host := rabbittest.NewHost()
+			r := startAt(host, "")
+			Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+			spoil(r)
+			refused := r.register(name)
+			id := r.workflow(refused)
+			Eventually(r.brokers.Others, "10s").WithArguments(ctx()).Should(MatchError(And(ContainSubstring("exchange "+name+" "), ContainSubstring(why))))
+			Consistently(r.brokers.Ready, "1s", "20ms").WithArguments(ctx()).Should(Succeed())
+			healthy := r.workflow(r.exchange)
+			o := received(host, "here.deployer")
+			Expect(o.WorkflowID).To(Equal(healthy))
+			host.Publish("here.workflow_orchestration", publishing(r.answer(o)))
+			Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows WHERE id = $1`, healthy) }, "5s").Should(Equal("true"))
+			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+			Expect(r.value(confirmed)).To(Equal("1"), "the refused one's order waits in the outbox")
+
+			mend(r)
+			Expect(received(host, "mended.deployer").WorkflowID).To(Equal(id))
+			Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(Succeed())
+			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s", "20ms").Should(Equal([]component.ExchangeID{r.exchange, refused}))
+		},
+		Entry("a queue that somebody has made with other arguments", "mended",
+			func(r *rig) { r.host.DeclareQueue("mended.deployer", amqp.Table{"x-max-length": int64(5)}) },
+			func(r *rig) { r.host.DeleteQueue("mended.deployer") }, "inequivalent arg"),
+		Entry("a result queue that somebody has made with other arguments", "mended",
+			func(r *rig) { r.host.DeclareQueue("mended.workflow_orchestration", nil) },
+			func(r *rig) { r.host.DeleteQueue("mended.workflow_orchestration") }, "inequivalent arg"),
+		Entry("queue names that the broker keeps for itself", "amq", func(*rig) {}, func(r *rig) {
+			_, err := r.db.Exec(`UPDATE messaging_exchanges SET routing_key_fragment = 'mended', routing_key = 'mended' WHERE name = 'amq'`)
+			Expect(err).NotTo(HaveOccurred())
+		}, "ACCESS_REFUSED"),
+	)
+
+	It("A9 is not ready while its own exchange is refused", func() {
+		host := rabbittest.NewHost()
+		host.DeclareQueue("here.deployer", nil)
+		r := startAt(host, "")
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(MatchError(And(ContainSubstring("here.deployer"), ContainSubstring("inequivalent arg"))))
+		host.DeleteQueue("here.deployer")
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
+	})
+
+	It("hears an exchange without a break while others are registered and deleted", func() {
+		r := start()
+		consuming := func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }
+		Eventually(consuming, "10s", "20ms").Should(ConsistOf(r.exchange))
+		other := r.register("other")
+		Eventually(func(g Gomega) {
+			list := consuming()
+			Expect(list).To(ContainElement(r.exchange))
+			g.Expect(list).To(ContainElement(other))
+		}, "10s", "10ms").Should(Succeed())
+		_, err := r.db.Exec(`DELETE FROM messaging_exchanges WHERE id = $1`, other)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func(g Gomega) {
+			list := consuming()
+			Expect(list).To(ContainElement(r.exchange))
+			g.Expect(list).NotTo(ContainElement(other))
+		}, "10s", "10ms").Should(Succeed())
+		Consistently(consuming, "400ms", "10ms").Should(ConsistOf(r.exchange))
 	})
 
 	It("A15 takes the failover broker after a while, and goes back", func() {

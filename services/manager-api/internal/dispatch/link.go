@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ type served struct {
 	exchange managerapi.Exchange
 	stop     context.CancelFunc
 	done     chan struct{}
-	epoch    uint64    // of the broker's sessions when it was last seen to be subscribed
+	epoch    uint64    // of its queue's sessions when it was last looked at
 	since    time.Time // since when it has consumed without a break; zero while it does not
 }
 
@@ -38,8 +39,8 @@ func (v *served) queue() string {
 	return v.exchange.Address().QueueName(messages.QueueWorkflowOrchestration)
 }
 
-// serve makes the link serve exactly these exchanges: the topology of all is declared, new ones get a consumer, the
-// consumers of those that left are stopped and waited for.
+// serve makes the link serve exactly these exchanges: each is declared for itself, new ones get a consumer, the consumers
+// of those that left are stopped and waited for. One that the broker refuses waits alone.
 func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 	wanted := map[component.ExchangeID]managerapi.Exchange{}
 	for _, x := range exchanges {
@@ -66,7 +67,7 @@ func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 	if !changed {
 		return
 	}
-	l.broker.SetTopology(topology(exchanges))
+	l.broker.SetParts(parts(exchanges))
 	for _, x := range exchanges {
 		if !l.serves(x.ID) {
 			l.consume(ctx, x)
@@ -84,19 +85,11 @@ func sameExchange(a, b managerapi.Exchange) bool {
 	return a.Name == b.Name && a.RoutingKey == b.RoutingKey && a.RootExchangeName == b.RootExchangeName && slices.Equal(a.Ancestors, b.Ancestors)
 }
 
-// topology is that of several exchanges; ancestors that they share stand once, before their children.
-func topology(exchanges []managerapi.Exchange) rabbit.Topology {
-	var all rabbit.Topology
-	seen := map[string]bool{}
+// parts are the topologies of exchanges by name: none has to do with another.
+func parts(exchanges []managerapi.Exchange) map[string]rabbit.Topology {
+	all := make(map[string]rabbit.Topology, len(exchanges))
 	for _, x := range exchanges {
-		one := member.Topology(x)
-		for _, e := range one.Exchanges {
-			if !seen[e.Name] {
-				seen[e.Name] = true
-				all.Exchanges = append(all.Exchanges, e)
-			}
-		}
-		all.Queues = append(all.Queues, one.Queues...)
+		all[x.Name] = member.Topology(x)
 	}
 	return all
 }
@@ -135,21 +128,59 @@ func (l *link) close() {
 }
 
 // consuming lists the exchanges whose results have been consumed without a break for at least settle. It has to be asked
-// regularly: what it has not seen does not count, and a break that it did not see shows in the broker's session number.
+// regularly: what it has not seen does not count, and a break that it did not see shows in the session number of the queue.
 func (l *link) consuming(now time.Time, settle time.Duration) []component.ExchangeID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	epoch := l.broker.Session()
 	var list []component.ExchangeID
 	for id, v := range l.exchanges {
+		epoch := l.broker.SessionOf(v.queue())
 		switch {
-		case !l.broker.Subscribed(v.queue()):
+		case l.lacks(v) != nil:
 			v.since = time.Time{}
 		case v.since.IsZero() || v.epoch != epoch:
 			v.since = now
 		}
 		v.epoch = epoch
 		if !v.since.IsZero() && now.Sub(v.since) >= settle {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// lacks says in one sentence why an exchange is not served, nil if it is.
+func (l *link) lacks(v *served) error {
+	if err := l.broker.Declared(v.exchange.Name); err != nil {
+		return fmt.Errorf("exchange %s is not served: %w", v.exchange.Name, err)
+	}
+	if !l.broker.Subscribed(v.queue()) {
+		return fmt.Errorf("exchange %s is not served: queue %s is not consumed", v.exchange.Name, v.queue())
+	}
+	return nil
+}
+
+// unserved says what the exchanges lack that are not served, by name.
+func (l *link) unserved() map[string]error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]error{}
+	for _, v := range l.exchanges {
+		if err := l.lacks(v); err != nil {
+			all[v.exchange.Name] = err
+		}
+	}
+	return all
+}
+
+// declared lists the exchanges that messages can be sent to: without its topic exchange and its queues a message comes
+// back, or costs the others the channel.
+func (l *link) declared() []component.ExchangeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []component.ExchangeID
+	for id, v := range l.exchanges {
+		if l.broker.Declared(v.exchange.Name) == nil {
 			list = append(list, id)
 		}
 	}

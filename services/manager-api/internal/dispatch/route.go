@@ -10,7 +10,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
@@ -28,9 +27,8 @@ type route struct {
 	dials    sync.WaitGroup // connections
 	wake     *loop.Waker
 
-	mu        sync.Mutex
-	exchanges []component.ExchangeID
-	diverted  bool
+	mu       sync.Mutex
+	diverted bool
 }
 
 // open starts the connections and the relay of a broker. An error says why it cannot be used.
@@ -117,26 +115,20 @@ func (r *route) links() []*link {
 }
 
 func (r *route) serve(ctx context.Context, exchanges []managerapi.Exchange) {
-	ids := make([]component.ExchangeID, len(exchanges))
-	for i, x := range exchanges {
-		ids[i] = x.ID
-	}
 	for _, l := range r.links() {
 		l.serve(ctx, exchanges)
 	}
-	r.mu.Lock()
-	r.exchanges = ids
-	r.mu.Unlock()
 	r.wake.Wake()
 }
 
-// pass relays over the link that counts now; while none is open the messages wait in the outbox.
+// pass relays over the link that counts now, for the exchanges that it has declared; all other messages wait in the outbox.
 func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
 	l := r.active(now, b.cfg.FailoverAfter, b.cfg.FailbackAfter)
-	r.mu.Lock()
-	exchanges := r.exchanges
-	r.mu.Unlock()
-	if l == nil || len(exchanges) == 0 {
+	if l == nil {
+		return nil
+	}
+	exchanges := l.declared()
+	if len(exchanges) == 0 {
 		return nil
 	}
 	return b.relay.pass(ctx, l, exchanges)

@@ -91,9 +91,10 @@ func failoverKnown(ctx context.Context, tx *sqlx.Tx, id int64, spec BrokerSpec) 
 	return nil
 }
 
-// UpdateBroker changes a broker by edit, which gets what is stored.
+// UpdateBroker changes a broker by edit, which gets what is stored. Conflict: through its failover, exchanges would share
+// queues.
 func (s *Store) UpdateBroker(ctx context.Context, id int64, edit func(*BrokerSpec) error) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockBroker(ctx, tx, id)
 		if err != nil {
 			return err
@@ -126,8 +127,9 @@ func lockBroker(ctx context.Context, tx *sqlx.Tx, id int64) (BrokerRow, error) {
 }
 
 // DeleteBroker removes a broker with its connections. InUse: exchanges or other brokers refer to it, unless cascade.
+// Conflict: exchanges that are freed of it would share queues on manager-api's own broker.
 func (s *Store) DeleteBroker(ctx context.Context, id int64, cascade bool) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockBroker(ctx, tx, id)
 		if err != nil {
 			return err

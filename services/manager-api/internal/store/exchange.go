@@ -49,13 +49,19 @@ var (
 	nameForm     = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,200}$`)
 )
 
-// maxRoutingKey leaves room for the queue in the 255 bytes that AMQP has for a key.
-const maxRoutingKey = 200
+// Both leave room for the rest of a key or of a queue's name in the 255 bytes that AMQP has for them.
+const (
+	maxName       = 200
+	maxRoutingKey = 200
+)
 
 // Validate checks the forms of the names.
 func (e ExchangeSpec) Validate() error {
-	if !nameForm.MatchString(e.Name) || len(e.Name) > 200 || strings.HasPrefix(e.Name, "amq.") {
+	if !nameForm.MatchString(e.Name) || len(e.Name) > maxName {
 		return wrong("name", "is invalid")
+	}
+	if e.Name == reserved || strings.HasPrefix(e.Name, reserved+".") {
+		return wrong("name", "is or begins with "+reserved+"., which RabbitMQ keeps for itself")
 	}
 	if e.Fragment != nil && !fragmentForm.MatchString(*e.Fragment) {
 		return wrong("routing_key_fragment", "has invalid format")
@@ -87,13 +93,11 @@ func (s *Store) ExchangeNamed(ctx context.Context, name string) (ExchangeRow, er
 	return row, nil
 }
 
-// CreateExchange stores an exchange and computes its place. Conflict: its name, or its root and routing key, exist.
+// CreateExchange stores an exchange and computes its place. Conflict: its name, its root and routing key, or its queues on
+// a broker, are taken.
 func (s *Store) CreateExchange(ctx context.Context, spec ExchangeSpec) (component.ExchangeID, error) {
 	var id component.ExchangeID
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockTree(ctx, tx); err != nil {
-			return err
-		}
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &id, `SELECT nextval(pg_get_serial_sequence('messaging_exchanges', 'id'))`)
 		if err != nil {
 			return err
@@ -134,10 +138,7 @@ func addressTaken(err error) error {
 // UpdateExchange changes an exchange by edit, which gets what is stored, and computes its whole subtree anew in the
 // same transaction. While an upgrade runs below, addresses stay: its messages are on their way.
 func (s *Store) UpdateExchange(ctx context.Context, id component.ExchangeID, edit func(*ExchangeSpec) error) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockTree(ctx, tx); err != nil {
-			return err
-		}
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := one[ExchangeRow](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
 		if err != nil {
 			return err
@@ -181,7 +182,7 @@ func (e ExchangeSpec) sameAddress(o ExchangeSpec) bool {
 
 func same[T comparable](a, b *T) bool { return a == b || (a != nil && b != nil && *a == *b) }
 
-// lockTree lets one change of the hierarchy at a time through: two that each are no cycle could make one together.
+// lockTree lets one change of the hierarchy at a time through.
 func lockTree(ctx context.Context, tx *sqlx.Tx) error {
 	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext('messaging_exchanges'))`); err != nil {
 		return fmt.Errorf("lock the hierarchy of exchanges: %w", err)
@@ -250,12 +251,18 @@ func replace(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	if err != nil {
 		return fmt.Errorf("compute routing keys below exchange %d: %w", id, err)
 	}
-	long, err := one[bool](ctx, tx, below+`SELECT EXISTS (SELECT 1 FROM below WHERE octet_length(key) > $2)`, id, maxRoutingKey)
+	var placed []reach
+	err = tx.SelectContext(ctx, &placed, below+`SELECT e.id, e.name, e.routing_key FROM below JOIN messaging_exchanges e USING (id)`, id)
 	if err != nil {
-		return fmt.Errorf("measure routing keys below exchange %d: %w", id, err)
+		return fmt.Errorf("read routing keys below exchange %d: %w", id, err)
 	}
-	if long {
-		return wrong("routing_key_fragment", fmt.Sprintf("makes a routing key of more than %d bytes", maxRoutingKey))
+	for _, x := range placed {
+		if len(x.RoutingKey) > maxRoutingKey {
+			return wrong("routing_key_fragment", fmt.Sprintf("makes a routing key of more than %d bytes", maxRoutingKey))
+		}
+		if x.prefix() == reserved {
+			return wrong("routing_key_fragment", fmt.Sprintf("makes queue names of MessagingExchange %s begin with %s., which RabbitMQ keeps for itself", x.Name, reserved))
+		}
 	}
 	return nil
 }
@@ -283,10 +290,7 @@ const exchangeUses = `
 // DeleteExchange removes an exchange with its modules. InUse: something depends on it, unless cascade: then its
 // components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference.
 func (s *Store) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
-		if err := lockTree(ctx, tx); err != nil {
-			return err
-		}
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := one[ExchangeRow](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
 		if err != nil {
 			return err
@@ -369,9 +373,10 @@ func (s *Store) EachRestriction(ctx context.Context, p Part, fn func(Restriction
 		WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`, p.Exchange, p.limit())
 }
 
-// Restrict adds a broker to those that an exchange is restricted to. Conflict: it has it; code reference: it is unknown.
+// Restrict adds a broker to those that an exchange is restricted to. Conflict: it has it, or its queues are another's
+// there; code reference: it is unknown.
 func (s *Store) Restrict(ctx context.Context, id component.ExchangeID, broker int64) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id) VALUES ($1, $2)`, id, broker)
 		if err != nil {
 			return err
@@ -384,9 +389,10 @@ func (s *Store) Restrict(ctx context.Context, id component.ExchangeID, broker in
 	return nil
 }
 
-// Unrestrict removes all restrictions of an exchange; without any it does nothing.
+// Unrestrict removes all restrictions of an exchange; without any it does nothing. Conflict: its queues are another's on
+// manager-api's own broker.
 func (s *Store) Unrestrict(ctx context.Context, id component.ExchangeID) error {
-	err := s.tx(ctx, func(tx *sqlx.Tx) error {
+	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM messaging_exchange_brokers WHERE messaging_exchange_id = $1`, id)
 		if err != nil {
 			return err

@@ -58,6 +58,7 @@ type BrokerInfo struct {
 
 // Plan is which exchange is served by which broker.
 type Plan struct {
+	Home    string // name of manager-api's own exchange, which may not be registered yet
 	Routes  []Route
 	Brokers map[int64]BrokerInfo // by id
 }
@@ -67,7 +68,7 @@ type Plan struct {
 func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	var p Plan
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
-		p = Plan{Brokers: map[int64]BrokerInfo{}}
+		p = Plan{Home: s.home, Brokers: map[int64]BrokerInfo{}}
 		if err := s.planRoutes(ctx, tx, &p); err != nil {
 			return err
 		}

@@ -1,0 +1,132 @@
+package rabbit
+
+import (
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+)
+
+var errUndeclared = errors.New("not declared yet")
+
+// part is a piece of the topology that stands for itself: what the broker refuses of it ends neither the session nor
+// the other parts.
+type part struct {
+	name     string
+	topology Topology
+	lacks    error // errUndeclared, then the broker's refusal, or nil once it is declared; guarded by Broker.mu
+}
+
+// SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the broker
+// refuses is left out and tried again every RefusedRetry, while all others are served; its queues are not consumed
+// meanwhile, as they may be somebody else's. Parts never gate Ready: ask for them with Declared and Subscribed. What is
+// known of a part stays with it while it is the same.
+func (b *Broker) SetParts(parts map[string]Topology) {
+	b.mu.Lock()
+	known := b.parts
+	b.parts, b.partOf = make(map[string]*part, len(parts)), map[string]*part{}
+	for name, t := range parts {
+		p := known[name]
+		if p == nil || !reflect.DeepEqual(p.topology, t) {
+			p = &part{name: name, topology: t, lacks: errUndeclared}
+		}
+		b.parts[name] = p
+		for _, q := range t.Queues {
+			b.partOf[q.Name] = p
+		}
+	}
+	b.announce()
+	b.mu.Unlock()
+	b.publishing.redeclare()
+	b.consuming.redeclare()
+}
+
+// Declared returns nil when the part is declared, else why it is not.
+func (b *Broker) Declared(name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.parts[name]; p != nil {
+		return p.lacks
+	}
+	return errUndeclared
+}
+
+// declare declares the topology and every part on a session. An error ends the session; a refused part is none.
+func (b *Broker) declare(s *session) error {
+	if err := s.declare(b.currentTopology()); err != nil {
+		return err
+	}
+	return b.declareParts(s, func(*part) bool { return true })
+}
+
+// declareParts declares the wanted parts, each on a channel of its own: a refusal closes the channel.
+func (b *Broker) declareParts(s *session, wanted func(*part) bool) error {
+	for _, p := range b.listParts(wanted) {
+		err := s.declare(p.topology)
+		if err != nil && !refused(err) {
+			return err
+		}
+		b.note(p, err)
+	}
+	return nil
+}
+
+// lacking selects the parts that are not declared.
+func lacking(p *part) bool { return p.lacks != nil }
+
+// listParts lists the wanted parts by name, so that they are always declared in the same order. It holds b.mu while it asks.
+func (b *Broker) listParts(wanted func(*part) bool) []*part {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []*part
+	for _, name := range slices.Sorted(maps.Keys(b.parts)) {
+		if p := b.parts[name]; wanted(p) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// refused reports whether the broker has refused a declaration and closed no more than its channel.
+func refused(err error) bool {
+	var wrong *MisconfiguredError
+	var refusal *amqp.Error
+	return errors.As(err, &wrong) || errors.As(err, &refusal) && refusal.Server && refusal.Recover
+}
+
+// note records what became of a part's declaration. One text is logged once, by whichever connection it was met.
+func (b *Broker) note(p *part, err error) {
+	if err != nil {
+		err = errors.New(scrub(err.Error(), b.addresses))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := p.lacks
+	if textOf(before) == textOf(err) {
+		return
+	}
+	p.lacks = err
+	b.announce()
+	switch {
+	case err != nil:
+		b.log.Warn("part of the topology refused", zap.String("part", p.name), zap.String("reason", err.Error()))
+	case !errors.Is(before, errUndeclared):
+		b.log.Info("part of the topology no longer refused", zap.String("part", p.name))
+	}
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// usable reports whether a queue may be consumed: the part that has it, if any, is declared. Callers hold b.mu.
+func (b *Broker) usable(queue string) bool {
+	p := b.partOf[queue]
+	return p == nil || p.lacks == nil
+}

@@ -1,0 +1,81 @@
+package rabbit_test
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/rabbittest"
+)
+
+// hear runs a consumer that need not be subscribed.
+func (h *harness) hear(queue string) {
+	h.background(func() error { return h.Consume(h.ctx, rabbit.Consumer{Queue: queue, Handle: ignore}) })
+}
+
+var _ = Describe("the parts of a topology", func() {
+	It("A9: stand for themselves: a refused one is named, left alone, and served once it can be declared", func() {
+		proxy := rabbittest.NewProxy(host.Address())
+		h := open(func(c *rabbit.Config) {
+			c.URLs, c.RefusedRetry = []string{host.Through(proxy.Address())}, 200*time.Millisecond
+		})
+		good, bad := h.name+"-good", h.name+"-bad"
+		goodQueue, badQueue := good+":child.work", bad+":child.work"
+		host.DeclareQueue(badQueue, amqp.Table{"x-max-length": int64(5)})
+		host.Publish(badQueue, raw("somebody else's")...)
+		h.SetParts(map[string]rabbit.Topology{"good": topologyFor(good), "bad": topologyFor(bad)})
+		h.hear(goodQueue)
+		h.hear(badQueue)
+		served := func(g Gomega) {
+			g.Expect(h.Ready()).To(Succeed())
+			g.Expect(h.Declared("good")).To(Succeed())
+			g.Expect(h.Subscribed(goodQueue)).To(BeTrue())
+			g.Expect(h.Declared("bad")).To(MatchError(And(ContainSubstring(badQueue), ContainSubstring("inequivalent arg"))))
+			g.Expect(h.Subscribed(badQueue)).To(BeFalse())
+		}
+		Eventually(served).Should(Succeed())
+		session := h.Session()
+		Consistently(served, 500*time.Millisecond).Should(Succeed()) // over more than one further try
+		Expect(h.Session()).To(Equal(session))
+		Expect(h.Publish(context.Background(), rabbit.Message{Exchange: good + "-root", Key: good + ".child.beats"})).To(Succeed())
+
+		proxy.Reset()
+		Eventually(h.Session).Should(BeNumerically(">=", session+2)) // a whole session begins with the refusal, too
+		Eventually(served).Should(Succeed())
+		Expect(host.Depth(badQueue)).To(Equal(1))
+		Expect(strings.Count(h.logText(), "part of the topology refused")).To(Equal(1))
+
+		heard := h.SessionOf(goodQueue)
+		host.DeleteQueue(badQueue)
+		Eventually(func() bool { return h.Subscribed(badQueue) }).Should(BeTrue())
+		Expect(h.Declared("bad")).To(Succeed())
+		Expect(h.SessionOf(goodQueue)).To(Equal(heard))
+	})
+
+	It("are forgotten when they are left out, and kept when they are the same", func() {
+		h := open(func(c *rabbit.Config) { c.RefusedRetry = time.Hour })
+		name := h.name + "-part"
+		h.SetParts(map[string]rabbit.Topology{"it": topologyFor(name)})
+		Eventually(func() error { return h.Declared("it") }).Should(Succeed())
+		h.SetParts(map[string]rabbit.Topology{"it": topologyFor(name), "other": {}})
+		Expect(h.Declared("it")).To(Succeed())
+		h.SetParts(nil)
+		Expect(h.Declared("it")).To(MatchError(ContainSubstring("not declared")))
+	})
+
+	It("T21/A8: are declared again when a queue is deleted under its consumer", func() {
+		h := open()
+		name := h.name + "-part"
+		h.SetParts(map[string]rabbit.Topology{"it": topologyFor(name)})
+		h.consume(rabbit.Consumer{Queue: name + ":child.work", Handle: ignore})
+		session := h.SessionOf(name + ":child.work")
+		host.DeleteQueue(name + ":child.work")
+		Eventually(func() uint64 { return h.SessionOf(name + ":child.work") }).Should(BeNumerically(">=", session+2))
+		Eventually(func() bool { return h.Subscribed(name + ":child.work") }).Should(BeTrue())
+	})
+})
