@@ -13,6 +13,9 @@ func (s *Stack) StartHello(ctx context.Context) error {
 	return s.launch(ctx, Hello)
 }
 
+// ChoosePorts chooses all ports of the stack anew.
+func (s *Stack) ChoosePorts(ctx context.Context) error { return s.choosePorts(ctx) }
+
 // Configure writes secrets and configurations.
 func (s *Stack) Configure() error { return s.configure() }
 

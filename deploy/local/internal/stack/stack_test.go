@@ -3,8 +3,10 @@ package stack_test
 import (
 	"context"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,20 @@ var _ = Describe("Stack", Label("integration"), func() {
 		again, err := stack.Open(ctx, s.Root, s.Dir, times.Default)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(again).To(Equal(s))
+	}, NodeTimeout(time.Minute))
+
+	It("gives no port of a server to an instance of a service", func(ctx SpecContext) {
+		for range 500 { // what is chosen by chance collides by chance
+			s := &stack.Stack{}
+			Expect(s.ChoosePorts(ctx)).To(Succeed())
+			blocks := slices.Collect(maps.Values(s.Listen))
+			Expect(blocks).NotTo(BeEmpty())
+			servers := []int{s.Unitd, s.Postgres.Port, s.RabbitMQ.Port, s.RabbitMQ.Dist, s.RabbitMQ.Epmd}
+			for i, port := range servers {
+				Expect(blocks).NotTo(ContainElement(port/10*10), "port %d", port)
+				Expect(servers[:i]).NotTo(ContainElement(port))
+			}
+		}
 	}, NodeTimeout(time.Minute))
 
 	It("keeps secrets in files that nobody else reads, and out of configurations and units", func(ctx SpecContext) {
