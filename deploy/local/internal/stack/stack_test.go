@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -107,4 +109,38 @@ var _ = Describe("Stack", Label("integration"), func() {
 			Expect(err).To(MatchError(fs.ErrNotExist))
 		}
 	}, NodeTimeout(3*time.Minute))
+
+	DescribeTable("starts units again as they were upgraded since", func(ctx SpecContext, stop func(context.Context, *stack.Stack) error) {
+		s := open(ctx)
+		releases := func() ([]string, error) {
+			running, err := proc.Running(s.Releases())
+			refs := []string{}
+			for _, p := range running {
+				refs = append(refs, p.Ref)
+			}
+			return refs, err
+		}
+		Expect(s.StartHello(ctx)).To(Succeed())
+		Expect(s.UpgradeHello(ctx, "v2")).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(HaveExactElements("v2", "v2", "v2"))
+		Expect(stop(ctx, s)).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(BeEmpty())
+		Expect(s.StartHello(ctx)).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(HaveExactElements("v2", "v2", "v2"))
+	},
+		Entry("when the machine was rebooted", NodeTimeout(2*time.Minute), func(_ context.Context, s *stack.Stack) error {
+			left, err := proc.Under(s.Dir)
+			for pid := range left {
+				err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
+			}
+			return err
+		}),
+		Entry("when they were set inactive", NodeTimeout(2*time.Minute), func(ctx context.Context, s *stack.Stack) error {
+			var err error
+			for i := 1; i <= stack.Hello.Instances; i++ {
+				err = errors.Join(err, s.Deactivate(ctx, stack.Hello.Unit(i)))
+			}
+			return err
+		}),
+	)
 })
