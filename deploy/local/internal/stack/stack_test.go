@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
@@ -29,8 +31,31 @@ func open(ctx context.Context) *stack.Stack {
 	Expect(err).NotTo(HaveOccurred())
 	s, err := stack.Open(ctx, root, dir, times.Fast)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func(ctx SpecContext) { Expect(s.Down(ctx)).To(Succeed()) })
+	DeferCleanup(func(ctx SpecContext) { Expect(s.Down(ctx, ignore)).To(Succeed()) })
 	return s
+}
+
+func ignore(string) {}
+
+// program puts a copy of sleep into a directory.
+func program(dir string) string {
+	GinkgoHelper()
+	text, err := os.ReadFile("/bin/sleep")
+	Expect(err).NotTo(HaveOccurred())
+	path := filepath.Join(dir, "sleep")
+	Expect(os.WriteFile(path, text, 0o755)).To(Succeed())
+	return path
+}
+
+// asleep runs a program such as sleep in a working directory.
+func asleep(dir, program string) *gexec.Session {
+	GinkgoHelper()
+	cmd := exec.Command(program, "600")
+	cmd.Dir = dir
+	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { session.Kill().Wait(10 * time.Second) })
+	return session
 }
 
 var _ = Describe("Stack", Label("integration"), func() {
@@ -82,11 +107,12 @@ var _ = Describe("Stack", Label("integration"), func() {
 	It("starts its servers, finds that they run, and leaves nothing", func(ctx SpecContext) {
 		s := open(ctx)
 		Expect(s.StartServers(ctx)).To(Succeed())
-		before, err := proc.Under(s.Dir)
+		before, err := proc.WorkingIn(s.Dir)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.StartServers(ctx)).To(Succeed())
-		Expect(proc.Under(s.Dir)).To(Equal(before))
-		Expect(s.Down(ctx)).To(Succeed())
+		Expect(before).NotTo(BeEmpty())
+		Expect(proc.WorkingIn(s.Dir)).To(Equal(before))
+		Expect(s.Down(ctx, ignore)).To(Succeed())
 		Expect(s.Dir).NotTo(BeADirectory())
 		Expect(filepath.Dir(s.Postgres.Dir)).NotTo(BeADirectory())
 	}, NodeTimeout(3*time.Minute))
@@ -103,12 +129,47 @@ var _ = Describe("Stack", Label("integration"), func() {
 		Expect(running).To(HaveLen(3))
 		Expect(running[2].Hostname).To(Equal(host + ".hello-3"))
 		Expect(running[2].Ref).To(Equal(stack.First))
-		Expect(s.Down(ctx)).To(Succeed())
+		Expect(s.Down(ctx, ignore)).To(Succeed())
 		for _, p := range running {
 			_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.PID), "exe"))
 			Expect(err).To(MatchError(fs.ErrNotExist))
 		}
 	}, NodeTimeout(3*time.Minute))
+
+	It("kills what is its own when it goes down, and names who else works there", func(ctx SpecContext) {
+		s := open(ctx)
+		own := asleep("/", program(filepath.Join(s.Dir, "bin")))
+		Expect(os.Mkdir(s.RabbitMQ.Dir, 0o755)).To(Succeed())
+		guests := []*gexec.Session{asleep(filepath.Join(s.Dir, "log"), "sleep"), asleep(s.RabbitMQ.Dir, "sleep")}
+		said := ""
+		Expect(s.Down(ctx, func(what string) { said += what + "\n" })).To(Succeed())
+		Eventually(own).WithContext(ctx).WithTimeout(10 * time.Second).Should(gexec.Exit())
+		for _, g := range guests {
+			Expect(g).NotTo(gexec.Exit())
+			Expect(said).To(ContainSubstring("process %d ", g.Command.Process.Pid))
+		}
+		Expect(s.Dir).NotTo(BeADirectory())
+	}, NodeTimeout(time.Minute))
+
+	It("kills a PostgreSQL that does not stop before it removes its data, and says so", func(ctx SpecContext) {
+		s := open(ctx)
+		Expect(s.Postgres.Start(ctx)).To(Succeed())
+		running, err := proc.WorkingIn(s.Postgres.Dir)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(running).NotTo(BeEmpty())
+		text, err := os.ReadFile(filepath.Join(s.Postgres.Dir, "postmaster.pid"))
+		Expect(err).NotTo(HaveOccurred())
+		first, _, _ := strings.Cut(string(text), "\n")
+		postmaster, err := strconv.Atoi(first)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(syscall.Kill(postmaster, syscall.SIGSTOP)).To(Succeed())
+		Expect(s.Down(ctx, ignore)).To(MatchError(ContainSubstring("stop PostgreSQL")))
+		for pid := range running {
+			Expect(filepath.Join("/proc", strconv.Itoa(pid), "cwd")).NotTo(BeAnExistingFile())
+		}
+		Expect(s.Dir).NotTo(BeADirectory())
+		Expect(s.Postgres.Dir).NotTo(BeADirectory())
+	}, NodeTimeout(2*time.Minute))
 
 	DescribeTable("starts units again as they were upgraded since", func(ctx SpecContext, stop func(context.Context, *stack.Stack) error) {
 		s := open(ctx)
