@@ -20,7 +20,7 @@ build: ## Build every service into bin/, static and stamped with VERSION
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./services/,$(SERVICES))
 
 test: ## Every suite of every module under -race, against private servers; totals on the last line
-	@deploy/local/install.sh
+	@deploy/local/install.sh test
 	@$(LOCAL) test
 
 systemd-test: ## unitd's suite on systemd, and an upgrade through it, in containers with systemd as PID 1 (needs docker)
@@ -38,30 +38,30 @@ standalone: ## Build every module by itself, without the workspace, as an image 
 	@for m in $(MODULES); do echo "build $$m"; (cd $$m && GOWORK=off go build ./...) || exit 1; done
 
 up: ## Start the whole suite on this machine, without containers; harmless when it runs already
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@$(LOCAL) up
 
 down: ## Stop it and remove everything that it left
 	@$(LOCAL) down
 
 demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leaves the stack up
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@$(LOCAL) demo
 
 e2e: ## The demo's story as a spec, N times from nothing (make e2e N=20), stopping at the first failure
-	@deploy/local/install.sh
+	@deploy/local/install.sh e2e
 	@$(LOCAL) e2e $(N)
 
 faults: ## Bad versions of every service, servers that go away in mid-upgrade, what nobody can read, as specs on one stack
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@go test -v -count=1 -timeout=30m -tags=e2e ./deploy/local/faults -args -ginkgo.no-color $(ARGS)
 
 chaos: ## SIGKILL random services while the suite upgrades itself (SEED=7 KILLS=60), then judge what is left
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@$(LOCAL) chaos
 
 bench: ## Figures and ratios against bare baselines: heartbeats, upgrades, memory, start-up
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@$(LOCAL) bench
 
 images: ## Build the container images, also those of PostgreSQL and RabbitMQ where they can't be pulled; writes .env
@@ -77,7 +77,7 @@ compose-down: ## Stop it and remove its containers, network, volumes and secrets
 
 compose-test: ## Bring docker-compose.yml up under another name, kill its servers, upgrade a unit of this host, take it down
 	@$(MAKE) --no-print-directory images
-	@deploy/local/install.sh
+	@deploy/local/install.sh up
 	@go test -v -count=1 -timeout=10m -tags=compose ./deploy/local/compose -args -ginkgo.no-color -ginkgo.v $(ARGS)
 
 compose-config: ## Check docker-compose.yml

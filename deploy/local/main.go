@@ -125,8 +125,10 @@ func down(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	return s.Down(ctx)
+	return s.Down(ctx, tell)
 }
+
+func tell(what string) { fmt.Println(what) }
 
 // inContainers brings docker-compose.yml up, or down.
 func inContainers(ctx context.Context, root string, args []string) error {
@@ -217,7 +219,7 @@ func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) e
 	if err != nil {
 		return err
 	}
-	if err := s.Down(ctx); err != nil { // what an earlier trial left
+	if err := s.Down(ctx, tell); err != nil { // what an earlier trial left
 		return err
 	}
 	if s, err = stack.Open(ctx, root, dir, times.Fast); err != nil {
@@ -227,7 +229,7 @@ func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) e
 	if err := f(s); err != nil {
 		return fmt.Errorf("%w (the stack is still up under %s; the next trial removes it)", err, dir)
 	}
-	return s.Down(ctx)
+	return s.Down(ctx, tell)
 }
 
 func number(name string, otherwise uint64) (uint64, error) {

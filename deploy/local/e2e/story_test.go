@@ -58,6 +58,7 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 	It("upgrades a service that is no part of it", func(ctx SpecContext) {
 		Expect(story.Hello(ctx)).To(Succeed())
 		story.Summary()
+		Expect(story.InTime()).To(Succeed())
 	}, SpecTimeout(5*time.Minute))
 
 	DescribeTable("answers the commands of a page as they are written", func(ctx SpecContext, page string, wants ...string) {

@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gexec"
+	"github.com/onsi/gomega/types"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/servers"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
@@ -48,6 +50,54 @@ func freePort(ctx SpecContext) int {
 	return ports[0]
 }
 
+// ownServers are servers that only a manager-api started by hand uses: it would work on what the stack's has in its own.
+type ownServers struct {
+	postgres servers.Postgres
+	rabbitmq servers.RabbitMQ
+	free     int // a port for manager-api
+}
+
+// newServers describes servers that do not run. Those that do when the spec ends are stopped.
+func newServers(ctx SpecContext) ownServers {
+	GinkgoHelper()
+	ports, err := servers.FreePorts(ctx, 5)
+	Expect(err).NotTo(HaveOccurred())
+	dir, err := os.MkdirTemp(suite.Dir, "by-hand-")
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.Chmod(dir, 0o755)).To(Succeed()) // PostgreSQL's user passes through
+	rabbitmq := filepath.Join(dir, "rabbitmq")
+	Expect(os.Mkdir(rabbitmq, 0o700)).To(Succeed())
+	s := ownServers{
+		postgres: servers.Postgres{Dir: filepath.Join(dir, "postgres"), Port: ports[0], Password: "secret", Throwaway: true},
+		rabbitmq: servers.RabbitMQ{Dir: rabbitmq, Port: ports[1], Dist: ports[2], Epmd: ports[3], User: "guest", Password: "secret"},
+		free:     ports[4],
+	}
+	DeferCleanup(func(ctx SpecContext) { Expect(errors.Join(s.postgres.Stop(ctx), s.rabbitmq.Stop(ctx))).To(Succeed()) }, NodeTimeout(time.Minute))
+	return s
+}
+
+// start starts each server, by the name of the check that needs it.
+func (s ownServers) start() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"broker": s.rabbitmq.Start,
+		"database": func(ctx context.Context) error {
+			if err := s.postgres.Start(ctx); err != nil {
+				return err
+			}
+			return s.postgres.CreateDatabase(ctx, "openaperture")
+		},
+	}
+}
+
+func (s ownServers) port(check string) int {
+	return map[string]int{"broker": s.rabbitmq.Port, "database": s.postgres.Port}[check]
+}
+
+func (s ownServers) configure(config string) string {
+	config = strings.NewReplacer("database_url_file:", "# ", "amqp_url_file:", "# ").Replace(config)
+	return config + fmt.Sprintf("database_url: %s\namqp_url: %s\n", s.postgres.URL("openaperture"), s.rabbitmq.URL())
+}
+
 func unchanged(config string) string { return config }
 
 // lines are what a process has said on its standard error.
@@ -66,24 +116,36 @@ func get(port int, path string) (int, string, error) {
 }
 
 var _ = Describe("manager-api", Label("faults"), func() {
-	It("stays up without PostgreSQL, alive and not ready, and says why", func(ctx SpecContext) {
-		port, nobody := freePort(ctx), freePort(ctx)
-		session := byHand(port, func(config string) string {
-			kept := strings.Replace(config, "database_url_file:", "# ", 1)
-			return kept + fmt.Sprintf("database_url: postgres://postgres:secret@127.0.0.1:%d/openaperture?sslmode=disable\n", nobody)
-		})
-		Eventually(func(g Gomega) {
-			status, _, err := get(port, "/healthz")
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(status).To(Equal(http.StatusOK))
-		}).WithContext(ctx).WithTimeout(15 * time.Second).Should(Succeed())
-		status, body, err := get(port, "/readyz")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(status).To(Equal(http.StatusServiceUnavailable))
-		Expect(body).To(And(ContainSubstring(`"name":"database","ok":false`), ContainSubstring("127.0.0.1:%d", nobody), Not(ContainSubstring("secret"))))
-		Consistently(session).WithContext(ctx).WithTimeout(3 * time.Second).ShouldNot(gexec.Exit())
-		Eventually(session.Terminate()).WithContext(ctx).WithTimeout(15 * time.Second).Should(gexec.Exit(0))
-	}, SpecTimeout(time.Minute))
+	DescribeTable("stays up without a server, alive and not ready, says why, and is ready once the server is there",
+		func(ctx SpecContext, missing string) {
+			own := newServers(ctx)
+			for check, start := range own.start() {
+				if check != missing {
+					Expect(start(ctx)).To(Succeed())
+				}
+			}
+			session := byHand(own.free, own.configure)
+			answers := func(path string, status int, body types.GomegaMatcher) func(Gomega) {
+				return func(g Gomega) {
+					gotStatus, gotBody, err := get(own.free, path)
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(gotBody).To(body)
+					g.Expect(gotStatus).To(Equal(status))
+				}
+			}
+			Eventually(answers("/healthz", http.StatusOK, Not(BeEmpty()))).WithContext(ctx).WithTimeout(15 * time.Second).Should(Succeed())
+			Eventually(answers("/readyz", http.StatusServiceUnavailable, And(ContainSubstring(`"name":%q,"ok":false`, missing),
+				ContainSubstring("127.0.0.1:%d", own.port(missing)), Not(ContainSubstring(own.rabbitmq.Password))))).
+				WithContext(ctx).WithTimeout(15 * time.Second).Should(Succeed())
+			Consistently(session).WithContext(ctx).WithTimeout(3 * time.Second).ShouldNot(gexec.Exit())
+			Expect(own.start()[missing](ctx)).To(Succeed())
+			Eventually(answers("/readyz", http.StatusOK, ContainSubstring(`"name":%q,"ok":true`, missing))).
+				WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+			Eventually(session.Terminate()).WithContext(ctx).WithTimeout(15 * time.Second).Should(gexec.Exit(0))
+		},
+		Entry("PostgreSQL", SpecTimeout(3*time.Minute), "database"),
+		Entry("RabbitMQ", SpecTimeout(3*time.Minute), "broker"),
+	)
 
 	It("refuses a configuration with an unknown key, and names it", func(ctx SpecContext) {
 		session := byHand(freePort(ctx), func(config string) string { return config + "home_exchang: local\n" })

@@ -38,14 +38,15 @@ const unitd = "unitd"
 
 // run is one trial.
 type run struct {
-	cfg   Config
-	stack *stack.Stack
-	out   io.Writer
-	db    *sqlx.DB
-	api   *managerapi.Client
-	ref   string
-	began time.Time
-	seen  map[kind]int // kills by what was going on
+	cfg    Config
+	stack  *stack.Stack
+	out    io.Writer
+	db     *sqlx.DB
+	api    *managerapi.Client
+	ref    string
+	began  time.Time
+	seen   map[kind]int    // kills by what was going on
+	struck map[string]bool // units that were killed and have not been seen active since
 }
 
 // Run brings the stack up, makes a new version the gold standard of everything, kills, and judges. An error says what
@@ -54,7 +55,7 @@ func Run(ctx context.Context, s *stack.Stack, cfg Config, out io.Writer) error {
 	if err := s.Up(ctx, func(string) {}); err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, stack: s, out: out, seen: map[kind]int{}}
+	r := &run{cfg: cfg, stack: s, out: out, seen: map[kind]int{}, struck: map[string]bool{}}
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -66,7 +67,8 @@ func Run(ctx context.Context, s *stack.Stack, cfg Config, out io.Writer) error {
 			return err
 		}
 	}
-	last, err := r.kill(ctx)
+	last, kills, err := r.kill(ctx)
+	r.tally(kills)
 	if err != nil {
 		return err
 	}
@@ -91,38 +93,38 @@ func (r *run) prepare(ctx context.Context) error {
 	return nil
 }
 
-// kill goes on until everything is upgraded or the kills are spent; it returns when the last one was.
-func (r *run) kill(ctx context.Context) (time.Time, error) {
+// kill goes on until everything is upgraded or the kills are spent; it returns when the last one was, and how many.
+func (r *run) kill(ctx context.Context) (last time.Time, kills int, err error) {
 	dice := rand.New(rand.NewPCG(r.cfg.Seed, 0x0a)) //nolint:gosec // a seed that repeats is the point
-	last := time.Now()
+	last = time.Now()
 	tick := time.NewTicker(r.cfg.Every)
 	defer tick.Stop()
-	for n := 1; n <= r.cfg.Kills; {
+	for kills < r.cfg.Kills {
 		select {
 		case <-ctx.Done():
-			return last, ctx.Err()
+			return last, kills, ctx.Err()
 		case <-tick.C:
 		}
 		now, err := r.await(ctx, kinds[dice.IntN(len(kinds))])
 		if err != nil {
-			return last, err
+			return last, kills, err
 		}
 		if now.done {
-			fmt.Fprintf(r.out, "%7.1fs  everything is at %s after %d kills\n", time.Since(r.began).Seconds(), r.ref, n-1)
-			return last, nil
+			fmt.Fprintf(r.out, "%7.1fs  everything is at %s after %d kills\n", time.Since(r.began).Seconds(), r.ref, kills)
+			return last, kills, nil
 		}
 		victim, ok, err := r.strike(ctx, dice, now.holder)
 		if err != nil {
-			return last, err
+			return last, kills, err
 		}
 		if !ok {
 			continue // between death and restart: nobody to kill
 		}
 		last = time.Now()
-		r.note(n, victim, now)
-		n++
+		kills++
+		r.note(kills, victim, now)
 	}
-	return last, nil
+	return last, kills, nil
 }
 
 // strike kills one process, drawn among the names first so that two overseers are two chances. Every other time it is
@@ -155,5 +157,6 @@ func (r *run) strike(ctx context.Context, dice *rand.Rand, holder string) (strin
 	if victim == unitd {
 		return victim, true, r.stack.RestartUnitd(ctx)
 	}
+	r.struck[unitOf(victim)] = true
 	return victim, true, nil
 }

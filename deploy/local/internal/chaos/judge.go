@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
@@ -21,7 +19,7 @@ func (r *run) judge(ctx context.Context, last time.Time) error {
 	for {
 		wrong := r.wrong(ctx)
 		if wrong == nil {
-			r.summary(last)
+			fmt.Fprintf(r.out, "%7.1fs  right again, %.1f s after the last kill\n", time.Since(r.began).Seconds(), time.Since(last).Seconds())
 			return nil
 		}
 		select {
@@ -32,12 +30,12 @@ func (r *run) judge(ctx context.Context, last time.Time) error {
 	}
 }
 
-func (r *run) summary(last time.Time) {
-	fmt.Fprintf(r.out, "%7.1fs  right again, %.1f s after the last kill\nkills fell into:", time.Since(r.began).Seconds(), time.Since(last).Seconds())
-	for _, k := range slices.Sorted(maps.Keys(r.seen)) {
-		fmt.Fprintf(r.out, "  %s %d", k, r.seen[k])
+// tally says how many kills fell into each kind of moment, also into none: those of several seeds are added up.
+func (r *run) tally(kills int) {
+	fmt.Fprintf(r.out, "of %d kills with seed %d fell into\n", kills, r.cfg.Seed)
+	for _, k := range counted {
+		fmt.Fprintf(r.out, "%7d  %s\n", r.seen[k], k)
 	}
-	fmt.Fprintln(r.out)
 }
 
 // wrong lists what must hold and does not.

@@ -3,8 +3,13 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
+
+	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/pkg/component"
+	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
 // kind is a kind of moment: half of the kills wait a little for one, as some are too short to be met by chance.
@@ -19,6 +24,9 @@ const (
 	phase2    kind = "deployer phase 2"
 )
 
+// counted are the kinds that a trial should meet. A kill may fall into two of them.
+var counted = []kind{config, between, verifying, phase1, phase2}
+
 var kinds = []kind{anyMoment, config, anyMoment, between, anyMoment, verifying}
 
 // patience is how long a kill waits for its kind of moment.
@@ -30,7 +38,7 @@ type moment struct {
 	holder  string // hostname that works on the order
 	upgrade string // "overseer verifying", "deployer in_progress phase 2", "" between upgrades
 	order   string // "config of deployer-1", "deploy_oa unclaimed", "" without one
-	between bool   // an instance is between its stop and its start
+	between bool   // an instance of what is being deployed is between its stop and its start
 }
 
 // is tells whether the moment is of a kind.
@@ -87,13 +95,15 @@ func (r *run) look(ctx context.Context) (moment, error) {
 	for _, u := range running {
 		m.upgrade = fmt.Sprintf("%s %s phase %d", u.Type, u.State, u.Phase)
 	}
-	var orders []struct {
-		Milestone string `db:"milestone"`
-		Holder    string `db:"holder"`
-	}
-	if err := r.db.SelectContext(ctx, &orders, `SELECT o.milestone, coalesce(l.holder, '') AS holder FROM orders o LEFT JOIN leases l ON l.name = 'order/' || o.id
+	var orders []order
+	if err := r.db.SelectContext(ctx, &orders, `SELECT o.milestone, w.component_type, w.phase, coalesce(l.holder, '') AS holder
+		FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN leases l ON l.name = 'order/' || o.id
 		WHERE o.state IN ('open', 'claimed') ORDER BY o.created_at`); err != nil {
 		return m, fmt.Errorf("look at the orders: %w", err)
+	}
+	states, err := r.stack.UnitStates(ctx)
+	if err == nil { // unitd may be dead too
+		r.forgetActive(states)
 	}
 	for _, o := range orders {
 		who := "unclaimed"
@@ -101,15 +111,46 @@ func (r *run) look(ctx context.Context) (moment, error) {
 			m.holder = o.Holder
 			who = "by " + o.Holder[strings.LastIndexByte(o.Holder, '.')+1:]
 		}
-		m.order = o.Milestone + " " + who
-	}
-	states, err := r.stack.UnitStates(ctx)
-	if err == nil { // unitd may be dead too
-		for _, state := range states {
-			m.between = m.between || (state != "active" && m.order != "")
-		}
+		m.order = string(o.Milestone) + " " + who
+		m.between = m.between || err == nil && o.stopped(states, r.struck)
 	}
 	return m, nil
+}
+
+// order is one that is open.
+type order struct {
+	Milestone messages.Milestone `db:"milestone"`
+	Type      component.Type     `db:"component_type"`
+	Phase     int                `db:"phase"`
+	Holder    string             `db:"holder"`
+}
+
+// stopped tells whether an instance of the service that the order deploys does not run, for another reason than that it
+// was struck.
+func (o order) stopped(states map[string]string, struck map[string]bool) bool {
+	if o.Milestone != messages.MilestoneDeploy && o.Milestone != messages.MilestoneDeployOA {
+		return false
+	}
+	for _, v := range stack.Own {
+		for i := 1; i <= v.Instances; i++ {
+			if v.Type == o.Type && v.Phase == o.Phase && states[v.Unit(i)] != "active" && !struck[v.Unit(i)] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// forgetActive forgets that units were struck which have come back since.
+func (r *run) forgetActive(states map[string]string) {
+	maps.DeleteFunc(r.struck, func(unit string, _ bool) bool { return states[unit] == "active" })
+}
+
+// unitOf is the unit of an instance that calls itself <host>.<service>-<number>.
+func unitOf(hostname string) string {
+	instance := hostname[strings.LastIndexByte(hostname, '.')+1:]
+	at := strings.LastIndexByte(instance, '-')
+	return instance[:max(at, 0)] + "@" + instance[at+1:] + ".service"
 }
 
 // note writes one line of the timeline and counts what kind of moment it was.
@@ -122,10 +163,10 @@ func (r *run) note(n int, victim string, m moment) {
 		what += ", " + m.order
 	}
 	if m.between {
-		what += ", an instance is down"
+		what += ", an instance is stopped"
 	}
 	fmt.Fprintf(r.out, "%7.1fs  kill %2d  %-26s %s\n", time.Since(r.began).Seconds(), n, victim[strings.LastIndexByte(victim, '.')+1:], what)
-	for _, k := range []kind{between, config, verifying, phase1, phase2} {
+	for _, k := range counted {
 		if m.is(k) {
 			r.seen[k]++
 		}

@@ -31,8 +31,9 @@ func Run(ctx context.Context, s *stack.Stack, out io.Writer, terminal bool) erro
 		}
 	}
 	story.Summary()
+	fmt.Fprintf(out, "  %6.1f  in all, with starting the stack and building releases\n", time.Since(began).Seconds())
 	Leave(s, out)
-	return nil
+	return story.InTime()
 }
 
 // Leave says how to use a stack that runs.

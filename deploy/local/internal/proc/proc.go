@@ -45,16 +45,29 @@ func Running(releases string) ([]Process, error) {
 	return found, err
 }
 
-// Under lists the processes that belong to a directory, by executable or working directory, with their executables.
+// Under lists the processes whose executable lies in a directory, with their executables.
 func Under(dir string) (map[int]string, error) {
+	return list(dir, func(_ int, exe string) string { return exe })
+}
+
+// WorkingIn lists the processes whose working directory lies in a directory, with their executables. They may be
+// anybody's: a shell in which somebody looks around is one.
+func WorkingIn(dir string) (map[int]string, error) {
+	return list(dir, func(pid int, _ string) string {
+		cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // unreadable: it is another user's
+		return cwd
+	})
+}
+
+// list takes the processes but ours whose place lies in a directory.
+func list(dir string, place func(pid int, exe string) string) (map[int]string, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the directory: %w", err)
 	}
 	found := map[int]string{}
 	err = each(func(pid int, exe string) {
-		cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // unreadable: it is another user's
-		if pid != os.Getpid() && (inside(exe, dir) || inside(cwd, dir)) {
+		if pid != os.Getpid() && inside(place(pid, exe), dir) {
 			found[pid] = exe
 		}
 	})

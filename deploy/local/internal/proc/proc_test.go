@@ -25,8 +25,12 @@ func release(releases, ref, binary string) string {
 }
 
 // start runs a program until the spec ends.
-func start(path, hostname string) int {
+func start(path, hostname string) int { return startIn("", path, hostname) }
+
+// startIn is start with a working directory.
+func startIn(dir, path, hostname string) int {
 	cmd := exec.Command(path)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOSTNAME="+hostname)
 	in, err := cmd.StdinPipe()
 	Expect(err).NotTo(HaveOccurred())
@@ -62,6 +66,15 @@ var _ = Describe("What /proc tells", func() {
 		Expect(os.MkdirAll(filepath.Join(base, "releases"), 0o755)).To(Succeed())
 		Expect(proc.Running(filepath.Join(base, "releases"))).To(BeEmpty())
 		Expect(proc.Under(filepath.Join(base, "releases"))).To(BeEmpty())
+	})
+
+	It("tells a process that works in a directory from one that belongs there", func() {
+		base := GinkgoT().TempDir()
+		owner := start(release(filepath.Join(base, "releases"), "v1", "overseer"), "h")
+		Expect(os.Mkdir(filepath.Join(base, "log"), 0o755)).To(Succeed())
+		visitor := startIn(filepath.Join(base, "log"), "cat", "h")
+		Expect(proc.Under(base)).To(And(HaveLen(1), HaveKey(owner)))
+		Expect(proc.WorkingIn(base)).To(And(HaveLen(1), HaveKey(visitor)))
 	})
 
 	It("says so when there are no releases", func() {

@@ -20,7 +20,8 @@ const (
 	highestPort = 32000
 )
 
-// FreePorts returns n different ports on which nothing listens.
+// FreePorts returns n different ports on which nothing listens. Nothing is kept from being returned by a further call:
+// who needs ports that differ asks once.
 func FreePorts(ctx context.Context, n int) ([]int, error) {
 	blocks, err := FreeBlocks(ctx, n, 1)
 	return blocks, err

@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -113,7 +114,11 @@ func (r RabbitMQ) stopEpmd(ctx context.Context) error {
 	for range 30 {
 		cmd := exec.CommandContext(ctx, "epmd", "-kill")
 		cmd.Env = r.environment()
-		out, _ = cmd.CombinedOutput() // "Killed", or that there is none to connect to; both mean that it is gone
+		var err error
+		if out, err = cmd.CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
+			return nil // never installed, never started
+		}
+		// "Killed", or that there is none to connect to; both mean that it is gone.
 		text := string(out)
 		if strings.Contains(text, "Killed") || strings.Contains(text, "Cannot connect") {
 			return nil

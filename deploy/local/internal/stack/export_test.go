@@ -13,6 +13,31 @@ func (s *Stack) StartHello(ctx context.Context) error {
 	return s.launch(ctx, Hello)
 }
 
+// UpgradeHello gives unitd a release of hello, as an executor does.
+func (s *Stack) UpgradeHello(ctx context.Context, ref string) error {
+	if err := s.BuildHello(ctx, ref); err != nil {
+		return err
+	}
+	rendered, err := s.render(ctx, Hello, ref)
+	if err != nil {
+		return err
+	}
+	for i := 1; i <= Hello.Instances; i++ {
+		if err := s.Put(ctx, Hello.Unit(i), rendered.Units[0].Options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Deactivate sets a unit inactive, as an interrupted Down does.
+func (s *Stack) Deactivate(ctx context.Context, name string) error {
+	return s.change(ctx, name, map[string]any{"desiredState": "inactive"})
+}
+
+// ChoosePorts chooses all ports of the stack anew.
+func (s *Stack) ChoosePorts(ctx context.Context) error { return s.choosePorts(ctx) }
+
 // Configure writes secrets and configurations.
 func (s *Stack) Configure() error { return s.configure() }
 

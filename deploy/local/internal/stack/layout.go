@@ -126,24 +126,33 @@ func (s *Stack) describe(ctx context.Context, profile times.Profile) error {
 	if err := os.Chmod(s.path("secrets"), 0o700); err != nil {
 		return fmt.Errorf("close the directory of secrets: %w", err)
 	}
-	ports, err := servers.FreePorts(ctx, 5)
-	if err != nil {
+	s.Profile = profile
+	s.RabbitMQ = servers.RabbitMQ{Dir: s.path("rabbitmq"), User: "openaperture"}
+	if err := s.choosePorts(ctx); err != nil {
 		return err
 	}
-	blocks, err := servers.FreeBlocks(ctx, len(listening), 10)
-	if err != nil {
-		return err
-	}
-	s.Profile, s.Unitd, s.Listen = profile, ports[0], map[string]int{}
-	for i, service := range listening {
-		s.Listen[service] = blocks[i]
-	}
-	s.RabbitMQ = servers.RabbitMQ{Dir: s.path("rabbitmq"), Port: ports[1], Dist: ports[2], Epmd: ports[3], User: "openaperture"}
-	s.Postgres.Port = ports[4]
+	var err error
 	if s.Postgres.Dir, err = servers.PostgresDir(s.Dir); err != nil {
 		return err
 	}
 	return s.save()
+}
+
+// choosePorts asks once for all ports. Nothing listens on them yet, so that a second question might be answered with one
+// of the first; the servers have a block of their own.
+func (s *Stack) choosePorts(ctx context.Context) error {
+	blocks, err := servers.FreeBlocks(ctx, 1+len(listening), 10)
+	if err != nil {
+		return err
+	}
+	first := blocks[0]
+	s.Unitd, s.Postgres.Port = first, first+1
+	s.RabbitMQ.Port, s.RabbitMQ.Dist, s.RabbitMQ.Epmd = first+2, first+3, first+4
+	s.Listen = map[string]int{}
+	for i, service := range listening {
+		s.Listen[service] = blocks[1+i]
+	}
+	return nil
 }
 
 // secret reads a secret of the stack, or makes a random one.

@@ -2,15 +2,21 @@ package stack_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
@@ -25,8 +31,31 @@ func open(ctx context.Context) *stack.Stack {
 	Expect(err).NotTo(HaveOccurred())
 	s, err := stack.Open(ctx, root, dir, times.Fast)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func(ctx SpecContext) { Expect(s.Down(ctx)).To(Succeed()) })
+	DeferCleanup(func(ctx SpecContext) { Expect(s.Down(ctx, ignore)).To(Succeed()) })
 	return s
+}
+
+func ignore(string) {}
+
+// program puts a copy of sleep into a directory.
+func program(dir string) string {
+	GinkgoHelper()
+	text, err := os.ReadFile("/bin/sleep")
+	Expect(err).NotTo(HaveOccurred())
+	path := filepath.Join(dir, "sleep")
+	Expect(os.WriteFile(path, text, 0o755)).To(Succeed())
+	return path
+}
+
+// asleep runs a program such as sleep in a working directory.
+func asleep(dir, program string) *gexec.Session {
+	GinkgoHelper()
+	cmd := exec.Command(program, "600")
+	cmd.Dir = dir
+	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { session.Kill().Wait(10 * time.Second) })
+	return session
 }
 
 var _ = Describe("Stack", Label("integration"), func() {
@@ -35,6 +64,20 @@ var _ = Describe("Stack", Label("integration"), func() {
 		again, err := stack.Open(ctx, s.Root, s.Dir, times.Default)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(again).To(Equal(s))
+	}, NodeTimeout(time.Minute))
+
+	It("gives no port of a server to an instance of a service", func(ctx SpecContext) {
+		for range 500 { // what is chosen by chance collides by chance
+			s := &stack.Stack{}
+			Expect(s.ChoosePorts(ctx)).To(Succeed())
+			blocks := slices.Collect(maps.Values(s.Listen))
+			Expect(blocks).NotTo(BeEmpty())
+			servers := []int{s.Unitd, s.Postgres.Port, s.RabbitMQ.Port, s.RabbitMQ.Dist, s.RabbitMQ.Epmd}
+			for i, port := range servers {
+				Expect(blocks).NotTo(ContainElement(port/10*10), "port %d", port)
+				Expect(servers[:i]).NotTo(ContainElement(port))
+			}
+		}
 	}, NodeTimeout(time.Minute))
 
 	It("keeps secrets in files that nobody else reads, and out of configurations and units", func(ctx SpecContext) {
@@ -64,11 +107,12 @@ var _ = Describe("Stack", Label("integration"), func() {
 	It("starts its servers, finds that they run, and leaves nothing", func(ctx SpecContext) {
 		s := open(ctx)
 		Expect(s.StartServers(ctx)).To(Succeed())
-		before, err := proc.Under(s.Dir)
+		before, err := proc.WorkingIn(s.Dir)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.StartServers(ctx)).To(Succeed())
-		Expect(proc.Under(s.Dir)).To(Equal(before))
-		Expect(s.Down(ctx)).To(Succeed())
+		Expect(before).NotTo(BeEmpty())
+		Expect(proc.WorkingIn(s.Dir)).To(Equal(before))
+		Expect(s.Down(ctx, ignore)).To(Succeed())
 		Expect(s.Dir).NotTo(BeADirectory())
 		Expect(filepath.Dir(s.Postgres.Dir)).NotTo(BeADirectory())
 	}, NodeTimeout(3*time.Minute))
@@ -85,10 +129,79 @@ var _ = Describe("Stack", Label("integration"), func() {
 		Expect(running).To(HaveLen(3))
 		Expect(running[2].Hostname).To(Equal(host + ".hello-3"))
 		Expect(running[2].Ref).To(Equal(stack.First))
-		Expect(s.Down(ctx)).To(Succeed())
+		Expect(s.Down(ctx, ignore)).To(Succeed())
 		for _, p := range running {
 			_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.PID), "exe"))
 			Expect(err).To(MatchError(fs.ErrNotExist))
 		}
 	}, NodeTimeout(3*time.Minute))
+
+	It("kills what is its own when it goes down, and names who else works there", func(ctx SpecContext) {
+		s := open(ctx)
+		own := asleep("/", program(filepath.Join(s.Dir, "bin")))
+		Expect(os.Mkdir(s.RabbitMQ.Dir, 0o755)).To(Succeed())
+		guests := []*gexec.Session{asleep(filepath.Join(s.Dir, "log"), "sleep"), asleep(s.RabbitMQ.Dir, "sleep")}
+		said := ""
+		Expect(s.Down(ctx, func(what string) { said += what + "\n" })).To(Succeed())
+		Eventually(own).WithContext(ctx).WithTimeout(10 * time.Second).Should(gexec.Exit())
+		for _, g := range guests {
+			Expect(g).NotTo(gexec.Exit())
+			Expect(said).To(ContainSubstring("process %d ", g.Command.Process.Pid))
+		}
+		Expect(s.Dir).NotTo(BeADirectory())
+	}, NodeTimeout(time.Minute))
+
+	It("kills a PostgreSQL that does not stop before it removes its data, and says so", func(ctx SpecContext) {
+		s := open(ctx)
+		Expect(s.Postgres.Start(ctx)).To(Succeed())
+		running, err := proc.WorkingIn(s.Postgres.Dir)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(running).NotTo(BeEmpty())
+		text, err := os.ReadFile(filepath.Join(s.Postgres.Dir, "postmaster.pid"))
+		Expect(err).NotTo(HaveOccurred())
+		first, _, _ := strings.Cut(string(text), "\n")
+		postmaster, err := strconv.Atoi(first)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(syscall.Kill(postmaster, syscall.SIGSTOP)).To(Succeed())
+		Expect(s.Down(ctx, ignore)).To(MatchError(ContainSubstring("stop PostgreSQL")))
+		for pid := range running {
+			Expect(filepath.Join("/proc", strconv.Itoa(pid), "cwd")).NotTo(BeAnExistingFile())
+		}
+		Expect(s.Dir).NotTo(BeADirectory())
+		Expect(s.Postgres.Dir).NotTo(BeADirectory())
+	}, NodeTimeout(2*time.Minute))
+
+	DescribeTable("starts units again as they were upgraded since", func(ctx SpecContext, stop func(context.Context, *stack.Stack) error) {
+		s := open(ctx)
+		releases := func() ([]string, error) {
+			running, err := proc.Running(s.Releases())
+			refs := []string{}
+			for _, p := range running {
+				refs = append(refs, p.Ref)
+			}
+			return refs, err
+		}
+		Expect(s.StartHello(ctx)).To(Succeed())
+		Expect(s.UpgradeHello(ctx, "v2")).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(HaveExactElements("v2", "v2", "v2"))
+		Expect(stop(ctx, s)).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(BeEmpty())
+		Expect(s.StartHello(ctx)).To(Succeed())
+		Eventually(releases).WithContext(ctx).WithTimeout(20 * time.Second).Should(HaveExactElements("v2", "v2", "v2"))
+	},
+		Entry("when the machine was rebooted", NodeTimeout(2*time.Minute), func(_ context.Context, s *stack.Stack) error {
+			left, err := proc.Under(s.Dir)
+			for pid := range left {
+				err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
+			}
+			return err
+		}),
+		Entry("when they were set inactive", NodeTimeout(2*time.Minute), func(ctx context.Context, s *stack.Stack) error {
+			var err error
+			for i := 1; i <= stack.Hello.Instances; i++ {
+				err = errors.Join(err, s.Deactivate(ctx, stack.Hello.Unit(i)))
+			}
+			return err
+		}),
+	)
 })

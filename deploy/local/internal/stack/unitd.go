@@ -16,8 +16,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/fault"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
+
+// launched is the desired state of a unit that runs.
+const launched = "launched"
 
 var client = &http.Client{Timeout: 10 * time.Second}
 
@@ -96,7 +100,7 @@ func (s *Stack) isOurs(pid int) bool {
 
 // Put gives unitd a unit to launch.
 func (s *Stack) Put(ctx context.Context, name string, options []messages.Option) error {
-	return s.change(ctx, name, map[string]any{"desiredState": "launched", "options": options})
+	return s.change(ctx, name, map[string]any{"desiredState": launched, "options": options})
 }
 
 // Hold stops a unit and keeps it stopped, until Launch.
@@ -106,7 +110,7 @@ func (s *Stack) Hold(ctx context.Context, name string) error {
 
 // Launch runs a unit that unitd has.
 func (s *Stack) Launch(ctx context.Context, name string) error {
-	return s.change(ctx, name, map[string]any{"desiredState": "launched"})
+	return s.change(ctx, name, map[string]any{"desiredState": launched})
 }
 
 func (s *Stack) change(ctx context.Context, name string, request map[string]any) error {
@@ -115,6 +119,23 @@ func (s *Stack) change(ctx context.Context, name string, request map[string]any)
 		return fmt.Errorf("put unit %s: %w", name, err)
 	}
 	return s.fleet(ctx, http.MethodPut, unitPath(name), body, nil)
+}
+
+// ensureLaunched runs a unit that unitd has, in the definition that it has, and tells whether it has it. The states are
+// no answer: after a reboot unitd lists one only when it has looked for the unit's process.
+func (s *Stack) ensureLaunched(ctx context.Context, name string) (bool, error) {
+	var found struct {
+		DesiredState string `json:"desiredState"`
+	}
+	err := s.fleet(ctx, http.MethodGet, unitPath(name), nil, &found)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return false, nil
+	case err != nil || found.DesiredState == launched:
+		return true, err
+	default: // an interrupted Down has set it inactive
+		return true, s.Launch(ctx, name)
+	}
 }
 
 // Unit is what unitd holds of a unit, its definition and states, as it says it.
@@ -168,6 +189,9 @@ func (s *Stack) fleet(ctx context.Context, method, path string, body []byte, out
 	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
 	if err != nil {
 		return fmt.Errorf("read unitd's answer: %w", err)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return fault.New(fault.NotFound, "unitd has no %s", path)
 	}
 	if res.StatusCode >= 300 {
 		return fmt.Errorf("%s %s of unitd: %d %s", method, path, res.StatusCode, strings.TrimSpace(string(text)))

@@ -89,14 +89,15 @@ func (s *Stack) prepare(ctx context.Context) error {
 	return together.Wait()
 }
 
-// launch gives unitd the instances of a service that it does not have, rendered as an executor would.
+// launch gives unitd the instances of a service that it does not have, rendered as an executor would. What it has stays
+// as it is: it may have been upgraded since.
 func (s *Stack) launch(ctx context.Context, v Service) error {
-	states, err := s.states(ctx)
-	if err != nil {
-		return err
-	}
 	for i := 1; i <= v.Instances; i++ {
-		if _, known := states[v.Unit(i)]; known {
+		known, err := s.ensureLaunched(ctx, v.Unit(i))
+		if err != nil {
+			return err
+		}
+		if known {
 			continue
 		}
 		rendered, err := s.render(ctx, v, First)

@@ -31,7 +31,7 @@ func Open(ctx context.Context, root, suite string, failed func() bool) *stack.St
 			ginkgo.AddReportEntry("kept", dir)
 			return
 		}
-		gomega.Expect(s.Down(ctx)).To(gomega.Succeed())
+		gomega.Expect(s.Down(ctx, func(what string) { ginkgo.GinkgoWriter.Println(what) })).To(gomega.Succeed())
 		gomega.Expect(dir).NotTo(gomega.BeADirectory())
 	}, ginkgo.NodeTimeout(3*time.Minute))
 	return s
