@@ -199,6 +199,53 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(view.Settled).To(BeTrue())
 	})
 
+	DescribeTable("is undone by its executor although nobody has learned of the deploy", func(cause messages.Cause, reason string, expired bool, quarantined string) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		deploy := w.order(u, "deploy_oa")
+		k := w.claim(deploy, "exec-1")
+		if expired {
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		}
+		undone := result(k, func(r *messages.Result) {
+			failed(cause, reason, true)(r)
+			r.Undone, r.Restored = true, true
+		})
+		Expect(w.tell(undone)).To(Equal(store.AppliedDone))
+		Expect(w.value(`SELECT state FROM orders WHERE id = $1`, deploy)).To(Equal("failed"), "nobody deploys it again")
+		Expect(w.value(`SELECT failure_cause || ' ' || failure_reason FROM workflows WHERE NOT restoring`)).To(Equal(string(cause) + " " + reason))
+		Expect(w.value(`SELECT coalesce(string_agg(reason, ','), '') FROM quarantines`)).To(Equal(quarantined))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v1"))
+		Expect(w.tell(undone)).To(Equal(store.AppliedIgnored))
+	},
+		Entry("while it holds the claim", messages.CauseVersion, "not_settled", false, "not_settled"),
+		Entry("while the order waits for its next attempt", messages.CauseVersion, "not_settled", true, "not_settled"),
+		Entry("and nobody can tell whose fault it was", messages.CauseEnvironment, "manager_silent", true, ""),
+	)
+
+	It("is not undone by an executor whose order another has taken over", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		deploy := w.order(u, "deploy_oa")
+		k := w.claim(deploy, "exec-1")
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		w.claim(deploy, "exec-2")
+		Expect(w.tell(result(k, func(r *messages.Result) {
+			failed(messages.CauseVersion, "not_settled", true)(r)
+			r.Undone = true
+		}))).To(Equal(store.AppliedSuperseded))
+		Expect(w.state(u)).To(Equal(upgrade.InProgress))
+	})
+
 	It("canceled by an operator is a failure with that cause, rolled back if an executor may have touched something", func() {
 		w := newWorld()
 		c := w.component(component.Builder)

@@ -319,8 +319,12 @@ func (f failure) inputs(workflowID string) map[string]any {
 }
 
 // undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
-// counts only while that phase waits for its proof.
+// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost the
+// confirmed result, and its predecessor, which is back, must not have that version deployed once more.
 func (s *Store) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	if !x.order.ended() {
+		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
+	}
 	u := x.upgrade
 	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring || x.order.State != orderCompleted {
 		return AppliedIgnored, nil
