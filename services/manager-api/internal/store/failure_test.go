@@ -479,13 +479,42 @@ var _ = Describe("Orders and claims", func() {
 		k := w.claim(running(w), "a")
 		r := result(k, configured)
 		for i, want := range []store.Applied{store.AppliedDone, store.AppliedDuplicate} {
-			applied, err := w.ApplyResult(ctx(), "the-same-id", r)
+			applied, err := w.ApplyResult(ctx(), store.Delivered{MessageID: "the-same-id"}, r)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(applied).To(Equal(want), "delivery %d", i)
 		}
 		Expect(w.value(`SELECT count(*) FROM orders`)).To(Equal("2"))
 		r.OrderID = "no-order"
 		Expect(w.tell(r)).To(Equal(store.AppliedUnknown))
+	})
+
+	DescribeTable("takes no result under a token that nobody was given", func(claimed bool, more int64) {
+		w := newWorld()
+		id := running(w)
+		k := managerapi.Claim{Order: messages.Order{OrderID: id, WorkflowID: w.value(`SELECT workflow_id FROM orders`), Attempt: 1}}
+		if claimed {
+			k = w.claim(id, "a")
+		}
+		k.Token += more
+		Expect(w.tell(result(k, configured))).To(Equal(store.AppliedForeign))
+		Expect(w.value(`SELECT count(*) FROM orders WHERE ended_at IS NULL`)).To(Equal("1"))
+		Expect(w.codes("workflow/" + k.Order.WorkflowID)).To(ContainElement("token_unknown"))
+	},
+		Entry("above the claim's", true, int64(1)),
+		Entry("of an order that was never claimed", false, int64(7)),
+		Entry("of one that was never claimed, and none", false, int64(0)),
+	)
+
+	It("takes no result from another exchange's queue, nor lets that use up the id of a true one", func() {
+		w := newWorld()
+		k := w.claim(running(w), "a")
+		from := func(queue string) (store.Applied, error) {
+			return w.ApplyResult(ctx(), store.Delivered{MessageID: "the-same-id", Queue: queue}, result(k, configured))
+		}
+		Expect(from("elsewhere.workflow_orchestration")).To(Equal(store.AppliedForeign))
+		Expect(w.value(`SELECT state FROM orders`)).To(Equal("claimed"))
+		Expect(w.codes("workflow/" + k.Order.WorkflowID)).To(ContainElement("queue_foreign"))
+		Expect(from("here.workflow_orchestration")).To(Equal(store.AppliedDone))
 	})
 
 	It("progress resets the clock and the order's deadline", func() {
