@@ -266,7 +266,17 @@ var _ = Describe("A failing upgrade", func() {
 		w.exec(`UPDATE etcd_clusters SET messaging_exchange_id = NULL`)
 		w.runConfig(u)
 		Expect(w.value(`SELECT state || verdict_code FROM upgrades`)).To(Equal("failedcluster_not_here"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(`the cluster "TOK" belongs to no exchange, not to exchange 1: ` +
+			"correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/TOK"))
 		Expect(w.state(u)).To(Equal(upgrade.Failed))
+	})
+
+	It("whose config produces nothing says what is missing", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.tell(result(w.claim(w.order(u, "config"), "exec-1"), func(r *messages.Result) { r.EtcdToken = "TOK" }))
+		Expect(w.value(`SELECT verdict_code || ': ' || verdict_message FROM upgrades`)).To(Equal(
+			"no_units: config found no unit in the deployment repository: add a .service file to its root"))
 	})
 })
 
@@ -343,6 +353,8 @@ var _ = Describe("A workflow that was made over REST", func() {
 		w.exec(`UPDATE orders SET confirmed_at = now() - interval '1 hour', deadline = now() - interval '1 second'`)
 		Expect(w.ResendUnclaimed(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		Expect(w.value(`SELECT failure_reason FROM workflows`)).To(Equal("order_unclaimed"))
+		Expect(w.value(`SELECT message FROM system_events`)).To(HaveSuffix(
+			"no executor claimed milestone config until its deadline: start one for the queue deployer of exchange 1, or look at its log"))
 	})
 })
 
@@ -431,6 +443,8 @@ var _ = Describe("Orders and claims", func() {
 			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		}
 		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("failedenvironmentexecutor_lost"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(
+			"milestone config was claimed 5 times and given up in silence, the last time by a: look at its log, and whether it reaches manager-api"))
 	})
 
 	It("after an absence of manager-api every claim has its full time", func() {

@@ -91,7 +91,8 @@ func (s *Store) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
 		return false, fmt.Errorf("hold deletions of exchange %d: %w", ex, err)
 	}
 	if hold.Fresh {
-		message := fmt.Sprintf("%d of %d modules are silent: deletions are held until an operator releases them", state.Silent, state.Total)
+		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
+			state.Silent, state.Total, s.holdFor(), ex)
 		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
 		if err := raise(ctx, tx, "module_deletion_held", severityError, message, data); err != nil {
 			return false, err

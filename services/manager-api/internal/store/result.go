@@ -252,7 +252,7 @@ func (s *Store) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messag
 		return failed, err
 	}
 	if len(r.DeployableUnits) == 0 {
-		return environment("no_units", "the deployment repository has no unit"), nil
+		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"), nil
 	}
 	release := releaseFrom(x.workflow, r)
 	if x.upgrade != nil {

@@ -189,6 +189,8 @@ var _ = Describe("Silence", func() {
 		Expect([]any{held.Held, len(held.Deleted), len(held.Inactivated)}).To(Equal([]any{true, 0, 6}))
 		Expect(sweep(w).Held).To(BeTrue())
 		Expect(w.events()).To(Equal([]string{"module_deletion_held error", "module_inactive warning"}))
+		Expect(w.value(`SELECT message FROM system_events ORDER BY id`)).To(Equal("6 of 10 modules are silent: they are kept for 30m0s of covered time, " +
+			"so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/1/deletion_hold"))
 		Expect(w.ReleaseHold(ctx(), w.exchange)).To(Succeed())
 		Expect(sweep(w).Deleted).To(HaveLen(6))
 		sweep(w)
