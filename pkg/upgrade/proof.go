@@ -8,6 +8,13 @@ import (
 	"github.com/openaperture/openaperture/pkg/module"
 )
 
+// Proves says whether a kind of proof is enough for a type. Those that upgrade the others may be ready and deaf, and then
+// nobody is left to put the next version right: a deployer has to answer its probe, an overseer to lead, manager-api to
+// hear its own beats. Healthy units show none of that.
+func Proves(k component.ProofKind, t component.Type) bool {
+	return k != component.ProofUnits || (t != component.Manager && t != component.Overseer && t != component.Deployer)
+}
+
 // Need is what has to be seen before a phase counts as proven (design section 5, Proof).
 type Need struct {
 	Type           component.Type

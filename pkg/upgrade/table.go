@@ -107,7 +107,7 @@ func (u Upgrade) fromInProgress(e Event) (Upgrade, []Effect, error) {
 	case EventWorkflowCompleted:
 		u.Touched = u.Touched || e.Touched
 		u.State, u.Step = Verifying, StepVerify
-		if u.Proof == component.ProofUnits {
+		if u.provenByUnits() {
 			return u.phaseProven()
 		}
 		return u, append(u.probe(), Effect{Kind: EffectResetClock}), nil
@@ -144,7 +144,7 @@ func (u Upgrade) fromRollingBack(e Event) (Upgrade, []Effect, error) {
 			break
 		}
 		u.Step = StepVerify
-		if u.Proof == component.ProofUnits {
+		if u.provenByUnits() {
 			return u.phaseRestored()
 		}
 		return u, append(u.probe(), Effect{Kind: EffectResetClock}), nil
@@ -174,6 +174,10 @@ func (u Upgrade) rollbackFailed(e Event) (Upgrade, []Effect, error) {
 	}
 	u.State, u.Step = RollbackFailed, StepNone
 	return u, []Effect{{Kind: EffectCloseWorkflow}, {Kind: EffectSystemEvent}, {Kind: EffectFreeSlot}}, nil
+}
+
+func (u Upgrade) provenByUnits() bool {
+	return u.Proof == component.ProofUnits && Proves(u.Proof, u.Type)
 }
 
 func (u Upgrade) probe() []Effect {

@@ -29,6 +29,7 @@ func touched(u *upgrade.Upgrade)  { u.Touched = true }
 func unproven(u *upgrade.Upgrade) { u.Proven = false }
 func before(u *upgrade.Upgrade)   { u.ProvenBefore = true }
 func units(u *upgrade.Upgrade)    { u.Proof = component.ProofUnits }
+func hello(u *upgrade.Upgrade)    { u.Type = "hello" }
 func rollback(u *upgrade.Upgrade) { u.Trigger = upgrade.TriggerRollback }
 func deployer(u *upgrade.Upgrade) { u.Type = component.Deployer }
 func phase(n int) change          { return func(u *upgrade.Upgrade) { u.Phase = n } }
@@ -153,10 +154,16 @@ var _ = Describe("The table", func() {
 		Entry("a silence that is not proven in time (R7)", in(upgrade.Verifying, upgrade.StepVerify, touched), because(upgrade.EventDeadline, upgrade.CauseVersion), goingBackQ),
 		Entry("an abandoned one, which is left as it is", in(upgrade.Verifying, upgrade.StepVerify, touched), because(upgrade.EventAbandon, upgrade.CauseEnvironment),
 			"failed 1: "+ended),
-		Entry("a type without heartbeats, proven by its deploy", in(upgrade.InProgress, upgrade.StepDeploy, units), kind(upgrade.EventWorkflowCompleted),
+		Entry("a type without heartbeats, proven by its deploy", in(upgrade.InProgress, upgrade.StepDeploy, hello, units), kind(upgrade.EventWorkflowCompleted),
 			"completed 1: record_version system_event free_slot"),
-		Entry("a type without heartbeats, restored by its deploy", in(upgrade.RollingBack, upgrade.StepDeploy, units, touched), kind(upgrade.EventWorkflowCompleted),
+		Entry("a type without heartbeats, restored by its deploy", in(upgrade.RollingBack, upgrade.StepDeploy, hello, units, touched), kind(upgrade.EventWorkflowCompleted),
 			"rolled_back 1: system_event free_slot"),
+		Entry("an overseer that was once given that proof: it must lead all the same", in(upgrade.InProgress, upgrade.StepDeploy, units), kind(upgrade.EventWorkflowCompleted),
+			"verifying 1 verifying: reset_clock"),
+		Entry("deployers that were: they must answer", in(upgrade.InProgress, upgrade.StepDeploy, deployer, units), kind(upgrade.EventWorkflowCompleted),
+			"verifying 1 verifying: probe(1) reset_clock"),
+		Entry("one of them, restored", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, units, touched), kind(upgrade.EventWorkflowCompleted),
+			"rolling_back 1 verifying: probe(1) reset_clock"),
 	)
 
 	DescribeTable("takes the deployers' pair through both phases and back",
@@ -205,7 +212,7 @@ var _ = Describe("The table", func() {
 
 	// Every sequence of events of this length, from a request on, for each kind of upgrade.
 	It("keeps its invariants along every path", func() {
-		starts := []upgrade.Upgrade{in(upgrade.Requested, ""), in(upgrade.Requested, "", deployer), in(upgrade.Requested, "", units), in(upgrade.Requested, "", unproven)}
+		starts := []upgrade.Upgrade{in(upgrade.Requested, ""), in(upgrade.Requested, "", deployer), in(upgrade.Requested, "", hello, units), in(upgrade.Requested, "", unproven)}
 		events := []upgrade.Event{}
 		for _, k := range upgrade.Events {
 			events = append(events, because(k, upgrade.CauseVersion), touching(because(k, upgrade.CauseEnvironment)))

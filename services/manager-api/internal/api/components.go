@@ -1,11 +1,13 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/upgrade"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
@@ -106,19 +108,26 @@ func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKi
 		ExchangeID:           component.ExchangeID(f.needInteger("messaging_exchange_id")),
 		DeploymentRepo:       f.need("deployment_repo"),
 		DeploymentRepoGitRef: f.need("deployment_repo_git_ref"),
-		Proof:                proof,
 	}
 	spec.Strategy = readStrategy(f)
-	switch {
-	case given != nil && (*given == string(component.ProofModules) || *given == string(component.ProofUnits)):
-		spec.Proof = component.ProofKind(*given)
-	case given != nil:
-		f.bad("proof", invalid)
-	case proof == "":
-		spec.Proof = component.DefaultProof(spec.Type)
-	}
+	spec.Proof = readProof(f, spec.Type, given, proof)
 	s.checkExchange(r, f, spec.ExchangeID)
 	return spec
+}
+
+// readProof is the stated proof, else the kept one if it is enough for the type, which may have changed, else the type's own.
+func readProof(f *form, t component.Type, given *string, kept component.ProofKind) component.ProofKind {
+	switch {
+	case given == nil && (kept == "" || !upgrade.Proves(kept, t)):
+		return component.DefaultProof(t)
+	case given == nil:
+		return kept
+	case *given != string(component.ProofModules) && *given != string(component.ProofUnits):
+		f.bad("proof", invalid)
+	case !upgrade.Proves(component.ProofKind(*given), t):
+		f.bad("proof", fmt.Sprintf("can't be %s for the type %s: that it is ready does not show that it hears; use modules, or leave it out", *given, t))
+	}
+	return component.ProofKind(*given)
 }
 
 func readStrategy(f *form) component.Strategy {

@@ -75,6 +75,10 @@ var _ = Describe("/system_components", func() {
 			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"messaging_exchange_id":"is invalid"}]}`),
 		Entry("another proof", "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"proof":"hope"}`, 400,
 			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"proof":"is invalid"}]}`),
+		Entry("a proof that shows too little", "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"proof":"can't be units for the type overseer: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
+		Entry("a PUT of such a proof", "PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent 1 were invalid"},{"proof":"can't be units for the type overseer: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
 		Entry("a duplicate", "POST", "/system_components", aComponent, 409,
 			`{"errors":[{"message":"A SystemComponent \"overseer\" already exists with that identifier"}]}`),
 		Entry("a PUT: 404 before 400", "PUT", "/system_components/99", `{}`, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
@@ -85,6 +89,20 @@ var _ = Describe("/system_components", func() {
 		Entry("a DELETE of nothing", "DELETE", "/system_components/99", ``, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
 		Entry("an upgrade of nothing", "POST", "/system_components/99/upgrade", ``, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
 	)
+
+	It("keeps the proof that a PUT does not state, as long as it is one for the type", func() {
+		h := start()
+		h.exchanges()
+		web := strings.ReplaceAll(aComponent, "overseer", "web")
+		h.ok(201, "POST", "/system_components", web)
+		proof := func() any { return h.ok(200, "GET", "/system_components/1", "").object()["proof"] }
+		h.ok(204, "PUT", "/system_components/1", web)
+		Expect(proof()).To(Equal("units"))
+		h.ok(204, "PUT", "/system_components/1", aComponent)
+		Expect(proof()).To(Equal("modules"))
+		h.ok(204, "PUT", "/system_components/1", web)
+		Expect(proof()).To(Equal("modules"))
+	})
 
 	It("takes numbers as strings", func() {
 		h := start()

@@ -159,6 +159,20 @@ var _ = Describe("Dispatch", func() {
 		Eventually(func() int { return r.host.Depth("here.workflow_orchestration_error") }, "5s").Should(Equal(2))
 	})
 
+	It("takes a result from its exchange's queue alone", func() {
+		r := start()
+		other := r.register("other")
+		r.workflow(r.exchange)
+		result := publishing(r.answer(received(r.host, "here.deployer")))
+		r.workflow(other)
+		received(r.host, "other.deployer") // its queues are there
+		r.host.Publish("other.workflow_orchestration", result)
+		Eventually(func() string { return r.value(`SELECT count(*) FROM journal WHERE code = 'queue_foreign'`) }, "10s").Should(Equal("1"))
+		Expect(r.value(`SELECT count(*) FROM workflows WHERE workflow_completed`)).To(Equal("0"))
+		r.host.Publish("here.workflow_orchestration", result)
+		Eventually(func() string { return r.value(`SELECT count(*) FROM workflows WHERE workflow_completed`) }, "5s").Should(Equal("1"))
+	})
+
 	It("A8 A10 keeps an unroutable order, declares the queue again and sends it under the same id", func() {
 		r := start()
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())

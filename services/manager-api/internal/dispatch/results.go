@@ -14,7 +14,7 @@ import (
 
 // results takes milestone results from the queues.
 type results struct {
-	apply   func(ctx context.Context, messageID string, r messages.Result) (store.Applied, error)
+	apply   func(ctx context.Context, d store.Delivered, r messages.Result) (store.Applied, error)
 	log     *zap.Logger
 	metrics *metrics
 }
@@ -35,7 +35,7 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	if actor == "" {
 		actor = "executor"
 	}
-	applied, err := h.apply(store.WithActor(ctx, store.Actor{Name: actor}), d.ID, r)
+	applied, err := h.apply(store.WithActor(ctx, store.Actor{Name: actor}), store.Delivered{MessageID: d.ID, Queue: d.Queue}, r)
 	if fault.Is(err, fault.Unavailable) {
 		return rabbit.Hold(err)
 	}

@@ -291,14 +291,22 @@ const exchangeUses = `
 // components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference.
 func (s *Store) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
+		if cascade {
+			if err := lockRunning(ctx, tx, id); err != nil {
+				return err
+			}
+		}
 		old, err := one[ExchangeRow](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
 		if err != nil {
 			return err
 		}
-		if !cascade {
-			if err := uses(ctx, tx, fmt.Sprintf("MessagingExchange %d", id), exchangeUses, id); err != nil {
-				return err
-			}
+		if cascade {
+			err = s.endWorkflows(ctx, tx, id)
+		} else {
+			err = uses(ctx, tx, fmt.Sprintf("MessagingExchange %d", id), exchangeUses, id)
+		}
+		if err != nil {
+			return err
 		}
 		if err := removeExchange(ctx, tx, id); err != nil {
 			return err
@@ -315,9 +323,6 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 	var children []component.ExchangeID
 	if err := tx.SelectContext(ctx, &children, `SELECT id FROM messaging_exchanges WHERE parent_exchange_id = $1 ORDER BY id`, id); err != nil {
 		return fmt.Errorf("list children of exchange %d: %w", id, err)
-	}
-	if err := endWorkflows(ctx, tx, id); err != nil {
-		return err
 	}
 	for _, statement := range []string{
 		`DELETE FROM system_components WHERE messaging_exchange_id = $1`,
@@ -339,19 +344,39 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 	return nil
 }
 
-// endWorkflows ends what runs in an exchange that goes: its orders go with it, and nobody else would end them.
-func endWorkflows(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
-	var open []string
-	err := tx.SelectContext(ctx, &open, `SELECT id FROM workflows WHERE messaging_exchange_id = $1 AND began_at IS NOT NULL AND NOT workflow_completed ORDER BY id`, id)
+// lockRunning waits for what is just moving in the exchange, in the order in which results and judgements lock: they need
+// the exchange itself last, for the messages that they leave. What ends meanwhile is not waited for any longer.
+func lockRunning(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
+	for _, lock := range []string{
+		`SELECT 1 FROM leases WHERE name = 'overseer/' || $1::integer FOR UPDATE`,
+		`SELECT 1 FROM upgrades WHERE messaging_exchange_id = $1 AND state IN ` + openStates + ` ORDER BY id FOR UPDATE`,
+		`SELECT 1 FROM workflows WHERE messaging_exchange_id = $1 AND ` + openWorkflow + ` ORDER BY id FOR UPDATE`,
+	} {
+		if _, err := tx.ExecContext(ctx, lock, id); err != nil {
+			return fmt.Errorf("lock what runs in exchange %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+const openWorkflow = `began_at IS NOT NULL AND NOT workflow_completed`
+
+// endWorkflows ends what runs in an exchange that goes: its orders go with it, and nobody else would end them. The
+// exchange is locked, so that nothing begins there any more. An upgrade goes with its component; people hear of the others.
+func (s *Store) endWorkflows(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
+	var open []workflowRow
+	err := tx.SelectContext(ctx, &open, `SELECT `+workflowColumns+` FROM workflows WHERE messaging_exchange_id = $1 AND `+openWorkflow+` ORDER BY id FOR UPDATE`, id)
 	if err != nil {
 		return fmt.Errorf("list workflows of exchange %d: %w", id, err)
 	}
-	for _, wid := range open {
-		w, err := lockWorkflow(ctx, tx, wid)
-		if err != nil {
-			return err
+	deleted := environment("exchange_deleted", "exchange %d was deleted while it ran there: what it has deployed is left alone, so look at it", id)
+	for i := range open {
+		if open[i].UpgradeID != nil {
+			err = open[i].fail(ctx, tx, *deleted)
+		} else {
+			err = s.failWorkflow(ctx, tx, chained{workflow: &open[i]}, *deleted)
 		}
-		if err := w.fail(ctx, tx, *environment("exchange_deleted", "exchange %d was deleted", id)); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -215,6 +215,53 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(view.Settled).To(BeTrue())
 	})
 
+	DescribeTable("is undone by its executor although nobody has learned of the deploy", func(cause messages.Cause, reason string, expired bool, quarantined string) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		deploy := w.order(u, "deploy_oa")
+		k := w.claim(deploy, "exec-1")
+		if expired {
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		}
+		undone := result(k, func(r *messages.Result) {
+			failed(cause, reason, true)(r)
+			r.Undone, r.Restored = true, true
+		})
+		Expect(w.tell(undone)).To(Equal(store.AppliedDone))
+		Expect(w.value(`SELECT state FROM orders WHERE id = $1`, deploy)).To(Equal("failed"), "nobody deploys it again")
+		Expect(w.value(`SELECT failure_cause || ' ' || failure_reason FROM workflows WHERE NOT restoring`)).To(Equal(string(cause) + " " + reason))
+		Expect(w.value(`SELECT coalesce(string_agg(reason, ','), '') FROM quarantines`)).To(Equal(quarantined))
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v1"))
+		Expect(w.tell(undone)).To(Equal(store.AppliedIgnored))
+	},
+		Entry("while it holds the claim", messages.CauseVersion, "not_settled", false, "not_settled"),
+		Entry("while the order waits for its next attempt", messages.CauseVersion, "not_settled", true, "not_settled"),
+		Entry("and nobody can tell whose fault it was", messages.CauseEnvironment, "manager_silent", true, ""),
+	)
+
+	It("is not undone by an executor whose order another has taken over", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u := w.started(c)
+		w.runConfig(u)
+		deploy := w.order(u, "deploy_oa")
+		k := w.claim(deploy, "exec-1")
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		w.claim(deploy, "exec-2")
+		Expect(w.tell(result(k, func(r *messages.Result) {
+			failed(messages.CauseVersion, "not_settled", true)(r)
+			r.Undone = true
+		}))).To(Equal(store.AppliedSuperseded))
+		Expect(w.state(u)).To(Equal(upgrade.InProgress))
+	})
+
 	It("canceled by an operator is a failure with that cause, rolled back if an executor may have touched something", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
@@ -235,7 +282,17 @@ var _ = Describe("A failing upgrade", func() {
 		w.exec(`UPDATE etcd_clusters SET messaging_exchange_id = NULL`)
 		w.runConfig(u)
 		Expect(w.value(`SELECT state || verdict_code FROM upgrades`)).To(Equal("failedcluster_not_here"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(`the cluster "TOK" belongs to no exchange, not to exchange 1: ` +
+			"correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/TOK"))
 		Expect(w.state(u)).To(Equal(upgrade.Failed))
+	})
+
+	It("whose config produces nothing says what is missing", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.tell(result(w.claim(w.order(u, "config"), "exec-1"), func(r *messages.Result) { r.EtcdToken = "TOK" }))
+		Expect(w.value(`SELECT verdict_code || ': ' || verdict_message FROM upgrades`)).To(Equal(
+			"no_units: config found no unit in the deployment repository: add a .service file to its root"))
 	})
 })
 
@@ -312,6 +369,8 @@ var _ = Describe("A workflow that was made over REST", func() {
 		w.exec(`UPDATE orders SET confirmed_at = now() - interval '1 hour', deadline = now() - interval '1 second'`)
 		Expect(w.ResendUnclaimed(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		Expect(w.value(`SELECT failure_reason FROM workflows`)).To(Equal("order_unclaimed"))
+		Expect(w.value(`SELECT message FROM system_events`)).To(HaveSuffix(
+			"no executor claimed milestone config until its deadline: start one for the queue deployer of exchange 1, or look at its log"))
 	})
 })
 
@@ -400,6 +459,8 @@ var _ = Describe("Orders and claims", func() {
 			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		}
 		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("failedenvironmentexecutor_lost"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(
+			"milestone config was claimed 5 times and given up in silence, the last time by a: look at its log, and whether it reaches manager-api"))
 	})
 
 	It("after an absence of manager-api every claim has its full time", func() {
@@ -448,13 +509,42 @@ var _ = Describe("Orders and claims", func() {
 		k := w.claim(running(w), "a")
 		r := result(k, configured)
 		for i, want := range []store.Applied{store.AppliedDone, store.AppliedDuplicate} {
-			applied, err := w.ApplyResult(ctx(), "the-same-id", r)
+			applied, err := w.ApplyResult(ctx(), store.Delivered{MessageID: "the-same-id"}, r)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(applied).To(Equal(want), "delivery %d", i)
 		}
 		Expect(w.value(`SELECT count(*) FROM orders`)).To(Equal("2"))
 		r.OrderID = "no-order"
 		Expect(w.tell(r)).To(Equal(store.AppliedUnknown))
+	})
+
+	DescribeTable("takes no result under a token that nobody was given", func(claimed bool, more int64) {
+		w := newWorld()
+		id := running(w)
+		k := managerapi.Claim{Order: messages.Order{OrderID: id, WorkflowID: w.value(`SELECT workflow_id FROM orders`), Attempt: 1}}
+		if claimed {
+			k = w.claim(id, "a")
+		}
+		k.Token += more
+		Expect(w.tell(result(k, configured))).To(Equal(store.AppliedForeign))
+		Expect(w.value(`SELECT count(*) FROM orders WHERE ended_at IS NULL`)).To(Equal("1"))
+		Expect(w.codes("workflow/" + k.Order.WorkflowID)).To(ContainElement("token_unknown"))
+	},
+		Entry("above the claim's", true, int64(1)),
+		Entry("of an order that was never claimed", false, int64(7)),
+		Entry("of one that was never claimed, and none", false, int64(0)),
+	)
+
+	It("takes no result from another exchange's queue, nor lets that use up the id of a true one", func() {
+		w := newWorld()
+		k := w.claim(running(w), "a")
+		from := func(queue string) (store.Applied, error) {
+			return w.ApplyResult(ctx(), store.Delivered{MessageID: "the-same-id", Queue: queue}, result(k, configured))
+		}
+		Expect(from("elsewhere.workflow_orchestration")).To(Equal(store.AppliedForeign))
+		Expect(w.value(`SELECT state FROM orders`)).To(Equal("claimed"))
+		Expect(w.codes("workflow/" + k.Order.WorkflowID)).To(ContainElement("queue_foreign"))
+		Expect(from("here.workflow_orchestration")).To(Equal(store.AppliedDone))
 	})
 
 	It("progress resets the clock and the order's deadline", func() {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -38,24 +39,31 @@ ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO UPDATE SET
 WHERE CASE WHEN m.boot_id = excluded.boot_id THEN excluded.seq = 0 OR excluded.seq > m.seq
 	ELSE NOT coalesce(excluded.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END`
 
-// Beat stores a batch of heartbeats in one statement and returns how many modules it changed. It needs no term: it can
-// only revive. The receipt is the database's now. Of several beats of one hostname the last counts. NotFound: no such exchange.
+// Beat stores a batch of heartbeats in one statement and returns how many modules it changed. A deadlock repeats it, for an
+// error would cost the leader its covered time. It needs no term: it can only revive. The receipt is the database's now. Of several beats of one hostname the last counts. NotFound: no such exchange.
 func (s *Store) Beat(ctx context.Context, ex component.ExchangeID, beats []messages.ModuleStatus) (int, error) {
 	if len(beats) == 0 {
 		return 0, nil
 	}
 	c := columnsOf(beats)
-	res, err := s.db.ExecContext(ctx, batchSQL, ex, pq.StringArray(c.hostname), pq.StringArray(c.kind), pq.StringArray(c.service), pq.StringArray(c.status),
-		pq.StringArray(c.bootID), pq.Int64Array(c.seq), pq.Array(c.workload), pq.StringArray(c.sourceRepo), pq.StringArray(c.sourceRef),
-		pq.StringArray(c.deploymentRepo), pq.StringArray(c.deploymentRef), pq.Array(c.startedAt))
+	var changed int64
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		res, err := tx.ExecContext(ctx, batchSQL, ex, pq.StringArray(c.hostname), pq.StringArray(c.kind), pq.StringArray(c.service), pq.StringArray(c.status),
+			pq.StringArray(c.bootID), pq.Int64Array(c.seq), pq.Array(c.workload), pq.StringArray(c.sourceRepo), pq.StringArray(c.sourceRef),
+			pq.StringArray(c.deploymentRepo), pq.StringArray(c.deploymentRef), pq.Array(c.startedAt))
+		if err != nil {
+			return err
+		}
+		changed, err = res.RowsAffected()
+		return err
+	})
 	if postgres.Constraint(err) == "messaging_exchange_modules_messaging_exchange_id_fkey" {
 		return 0, fault.Wrap(fault.NotFound, err, "there is no exchange %d", ex)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("store %d heartbeats: %w", len(beats), postgres.Translate(err))
+		return 0, fmt.Errorf("store %d heartbeats: %w", len(beats), err)
 	}
-	n, err := res.RowsAffected()
-	return int(n), err
+	return int(changed), nil
 }
 
 // columns is a batch turned by a quarter: one array per column.

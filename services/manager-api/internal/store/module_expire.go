@@ -91,7 +91,8 @@ func (s *Store) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
 		return false, fmt.Errorf("hold deletions of exchange %d: %w", ex, err)
 	}
 	if hold.Fresh {
-		message := fmt.Sprintf("%d of %d modules are silent: deletions are held until an operator releases them", state.Silent, state.Total)
+		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
+			state.Silent, state.Total, s.holdFor(), ex)
 		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
 		if err := raise(ctx, tx, "module_deletion_held", severityError, message, data); err != nil {
 			return false, err
@@ -103,20 +104,27 @@ func (s *Store) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
 	return !hold.Released && time.Duration(hold.CoveredMS)*time.Millisecond < s.holdFor(), nil
 }
 
+// sweepSQL takes the rows that it changes in the order of batchSQL, by hostname, so that a batch waits and does not meet
+// it in a deadlock. A module whose beat came while it waited is none of the due any more.
+const sweepSQL = `
+	WITH due AS (
+		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1 AND ` + silenceSQL + ` > $4 * interval '1 millisecond'
+			AND (status <> 'inactive' OR (NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond'))
+		ORDER BY hostname COLLATE "C" FOR UPDATE),
+	gone AS (
+		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone RETURNING m.hostname),
+	quiet AS (
+		UPDATE messaging_exchange_modules m SET status = 'inactive', silent = true FROM due WHERE m.id = due.id AND NOT due.gone RETURNING m.hostname)
+	SELECT hostname, true AS gone FROM gone UNION ALL SELECT hostname, false FROM quiet ORDER BY hostname`
+
 // sweep is one conditional statement over all modules of the exchange.
 func (s *Store) sweep(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState, out *managerapi.ExpiryResult) error {
 	var rows []struct {
 		Hostname string `db:"hostname"`
 		Gone     bool   `db:"gone"`
 	}
-	err := tx.SelectContext(ctx, &rows, `
-		WITH gone AS (
-			DELETE FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND NOT $6 AND `+silenceSQL+` > $5 * interval '1 millisecond' RETURNING hostname),
-		quiet AS (
-			UPDATE messaging_exchange_modules SET status = 'inactive', silent = true
-			WHERE messaging_exchange_id = $1 AND status <> 'inactive' AND `+silenceSQL+` > $4 * interval '1 millisecond'
-				AND ($6 OR `+silenceSQL+` <= $5 * interval '1 millisecond') RETURNING hostname)
-		SELECT hostname, true AS gone FROM gone UNION ALL SELECT hostname, false FROM quiet ORDER BY hostname`,
+	err := tx.SelectContext(ctx, &rows, sweepSQL,
 		ex, state.Until, state.Since, s.times.InactiveAfter.Milliseconds(), s.times.DeleteAfter.Milliseconds(), out.Held)
 	if err != nil {
 		return fmt.Errorf("sweep modules of exchange %d: %w", ex, err)

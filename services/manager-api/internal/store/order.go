@@ -143,9 +143,17 @@ func clusterOf(ctx context.Context, tx *sqlx.Tx, token string, ex *component.Exc
 		return nil, nil, fmt.Errorf("read cluster %q: %w", token, err)
 	}
 	if c.Exchange == nil || ex == nil || *c.Exchange != *ex {
-		return nil, environment("cluster_not_here", "the cluster %q belongs to another exchange", token), nil
+		return nil, environment("cluster_not_here", "the cluster %q belongs to %s, not to %s: correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/%s",
+			token, exchangeOrNone(c.Exchange), exchangeOrNone(ex), token), nil
 	}
 	return &messages.Cluster{EtcdToken: c.Token, Runtime: c.Runtime, Endpoint: c.Endpoint}, nil, nil
+}
+
+func exchangeOrNone(id *component.ExchangeID) string {
+	if id == nil {
+		return "no exchange"
+	}
+	return fmt.Sprintf("exchange %d", *id)
 }
 
 // queueOf is the queue of an executor.

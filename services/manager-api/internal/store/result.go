@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -25,14 +27,27 @@ const (
 	AppliedSuperseded Applied = "superseded" // somebody else has taken the order over
 	AppliedIgnored    Applied = "ignored"    // the order has ended, nobody wants to know
 	AppliedUnknown    Applied = "unknown"    // no such order
+	AppliedForeign    Applied = "foreign"    // nobody who was given the order can have sent it
 )
 
+// Delivered says how a result came.
+type Delivered struct {
+	MessageID string
+	Queue     string // that it was taken from; "" is not known
+}
+
 // ApplyResult takes one result from the queue: the message id is recorded in the transaction of the effect. The late
-// result of an expired claim that nobody has taken over counts; one under a lower token than the order's does not.
-func (s *Store) ApplyResult(ctx context.Context, messageID string, r messages.Result) (Applied, error) {
+// result of an expired claim that nobody has taken over counts; one under another token than the order's last does not,
+// nor one from another exchange's queue.
+func (s *Store) ApplyResult(ctx context.Context, d Delivered, r messages.Result) (Applied, error) {
 	var out Applied
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
-		fresh, err := firstTime(ctx, tx, resultID(messageID, r))
+		foreign, err := fromElsewhere(ctx, tx, d, r)
+		if err != nil || foreign {
+			out = AppliedForeign
+			return err
+		}
+		fresh, err := firstTime(ctx, tx, resultID(d.MessageID, r))
 		if err != nil {
 			return err
 		}
@@ -52,6 +67,31 @@ func (s *Store) ApplyResult(ctx context.Context, messageID string, r messages.Re
 		return err
 	})
 	return out, err
+}
+
+// fromElsewhere says, also in the journal, that a result came from the queue of another exchange than its order's. Its
+// message id is not recorded: the true result may bear it. An order that is unknown is nobody's.
+func fromElsewhere(ctx context.Context, tx *sqlx.Tx, d Delivered, r messages.Result) (bool, error) {
+	var at struct {
+		Workflow   string `db:"workflow_id"`
+		Name       string `db:"name"`
+		RoutingKey string `db:"routing_key"`
+	}
+	err := tx.GetContext(ctx, &at, `SELECT o.workflow_id, x.name, x.routing_key FROM orders o JOIN messaging_exchanges x ON x.id = o.messaging_exchange_id
+		WHERE o.id::text = $1`, r.OrderID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read exchange of order %s: %w", r.OrderID, err)
+	}
+	own := messages.Address{Name: at.Name, RoutingKey: at.RoutingKey}.QueueName(messages.QueueWorkflowOrchestration)
+	if d.Queue == "" || d.Queue == own {
+		return false, nil
+	}
+	return true, journal(ctx, tx, entry{Subject: "workflow/" + at.Workflow, Code: "queue_foreign",
+		Message: fmt.Sprintf("a result from the queue %s was ignored: the order's executor sends its own to %s", d.Queue, own),
+		Inputs:  map[string]any{"order_id": r.OrderID, "token": r.Token, "event": r.EventType}})
 }
 
 // resultID stands in for an id that the sender left out: the same result has the same one.
@@ -93,9 +133,8 @@ func (s *Store) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (cha
 }
 
 func (s *Store) apply(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
-	if r.Token < x.order.Token {
-		return AppliedSuperseded, journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: "superseded",
-			Message: "a result under an old token was ignored", Inputs: map[string]any{"order_id": x.order.ID, "token": r.Token, "event": r.EventType}})
+	if r.Token != x.order.Token || r.Token == 0 {
+		return refuseToken(ctx, tx, x, r)
 	}
 	if r.EventType == messages.EventMilestoneFailed && r.Undone {
 		return s.undone(ctx, tx, x, r)
@@ -113,6 +152,17 @@ func (s *Store) apply(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Re
 	default:
 		return AppliedIgnored, nil
 	}
+}
+
+// refuseToken journals a result under a token that is not the order's: an old one was taken over from, and as a claim
+// commits its token before it answers, nobody can have been given a higher one, nor any of an order that is unclaimed.
+func refuseToken(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	applied, code, message := AppliedSuperseded, "superseded", "a result under an old token was ignored"
+	if r.Token >= x.order.Token {
+		applied, code, message = AppliedForeign, "token_unknown", "a result under a token that nobody was given was ignored"
+	}
+	return applied, journal(ctx, tx, entry{Subject: "workflow/" + x.workflow.ID, Code: code, Message: message,
+		Inputs: map[string]any{"order_id": x.order.ID, "token": r.Token, "event": r.EventType}})
 }
 
 // progress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
@@ -202,7 +252,7 @@ func (s *Store) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messag
 		return failed, err
 	}
 	if len(r.DeployableUnits) == 0 {
-		return environment("no_units", "the deployment repository has no unit"), nil
+		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"), nil
 	}
 	release := releaseFrom(x.workflow, r)
 	if x.upgrade != nil {
@@ -319,8 +369,12 @@ func (f failure) inputs(workflowID string) map[string]any {
 }
 
 // undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
-// counts only while that phase waits for its proof.
+// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost the
+// confirmed result, and its predecessor, which is back, must not have that version deployed once more.
 func (s *Store) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	if !x.order.ended() {
+		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
+	}
 	u := x.upgrade
 	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring || x.order.State != orderCompleted {
 		return AppliedIgnored, nil

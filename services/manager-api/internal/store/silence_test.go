@@ -90,6 +90,18 @@ var _ = Describe("Heartbeats", func() {
 		_, err := w.Beat(ctx(), 99, []messages.ModuleStatus{m("v1")})
 		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
 	})
+
+	It("survive a deadlock: who is told to give up begins again", func() {
+		w := newWorldWith(3, func(*times.Times) {})
+		w.beat(component.Builder, "", "v1", "a", "b")
+		tx := w.begin(`SELECT id FROM messaging_exchange_modules WHERE hostname = 'b' FOR UPDATE`)
+		tx.MustExec(`SET LOCAL deadlock_timeout = '30s'`) // this time the batch gives up
+		Expect(w.behind(tx, func() error {
+			_, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{Hostname: "a", Type: "builder", Status: "active"}, {Hostname: "b", Type: "builder", Status: "active"}})
+			return err
+		}, func() { tx.MustExec(`UPDATE messaging_exchange_modules SET silent = true WHERE hostname = 'a'`) })).To(Succeed())
+		Expect(w.value(`SELECT count(*) FROM messaging_exchange_modules WHERE NOT silent`)).To(Equal("2"))
+	})
 })
 
 var _ = Describe("Silence", func() {
@@ -134,6 +146,26 @@ var _ = Describe("Silence", func() {
 		Expect(w.lead("overseer-1", w.term).CoveredSince).NotTo(BeNil())
 	})
 
+	DescribeTable("takes modules in the order of batches, by hostname, and meets none in a deadlock", func(since time.Duration) {
+		w := newWorldWith(3, func(*times.Times) {})
+		silent(w, "b", since)
+		silent(w, "a", since)
+		w.exec(`ANALYZE messaging_exchange_modules`) // so few are scanned as they lie
+		tx := w.begin(`SELECT id FROM messaging_exchange_modules WHERE hostname = 'a' FOR UPDATE`)
+		var r managerapi.ExpiryResult
+		Expect(w.behind(tx, func() (err error) {
+			r, err = w.Expire(ctx(), w.exchange, managerapi.Expiry{Term: w.term})
+			return err
+		}, func() {
+			_, err := tx.Exec(`UPDATE messaging_exchange_modules SET updated_at = now() + interval '1 hour' WHERE hostname = 'b'`)
+			Expect(err).NotTo(HaveOccurred())
+		})).To(Succeed())
+		Expect(append(r.Inactivated, r.Deleted...)).To(Equal([]string{"a"}), "b was heard meanwhile")
+	},
+		Entry("inactive", 15*time.Minute),
+		Entry("deleted", 25*time.Minute),
+	)
+
 	It("R9 E6 spares a module whose beat came, and the inactive one comes back with its first beat", func() {
 		w := newWorld()
 		silent(w, "h", 15*time.Minute)
@@ -157,6 +189,8 @@ var _ = Describe("Silence", func() {
 		Expect([]any{held.Held, len(held.Deleted), len(held.Inactivated)}).To(Equal([]any{true, 0, 6}))
 		Expect(sweep(w).Held).To(BeTrue())
 		Expect(w.events()).To(Equal([]string{"module_deletion_held error", "module_inactive warning"}))
+		Expect(w.value(`SELECT message FROM system_events ORDER BY id`)).To(Equal("6 of 10 modules are silent: they are kept for 30m0s of covered time, " +
+			"so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/1/deletion_hold"))
 		Expect(w.ReleaseHold(ctx(), w.exchange)).To(Succeed())
 		Expect(sweep(w).Deleted).To(HaveLen(6))
 		sweep(w)

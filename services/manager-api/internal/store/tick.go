@@ -48,7 +48,8 @@ func (s *Store) ExpireRequests(ctx context.Context) error {
 			if err != nil || row.State != upgrade.Requested {
 				return err
 			}
-			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired", Message: "nobody started it within " + s.times.RequestExpiry.String()}, nil)
+			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired", Message: "nobody started it within " + s.times.RequestExpiry.String() +
+				", as no overseer led its exchange or other upgrades kept the slot: look at the overseer's log and GET /upgrades, then request it again"}, nil)
 		}, s.times.RequestExpiry.Milliseconds())
 }
 
@@ -167,7 +168,8 @@ func (s *Store) ExpireClaims(ctx context.Context, consuming []component.Exchange
 
 func (s *Store) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder string) error {
 	if x.order.Attempt >= s.times.OrderAttempts {
-		f := environment("executor_lost", "%d executors claimed milestone %s and went silent, the last was %s", x.order.Attempt, x.order.Milestone, holder)
+		f := environment("executor_lost", "milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, and whether it reaches manager-api",
+			x.order.Milestone, x.order.Attempt, holder)
 		f.Touched = x.order.Milestone != messages.MilestoneConfig
 		return s.giveUp(ctx, tx, x, *f)
 	}
@@ -212,7 +214,8 @@ func (s *Store) ResendUnclaimed(ctx context.Context, consuming []component.Excha
 			}
 			if !x.order.Deadline.After(x.order.Now) {
 				if x.upgrade == nil {
-					return s.giveUp(ctx, tx, x, *environment("order_unclaimed", "no executor claimed milestone %s", x.order.Milestone))
+					return s.giveUp(ctx, tx, x, *environment("order_unclaimed", "no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, or look at its log",
+						x.order.Milestone, x.order.Queue, x.order.ExchangeID))
 				}
 				x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
 				if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, id, x.order.Deadline); err != nil {

@@ -177,6 +177,8 @@ var _ = Describe("An upgrade", func() {
 		w.exec(`UPDATE upgrades SET created_at = now() - interval '25 hours'`)
 		Expect(w.ExpireRequests(ctx())).To(Succeed())
 		Expect(w.state(u.ID)).To(Equal(upgrade.Expired))
+		Expect(w.shown(u.ID).Verdict.Message).To(Equal("nobody started it within 24h0m0s, as no overseer led its exchange or other upgrades kept the slot: " +
+			"look at the overseer's log and GET /upgrades, then request it again"))
 	})
 
 	It("an overseer is proven only if one of the proven modules leads", func() {

@@ -146,7 +146,7 @@ func result(k managerapi.Claim, with func(*messages.Result)) messages.Result {
 
 func (w *world) tell(r messages.Result) store.Applied {
 	GinkgoHelper()
-	applied, err := w.ApplyResult(ctx(), uuid.NewString(), r)
+	applied, err := w.ApplyResult(ctx(), store.Delivered{MessageID: uuid.NewString(), Queue: "here.workflow_orchestration"}, r)
 	Expect(err).NotTo(HaveOccurred())
 	return applied
 }
