@@ -127,7 +127,8 @@ func toUnit(options []messages.Option) []unit.Option {
 
 func hash(d messages.UnitDefinition) string { return unit.Hash(toUnit(d.Options)) }
 
-// touched tells whether anything differs from what was found.
+// touched tells whether anything differs from what was found. An instance that is failing though it was found as wanted
+// counts too: an attempt whose work file is elsewhere may have given it that.
 func (w *work) touched(observed map[string]roll.Instance) bool {
 	if w.Progress.Failing != "" {
 		return true
