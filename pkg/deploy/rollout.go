@@ -239,6 +239,10 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
+		if first := l.work.Result; out.Restored && first != nil && first.EventType == messages.EventMilestoneFailed {
+			out.Cause, out.Reason, out.Message, out.Log = first.Cause, first.Reason, first.Message+"; what ran before is back", first.Log
+			return out
+		}
 		reason := l.undoneBecause(s)
 		out.Cause, out.Reason, out.Message = reason.Cause(), string(reason), l.undoneSentence(reason)
 		return out
