@@ -294,6 +294,19 @@ func (e *Engine) unguard(w *work) bool {
 	return there
 }
 
+// left is what an earlier attempt at an order has left, nil if nothing, and whether it was guarded. It is not any more.
+func (e *Engine) left(orderID string) (w *work, guarded bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known, ok := e.works[orderID]; ok {
+		delete(e.works, orderID)
+		again := *known // the guard may still be looking at it
+		return &again, true
+	}
+	w, _ = e.files.read(orderID)
+	return w, false
+}
+
 // forget drops the work on an order.
 func (e *Engine) forget(w *work) {
 	e.mu.Lock()

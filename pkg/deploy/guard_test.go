@@ -170,6 +170,18 @@ var _ = Describe("A deploy of manager-api", func() {
 		Expect(s.reported(order)).To(HaveLen(1))
 	})
 
+	// again has the order's second attempt executed while the guard is over the first one.
+	again := func(s *site, order string) {
+		GinkgoHelper()
+		var second messages.Order
+		s.set(func(s *site) {
+			v := s.orders[order]
+			v.Attempt = 2
+			second = *v.Order
+		})
+		second.Attempt = 2
+		s.queue <- second
+	}
 	// guarded waits until the guard has begun.
 	guarded := func(s *site) { GinkgoHelper(); Eventually(s.count("order"), "5s").ShouldNot(BeZero()) }
 	// deaf is a site whose manager-api has not learned of a confirmed deploy; its clock is moved by pass.
@@ -196,6 +208,33 @@ var _ = Describe("A deploy of manager-api", func() {
 		return s, order, restart, func(d time.Duration) { ahead.Add(int64(d)) }
 	}
 
+	It("returns to what was there before its first attempt, and no attempt that finds it done gives it more time", func() {
+		s, order, _, pass := deaf()
+		pass(50 * time.Minute)
+		again(s, order)
+		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
+		Expect(s.result(order).Replaced).To(HaveLen(1))
+		Expect(s.result(order).Replaced[0].Options).To(Equal(unitOf("old").Options))
+		s.set(func(s *site) { s.down = true })
+		pass(20 * time.Minute)
+		Eventually(s.shows, "5s").Should(Equal([]string{"1:old"}))
+		Eventually(func() bool { return s.result(order).Undone }).Should(BeTrue())
+	})
+
+	It("returns to what was there before its first attempt, also when the executor is killed in the second one", func() {
+		s, order, restart, pass := deaf()
+		s.set(func(s *site) { s.clusterSays = runtime.ErrUnreachable })
+		again(s, order)
+		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("rolling"))
+		s.set(func(s *site) { s.down = true })
+		restart()
+		s.set(func(s *site) { s.clusterSays = nil })
+		guarded(s)
+		Expect(s.reported(order)).To(HaveLen(2))
+		pass(2 * time.Hour)
+		Eventually(s.shows, "5s").Should(Equal([]string{"1:old"}))
+	})
+
 	It("is undone by the next start as soon as the cluster answers: what was due stays due", func() {
 		s, order, restart, pass := deaf()
 		s.set(func(s *site) { s.clusterSays = runtime.ErrUnreachable })
@@ -206,6 +245,16 @@ var _ = Describe("A deploy of manager-api", func() {
 		pass(time.Minute) // more than its health deadline
 		guarded(s)
 		s.set(func(s *site) { s.clusterSays = nil })
+		Eventually(s.shows, "5s").Should(Equal([]string{"1:old"}))
+	})
+
+	It("stays under guard while its second attempt is somebody else's", func() {
+		s, order, _, pass := deaf()
+		s.set(func(s *site) { s.orders[order].Holder = "elsewhere" })
+		again(s, order)
+		s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneProbe })) // the attempt was taken from the queue
+		s.set(func(s *site) { s.down = true })
+		pass(2 * time.Hour)
 		Eventually(s.shows, "5s").Should(Equal([]string{"1:old"}))
 	})
 

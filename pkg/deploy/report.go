@@ -109,7 +109,10 @@ func (r *run) confirm(j *job, res messages.Result) {
 		r.forget(j.work)
 		return
 	}
-	j.work.Stage, j.work.Result, j.work.ConfirmedAt = confirmed, &res, r.Now().UTC()
+	j.work.Stage, j.work.Result = confirmed, &res
+	if j.acted || j.work.ConfirmedAt.IsZero() { // an attempt that found everything done gives it no more time
+		j.work.ConfirmedAt, j.work.quiet = r.Now().UTC(), time.Time{}
+	}
 	if err := r.files.save(j.work, false); err != nil { // not durable: the result would be sent again
 		r.Log.Error("confirmation not saved", zap.Error(err))
 	}

@@ -31,7 +31,7 @@ type work struct {
 	Token       int64                     `json:"token"`
 	Stage       stage                     `json:"stage"`
 	Wanted      []messages.UnitDefinition `json:"wanted"` // per instance
-	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to
+	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to: what was there before the first attempt
 	Count       int                       `json:"count"`  // instances per template
 	Progress    roll.Progress             `json:"progress"`
 	Result      *messages.Result          `json:"result,omitempty"`
