@@ -8,7 +8,8 @@
 //     instruction, the engine finishes from it; what is done already is seen as done and is not done again.
 //   - A result is sent until the broker confirms it. Its message id is a function of order, token and event, so that a
 //     repeat is known as one.
-//   - An order that replaced manager-api and is not settled within its progress_deadline is undone.
+//   - An order that replaced manager-api, or failed half way over it, and is not settled within its progress_deadline is
+//     undone. What it returns to is what was there before its first attempt.
 //
 // The hard context of Run is the process's life: when it ends, everything stops where it is. A graceful stop finishes the
 // instance in hand, gives claims back and leaves the work file to the next start.

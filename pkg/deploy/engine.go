@@ -264,23 +264,68 @@ func (e *Engine) known(o messages.Order) bool {
 	return e.seen[o.OrderID] >= o.Attempt
 }
 
-// track has confirmed work settled in the background.
+// track has confirmed work settled in the background, soon.
 func (e *Engine) track(w *work) {
-	e.mu.Lock()
-	w.quiet, w.session = e.Now(), e.Broker.Session()
-	e.works[w.Order.OrderID] = w
-	e.mu.Unlock()
+	e.guard(w)
 	select {
 	case e.wake <- struct{}{}:
 	default:
 	}
 }
 
+// guard has confirmed work settled in the background. Its clock goes on where it had one.
+func (e *Engine) guard(w *work) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if w.quiet.IsZero() {
+		w.quiet, w.session = e.Now(), e.Broker.Session()
+	}
+	e.works[w.Order.OrderID] = w
+}
+
+// unguard takes work out of the guard; false means that it is not there any more: forgotten, or another attempt's.
+func (e *Engine) unguard(w *work) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	there := e.works[w.Order.OrderID] == w
+	if there {
+		delete(e.works, w.Order.OrderID)
+	}
+	return there
+}
+
+// left is what an earlier attempt at an order has left, nil if nothing, and whether it was guarded. It is not any more.
+func (e *Engine) left(orderID string) (w *work, guarded bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known, ok := e.works[orderID]; ok {
+		delete(e.works, orderID)
+		again := *known // the guard may still be looking at it
+		return &again, true
+	}
+	w, _ = e.files.read(orderID)
+	return w, false
+}
+
 // forget drops the work on an order.
 func (e *Engine) forget(w *work) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.erase(w)
+}
+
+// forgetGuarded drops work that nobody has taken out of the guard meanwhile.
+func (e *Engine) forgetGuarded(w *work) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.works[w.Order.OrderID] == w {
+		e.erase(w)
+	}
+}
+
+// erase needs the lock.
+func (e *Engine) erase(w *work) {
 	delete(e.works, w.Order.OrderID)
-	e.mu.Unlock()
 	if err := e.files.remove(w.Order.OrderID); err != nil {
 		e.Log.Error("work file stays", zap.Error(err))
 	}

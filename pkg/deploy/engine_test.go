@@ -136,6 +136,38 @@ var _ = Describe("A deploy", func() {
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
 	})
 
+	DescribeTable("that outlived its order together with a killed executor puts back what is half done",
+		func(componentType string) {
+			s := newSite()
+			s.running("old", 1)
+			breaks(s, "new")
+			p := s.start()
+			order := s.put(func(o *messages.Order) { o.ComponentType = componentType })
+			Eventually(s.shows).Should(Equal([]string{"1:new"}))
+			s.set(func(s *site) { s.kill() })
+			Eventually(p.dead).Should(BeClosed())
+			s.set(func(s *site) { s.orders[order].Order.Deadline = time.Now().Add(-time.Second) })
+			s.start()
+			r := s.result(order)
+			Expect(reasons(r)).To(Equal(failed(failure.NoProgress)))
+			Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
+			Expect(s.shows()).To(Equal([]string{"1:old"}))
+		},
+		Entry("manager-api", "manager"),
+		Entry("another service", "overseer"),
+	)
+
+	It("blames no version that ran here before and has lost what it needs", func() {
+		s := newSite()
+		s.running("new", 3)
+		breaks(s, "new")
+		s.start()
+		r := s.result(s.put(impatient))
+		Expect(reasons(r)).To(Equal(failed(failure.StillUnhealthy)))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms, and this definition ran here before: look at its log, host, broker and database"))
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
 	It("takes a new instance away again, when it does not get healthy", func() {
 		s := newSite()
 		breaks(s, "new")

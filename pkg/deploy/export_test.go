@@ -10,10 +10,10 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// Settled is what becomes of confirmed work of a component type, confirmed age ago, with a progress deadline of a minute.
-func Settled(componentType, event string, age time.Duration, view *managerapi.OrderView) string {
+// Settled is what becomes of the work behind a result that was confirmed age ago, with a progress deadline of a minute.
+func Settled(componentType string, r messages.Result, age time.Duration, view *managerapi.OrderView) string {
 	now := time.Now()
-	w := &work{Token: 5, ConfirmedAt: now.Add(-age), Result: &messages.Result{EventType: event},
+	w := &work{Token: 5, ConfirmedAt: now.Add(-age), Result: &r,
 		Order: messages.Order{ComponentType: componentType, ProgressDeadlineMS: time.Minute.Milliseconds()}}
 	return map[fate]string{keep: "keep", drop: "drop", undo: "undo"}[settle(w, view, now)]
 }

@@ -48,7 +48,8 @@ type site struct {
 	mute        string  // the version that does not answer while any of it runs
 	superseded  bool    // renewals are refused
 	brokerDown  bool
-	unreachable bool          // the cluster
+	clusterSays error         // what the cluster answers; nil: it works
+	applied     func()        // called after every apply
 	changed     chan struct{} // closed at the next change of the broker
 	session     uint64        // of the broker
 	extension   time.Duration // of an order's deadline at every renewal; 0: none
@@ -63,7 +64,7 @@ type site struct {
 
 func newSite() *site {
 	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
-		queue: make(chan messages.Order, 16), kill: func() {}}
+		queue: make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
 }
 
 // at counts a call and performs it, unless the engine is killed before it. A killed engine sees nothing of what follows.
@@ -242,7 +243,10 @@ type watched struct {
 }
 
 func (w watched) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
-	return w.s.at(ctx, "apply", func() error { return w.Cluster.Apply(ctx, d, token, restart) })
+	return w.s.at(ctx, "apply", func() error {
+		defer w.s.applied()
+		return w.Cluster.Apply(ctx, d, token, restart)
+	})
 }
 func (w watched) Fence(ctx context.Context, name string, token int64) error {
 	return w.s.at(ctx, "fence", func() error { return w.Cluster.Fence(ctx, name, token) })
@@ -252,8 +256,8 @@ func (w watched) Remove(ctx context.Context, name string, token int64) error {
 }
 func (w watched) List(ctx context.Context, bases []string) (all []runtime.Instance, err error) {
 	err = w.s.at(ctx, "list", func() error {
-		if w.s.unreachable {
-			return runtime.ErrUnreachable
+		if w.s.clusterSays != nil {
+			return w.s.clusterSays
 		}
 		all, err = w.Cluster.List(ctx, bases)
 		return err
@@ -373,6 +377,18 @@ func (s *site) set(change func(*site)) {
 
 func (s *site) get(read func(*site) int) func() int {
 	return func() int { s.mu.Lock(); defer s.mu.Unlock(); return read(s) }
+}
+
+// count is how often the engine has made such a call.
+func (s *site) count(what string) func() int {
+	return s.get(func(s *site) (n int) {
+		for _, call := range s.trace {
+			if call == what {
+				n++
+			}
+		}
+		return n
+	})
 }
 
 // workFiles lists the work files.

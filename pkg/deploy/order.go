@@ -13,6 +13,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/roll"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -91,8 +92,12 @@ func (r *run) take(ctx context.Context, order messages.Order) error {
 // claim asks for the order and finds what is left of an earlier attempt at it.
 func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 	began := r.Now()
+	left, guarded := r.left(order.OrderID) // before the claim: to the guard its token would be somebody else's
 	k, err := r.Manager.Claim(ctx, order.OrderID, managerapi.ClaimRequest{Attempt: order.Attempt, Hostname: r.Hostname, BootID: r.BootID})
 	if err != nil {
+		if guarded {
+			r.guard(left)
+		}
 		return nil, err
 	}
 	j := &job{order: order, token: k.Token, ttl: r.ClaimTTL}
@@ -107,17 +112,26 @@ func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 		j.order.HealthDeadlineMS = defaultHealthDeadline.Milliseconds()
 	}
 	j.timed("claim", began, r.Now())
-	if w, err := r.files.read(order.OrderID); err == nil && w.Stage == rolling {
-		j.work = w // what was found before an earlier attempt is what to return to
+	if left != nil {
+		j.work = left
 		r.adopt(j)
 	}
 	return j, nil
 }
 
-// adopt goes on with work under a new claim.
+// adopt goes on with work under a new claim. What was found before the first attempt stays what to return to, also when
+// that attempt had come to an end: what runs now may be its doing.
 func (r *run) adopt(j *job) {
-	j.work.Token, j.work.Order.Attempt, j.work.Order.Deadline = j.token, j.order.Attempt, j.order.Deadline
-	j.order = j.work.Order
+	w := j.work
+	w.Token, w.Order.Attempt, w.Order.Deadline = j.token, j.order.Attempt, j.order.Deadline
+	j.order = w.Order
+	if w.Stage == rolling {
+		return
+	}
+	w.Stage, w.Progress, w.Disturbed, w.Result = rolling, roll.Progress{}, "", nil
+	if err := r.files.save(w, true); err != nil {
+		r.Log.Error("next attempt not saved", zap.Error(err)) // the file of the one before will do
+	}
 }
 
 // reclaim claims the order of unfinished work. ErrSuperseded: it is no longer ours. Another error: manager-api does not

@@ -109,14 +109,17 @@ func (r *run) confirm(j *job, res messages.Result) {
 		r.forget(j.work)
 		return
 	}
-	j.work.Stage, j.work.Result, j.work.ConfirmedAt = confirmed, &res, r.Now().UTC()
+	j.work.Stage, j.work.Result = confirmed, &res
+	if j.acted || j.work.ConfirmedAt.IsZero() { // an attempt that found everything done gives it no more time
+		j.work.ConfirmedAt, j.work.quiet = r.Now().UTC(), time.Time{}
+	}
 	if err := r.files.save(j.work, false); err != nil { // not durable: the result would be sent again
 		r.Log.Error("confirmation not saved", zap.Error(err))
 	}
 	r.track(j.work)
 }
 
-// settleAll asks for every confirmed order until it is settled, and undoes the deploy of a manager-api that is deaf.
+// settleAll asks for every confirmed order until it is settled, and undoes the deploy of a manager-api that is deaf or dead.
 func (r *run) settleAll() error {
 	pause := firstSettle
 	for {
@@ -158,7 +161,7 @@ func (r *run) settleOne(w *work) {
 	switch {
 	case r.soft.Err() != nil:
 	case fate == drop:
-		r.forget(w)
+		r.forgetGuarded(w)
 	case fate == undo:
 		r.undo(w)
 	}
@@ -178,7 +181,9 @@ func (r *run) ask(w *work) (f fate, answered bool) {
 	}
 	now, session := r.Now(), r.Broker.Session()
 	if session != w.session || r.Broker.Ready() != nil || view != nil && view.Watched {
+		r.mu.Lock()
 		w.quiet, w.session = now, session
+		r.mu.Unlock()
 	}
 	return settle(w, view, now), view != nil
 }
@@ -189,16 +194,10 @@ func (r *run) undo(w *work) {
 		return
 	}
 	defer r.release()
-	r.mu.Lock()
-	_, still := r.works[w.Order.OrderID] // a newer order may have ended the guard while we waited
-	r.mu.Unlock()
 	fate, answered := r.ask(w)
-	if !still || fate != undo || r.soft.Err() != nil {
+	if fate != undo || r.soft.Err() != nil || !r.unguard(w) { // while we waited, another attempt or a newer order may have ended the guard
 		return // asked again soon
 	}
-	r.mu.Lock()
-	delete(r.works, w.Order.OrderID)
-	r.mu.Unlock()
 	r.Log.Warn("order was not settled in time, its deploy is undone", zap.String("order_id", w.Order.OrderID), zap.Bool("manager_answers", answered))
 	w.Stage, w.Progress, w.Silent = undoing, roll.Progress{}, !answered
 	if err := r.files.save(w, true); err != nil {
@@ -207,13 +206,17 @@ func (r *run) undo(w *work) {
 	r.perform(&job{order: w.Order, token: w.Token, ttl: r.ClaimTTL, work: w})
 }
 
-// undoLater keeps the guard over a deploy whose undo could not be finished now.
+// undoLater keeps the guard over a deploy whose undo could not be finished now. It stays due, and is tried again at the
+// pace of the questions.
 func (r *run) undoLater(w *work) {
 	w.Stage = confirmed
+	if w.quiet.IsZero() { // an earlier process had decided on it
+		w.quiet, w.session = w.ConfirmedAt, r.Broker.Session()
+	}
 	if err := r.files.save(w, false); err != nil {
 		r.Log.Error("undo not postponed", zap.Error(err))
 	}
-	r.track(w)
+	r.guard(w)
 }
 
 // guardOrForget keeps the guard over a deploy of manager-api whose confirmation was lost together with this process.

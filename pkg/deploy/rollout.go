@@ -239,6 +239,10 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
+		if first := l.work.Result; out.Restored && first != nil && first.EventType == messages.EventMilestoneFailed {
+			out.Cause, out.Reason, out.Message, out.Log = first.Cause, first.Reason, first.Message+"; what ran before is back", first.Log
+			return out
+		}
 		reason := l.undoneBecause(s)
 		out.Cause, out.Reason, out.Message = reason.Cause(), string(reason), l.undoneSentence(reason)
 		return out
@@ -249,9 +253,8 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	}
 	reason := l.reasonOf(s.Reason)
 	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, reason.Cause(), string(reason)
-	out.Restored = s.Reason == roll.PutBack
-	// An instance that already had the definition was given it by an attempt whose work file is elsewhere.
-	out.Touched = out.Touched || s.Reason == roll.NothingToPutBack
+	_, had := l.plan.Found[s.Name]
+	out.Restored = s.Reason == roll.PutBack || s.Reason == roll.OrderExpired && had && !l.work.Progress.RestoredAt.IsZero()
 	out.Message, out.Log = l.sentence(s), l.tail
 	return out
 }
@@ -266,7 +269,9 @@ func (l *rollout) sentence(s roll.Step) string {
 	case roll.PutBack:
 		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log, then set another ref", s.Name, limit)
 	case roll.NothingToPutBack:
-		return fmt.Sprintf("%s did not get healthy within %s and there was nothing else to return to: look at its log, then set another ref", s.Name, limit)
+		return fmt.Sprintf("%s did not get healthy within %s and nothing had run there before: look at its log, then set another ref", s.Name, limit)
+	case roll.RanBefore:
+		return fmt.Sprintf("%s did not get healthy within %s, and this definition ran here before: look at its log, host, broker and database", s.Name, limit)
 	case roll.PutBackUnhealthy:
 		return fmt.Sprintf("%s did not get healthy within %s, nor did what ran before: look at its host, broker and database", s.Name, limit)
 	case roll.OrderExpired:
@@ -304,11 +309,15 @@ func (l *rollout) undoneSentence(r failure.Reason) string {
 
 func (l *rollout) reasonOf(r roll.Reason) failure.Reason {
 	switch r { //nolint:exhaustive // the others end no rollout
-	case roll.PutBack, roll.NothingToPutBack:
-		if l.work.Disturbed != "" {
+	case roll.PutBack, roll.NothingToPutBack, roll.RanBefore:
+		switch {
+		case l.work.Disturbed != "":
 			return failure.Disturbed
+		case r == roll.RanBefore:
+			return failure.StillUnhealthy
+		default:
+			return failure.DeployUnhealthy
 		}
-		return failure.DeployUnhealthy
 	case roll.OrderExpired:
 		return failure.NoProgress
 	default:

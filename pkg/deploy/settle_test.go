@@ -13,15 +13,18 @@ import (
 )
 
 var _ = Describe("Confirmed work", func() {
-	const done, failed = messages.EventMilestoneCompleted, messages.EventMilestoneFailed
+	done := messages.Result{EventType: messages.EventMilestoneCompleted}
+	failed := messages.Result{EventType: messages.EventMilestoneFailed}
+	restored := messages.Result{EventType: messages.EventMilestoneFailed, Touched: true, Restored: true}
+	halfDone := messages.Result{EventType: messages.EventMilestoneFailed, Touched: true}
 	shown := func(state string, settled bool, token int64) *managerapi.OrderView {
 		return &managerapi.OrderView{State: state, Settled: settled, Token: token}
 	}
 	young, old := 59*time.Second, time.Minute
 
 	DescribeTable("is kept, dropped or undone",
-		func(want, componentType, event string, age time.Duration, view *managerapi.OrderView) {
-			Expect(deploy.Settled(componentType, event, age, view)).To(Equal(want))
+		func(want, componentType string, r messages.Result, age time.Duration, view *managerapi.OrderView) {
+			Expect(deploy.Settled(componentType, r, age, view)).To(Equal(want))
 		},
 		Entry("manager: settled", "drop", "manager", done, young, shown("completed", true, 5)),
 		Entry("manager: settled late, but before anybody asked", "drop", "manager", done, old, shown("completed", true, 5)),
@@ -32,8 +35,15 @@ var _ = Describe("Confirmed work", func() {
 		Entry("manager: never learned", "undo", "manager", done, old, shown("claimed", false, 5)),
 		Entry("manager: never answers", "undo", "manager", done, old, nil),
 		Entry("manager: taken over", "drop", "manager", done, old, shown("claimed", false, 6)),
-		Entry("manager: a failed deploy is not undone", "keep", "manager", failed, old, nil),
+		Entry("manager: a failed deploy that touched nothing", "keep", "manager", failed, old, nil),
+		Entry("manager: a failed deploy that put back what it had touched", "keep", "manager", restored, old, nil),
+		// its result may have no reader: who would read it is what it has left half done
+		Entry("manager: a failed deploy that is half done", "undo", "manager", halfDone, old, nil),
+		Entry("manager: the same, not learned by one that answers", "undo", "manager", halfDone, old, shown("claimed", false, 5)),
+		Entry("manager: the same, before its time", "keep", "manager", halfDone, young, nil),
 		Entry("manager: a failed deploy that was learned", "drop", "manager", failed, young, shown("failed", false, 5)),
+		Entry("manager: a half done deploy that was learned", "drop", "manager", halfDone, old, shown("failed", false, 5)),
+		Entry("another type: a failed deploy that is half done", "keep", "overseer", halfDone, old, nil),
 		Entry("another type: ended", "drop", "overseer", done, young, shown("completed", false, 5)),
 		Entry("another type: closed", "drop", "overseer", done, young, shown("closed", false, 5)),
 		Entry("another type: not learned", "keep", "overseer", done, old, shown("claimed", false, 5)),

@@ -21,7 +21,7 @@ const (
 	rolling   stage = "rolling"   // instances are being replaced, or an instance is being put back
 	reported  stage = "reported"  // the result is decided, and not yet confirmed by the broker
 	confirmed stage = "confirmed" // the broker has the result; the order is not yet settled
-	undoing   stage = "undoing"   // a confirmed deploy is being taken back
+	undoing   stage = "undoing"   // a deploy whose result was confirmed is being taken back
 )
 
 // work is the work file of one deploy order. Fields are only ever added: the file is read by the next and the previous
@@ -31,7 +31,7 @@ type work struct {
 	Token       int64                     `json:"token"`
 	Stage       stage                     `json:"stage"`
 	Wanted      []messages.UnitDefinition `json:"wanted"` // per instance
-	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to
+	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to: what was there before the first attempt
 	Count       int                       `json:"count"`  // instances per template
 	Progress    roll.Progress             `json:"progress"`
 	Result      *messages.Result          `json:"result,omitempty"`
@@ -40,7 +40,8 @@ type work struct {
 	Silent      bool                      `json:"silent,omitempty"`    // of an undo: manager-api did not answer
 
 	// Since when a confirmed deploy has waited in vain: with this process alive, the broker usable and nobody who watches
-	// over it. The session is the broker's at that time.
+	// over it; zero before it is guarded. The session is the broker's at that time. While it is guarded they are
+	// written under the engine's lock.
 	quiet   time.Time
 	session uint64
 }
@@ -127,7 +128,8 @@ func toUnit(options []messages.Option) []unit.Option {
 
 func hash(d messages.UnitDefinition) string { return unit.Hash(toUnit(d.Options)) }
 
-// touched tells whether anything differs from what was found.
+// touched tells whether anything differs from what was found. An instance that is failing though it was found as wanted
+// counts too: an attempt whose work file is elsewhere may have given it that.
 func (w *work) touched(observed map[string]roll.Instance) bool {
 	if w.Progress.Failing != "" {
 		return true
@@ -155,15 +157,19 @@ const (
 )
 
 // settle decides the fate of confirmed work. view is nil while manager-api does not answer. Only an order that replaced
-// manager-api is undone: a manager-api that is ready but deaf could not do it itself (design section 8).
+// manager-api is undone: one that is ready but deaf, or dead because its deploy failed half way, could not do it itself
+// (design section 8). A failure that manager-api has learned of is its own to undo.
 func settle(w *work, view *managerapi.OrderView, now time.Time) fate {
-	guarded := w.Order.ComponentType == string(component.Manager) && w.Result != nil && w.Result.EventType == messages.EventMilestoneCompleted
+	completed := w.Result != nil && w.Result.EventType == messages.EventMilestoneCompleted
+	halfDone := w.Result != nil && !completed && w.Result.Touched && !w.Result.Restored
+	manager := w.Order.ComponentType == string(component.Manager)
+	proving := manager && completed
 	switch {
 	case view != nil && view.Token > w.Token:
 		return drop
-	case view != nil && guarded && view.Settled, view != nil && !guarded && ended(view.State):
+	case view != nil && proving && view.Settled, view != nil && !proving && ended(view.State):
 		return drop
-	case guarded && w.Order.ProgressDeadlineMS > 0 && !now.Before(w.undoAt()):
+	case manager && (completed || halfDone) && w.Order.ProgressDeadlineMS > 0 && !now.Before(w.undoAt()):
 		return undo
 	default:
 		return keep

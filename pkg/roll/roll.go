@@ -3,11 +3,14 @@
 //
 // Invariants (design section 8): one instance at a time, in the plan's order; an instance that has the wanted definition
 // and has been healthy for MinHealthy is left alone, so repeating a deploy changes nothing; instances beyond the plan go
-// last, after all others are healthy; the first instance that misses its deadline gets back what it had, and then the
-// deploy ends. A crash or an unhealthy spell restarts the MinHealthy clock and nothing else.
+// last, after all others are healthy; the first instance that misses its deadline, or that the order's deadline finds half
+// done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell restarts the MinHealthy clock and nothing else.
 package roll
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Health is the runtime's own verdict on one instance.
 type Health uint8
@@ -93,7 +96,8 @@ const (
 	DeadlineMissed            // it did not become healthy in time
 	OrderExpired              // the order's deadline has passed
 	PutBack                   // what it had replaced is healthy again: the version is at fault
-	NothingToPutBack          // it was new here, or already had this definition: the version is at fault
+	NothingToPutBack          // nothing had run here before: the version is taken to be at fault
+	RanBefore                 // this definition ran here before already: nothing tells whose fault it is
 	PutBackUnhealthy          // what it had replaced does not get healthy either: the environment is at fault
 	UndoneIncompletely        // an undo did not get everything healthy
 	AsWanted                  // every instance is
@@ -103,7 +107,7 @@ var reasonTexts = [...]string{
 	"unspecified", "instance does not exist", "instance has another definition", "instance has ended",
 	"instance has not been healthy for long enough", "runtime does not show the definition yet", "instance is beyond the wanted count",
 	"instance missed its health deadline", "order's deadline has passed", "replaced definition is healthy again",
-	"there was no other definition to return to", "replaced definition is not healthy either", "undo did not get an instance healthy",
+	"nothing had run here before", "this definition ran here before already", "replaced definition is not healthy either", "undo did not get an instance healthy",
 	"everything is as wanted",
 }
 
@@ -135,7 +139,7 @@ func Next(p Plan, observed map[string]Instance, done Progress, now time.Time) St
 	}
 	for _, name := range p.Extra {
 		if _, there := observed[name]; there {
-			return p.beforeDeadline(Step{Kind: Remove, Name: name, Reason: Superfluous}, now)
+			return p.beforeDeadline(Step{Kind: Remove, Name: name, Reason: Superfluous}, observed, now)
 		}
 	}
 	return Step{Kind: Done, Reason: AsWanted}
@@ -161,7 +165,7 @@ func (p Plan) target(t Target, observed map[string]Instance, done Progress, now 
 	default:
 		step = Step{Kind: Watch, Name: t.Name, Reason: Unsteady}
 	}
-	return p.beforeDeadline(step, now), false
+	return p.beforeDeadline(step, observed, now), false
 }
 
 // inHand waits for the instance whose clock runs, or finds that it failed.
@@ -188,7 +192,7 @@ func (p Plan) putBack(observed map[string]Instance, done Progress, now time.Time
 	case p.Undo:
 		return Step{Kind: Failed, Name: name, Reason: UndoneIncompletely}
 	case had && found == p.wantedHash(name), !had && !there:
-		return p.ended(name, NothingToPutBack, done)
+		return p.ended(name, p.uncompared(name), done)
 	case done.RestoredAt.IsZero():
 		return Step{Kind: Restore, Name: name, Reason: DeadlineMissed}
 	case had && there && o.Hash == found && o.steady(p.MinHealthy, now):
@@ -212,6 +216,19 @@ func (p Plan) ended(name string, r Reason, done Progress) Step {
 	return Step{Kind: Failed, Name: name, Reason: r}
 }
 
+// uncompared is why an instance failed that could not be compared with what it had before. A definition that ran here
+// before, as in a deploy that is forced or repeated, proves nothing against the version. Of a first install nothing is
+// known either, but it is held against the version: one that blamed the environment would be tried again at every check,
+// for ever, as no check remembers it, and a quarantine ends with another ref or an operator's word.
+func (p Plan) uncompared(name string) Reason {
+	for _, found := range p.Found {
+		if found == p.wantedHash(name) {
+			return RanBefore
+		}
+	}
+	return NothingToPutBack
+}
+
 func (p Plan) wantedHash(name string) string {
 	for _, t := range p.Targets {
 		if t.Name == name {
@@ -221,12 +238,29 @@ func (p Plan) wantedHash(name string) string {
 	return ""
 }
 
-// beforeDeadline begins nothing new once the order has expired.
-func (p Plan) beforeDeadline(s Step, now time.Time) Step {
-	if p.expired(now) {
-		return Step{Kind: Failed, Name: s.Name, Reason: OrderExpired}
+// beforeDeadline begins nothing new once the order has expired. What is half done then is failing, also what an earlier
+// process of the executor has left.
+func (p Plan) beforeDeadline(s Step, observed map[string]Instance, now time.Time) Step {
+	if !p.expired(now) {
+		return s
 	}
-	return s
+	if name, there := p.halfDone(observed, now); there {
+		return Step{Kind: Fail, Name: name, Reason: OrderExpired}
+	}
+	return Step{Kind: Failed, Name: s.Name, Reason: OrderExpired}
+}
+
+// halfDone is the last instance that is not as it was found, unless it is as wanted: instances are replaced in the plan's
+// order, so those before it were finished. After a restart they only seem young, and are not to be disturbed.
+func (p Plan) halfDone(observed map[string]Instance, now time.Time) (name string, there bool) {
+	for _, t := range slices.Backward(p.Targets) {
+		o, shown := observed[t.Name]
+		if found, had := p.Found[t.Name]; shown == had && o.Hash == found {
+			continue
+		}
+		return t.Name, o.Hash != t.Hash || !o.steady(p.MinHealthy, now)
+	}
+	return "", false
 }
 
 func (p Plan) expired(now time.Time) bool { return !p.Deadline.IsZero() && !now.Before(p.Deadline) }

@@ -56,6 +56,7 @@ var _ = Describe("The next step of a rolling deploy", func() {
 	expired := func(p *roll.Plan) { p.Deadline = now }
 	wasNew := func(p *roll.Plan) { p.Found = map[string]string{"a@2": "old"} }
 	wasSame := func(p *roll.Plan) { p.Found = map[string]string{"a@1": "new", "a@2": "old"} }
+	wasBeside := func(p *roll.Plan) { p.Found = map[string]string{"a@2": "new"} }
 	undo := func(p *roll.Plan) { p.Undo = true }
 	soon := func(p *roll.Plan) { p.Deadline = now.Add(time.Second) }
 	atOnce := func(p *roll.Plan) { p.MinHealthy = 0 }
@@ -111,7 +112,21 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			world{"a@1": steady("new"), "a@2": steady("new")}, roll.Progress{}),
 		// the order's deadline
 		Entry("failed, when nothing may begin any more", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.OrderExpired}, plan(expired),
-			world{"a@1": steady("old")}, roll.Progress{}),
+			world{"a@1": steady("old"), "a@2": steady("old")}, roll.Progress{}),
+		Entry("failed, when what was replaced is steady", roll.Step{Kind: roll.Failed, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": steady("new"), "a@2": steady("old")}, roll.Progress{}),
+		Entry("failed, when an instance that this deploy leaves as it is was not steady for long", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.OrderExpired},
+			plan(expired, wasSame), world{"a@1": starting("new"), "a@2": steady("old")}, roll.Progress{}),
+		Entry("fail, when an earlier process was killed over the first one", roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": starting("new"), "a@2": steady("old")}, roll.Progress{}),
+		Entry("fail, when an earlier process was killed over the last one: what was done before stays", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": young("new", 0), "a@2": down("new")}, roll.Progress{}),
+		Entry("fail, when an earlier process was killed while an instance was away", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": young("new", 0)}, roll.Progress{}),
+		Entry("fail, when an earlier process was killed over one that was new here", roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, plan(expired, wasNew),
+			world{"a@1": down("new"), "a@2": steady("old")}, roll.Progress{}),
+		Entry("fail, when the one in hand is not healthy at the end, though another one broke", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": starting("new"), "a@2": starting("new")}, inHand("a@2", time.Second)),
 		Entry("fail, when the one in hand is not healthy at the end", roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, plan(expired),
 			world{"a@1": starting("new")}, inHand("a@1", time.Second)),
 		Entry("failed, when only extras are left", roll.Step{Kind: roll.Failed, Name: "a@3", Reason: roll.OrderExpired}, plan(expired),
@@ -137,8 +152,10 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			world{"a@1": down("new")}, failing("a@1", time.Second)),
 		Entry("failed by the version, when it is gone", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.NothingToPutBack}, plan(wasNew),
 			world{}, failing("a@1", time.Second)),
-		Entry("failed by the version, when it had this definition before", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.NothingToPutBack}, plan(wasSame),
+		Entry("failed and nobody can tell why, when it had this definition before", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.RanBefore}, plan(wasSame),
 			world{"a@1": down("new")}, failing("a@1")),
+		Entry("failed and nobody can tell why, when another one had this definition before", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.RanBefore}, plan(wasBeside),
+			world{"a@2": steady("new")}, failing("a@1", time.Second)),
 		Entry("failed, when an undo fails: no undo of an undo", roll.Step{Kind: roll.Failed, Name: "a@1", Reason: roll.UndoneIncompletely}, plan(undo),
 			world{"a@1": down("new")}, failing("a@1")),
 	)

@@ -16,6 +16,7 @@ type Reason string
 const (
 	DeployUnhealthy    Reason = "deploy_unhealthy"    // the new definition did not get or stay healthy; the old one does
 	RestoredUnhealthy  Reason = "restored_unhealthy"  // neither did the definition that it had replaced
+	StillUnhealthy     Reason = "still_unhealthy"     // the definition ran here before already, and does not get healthy
 	Disturbed          Reason = "disturbed"           // it did not get healthy, but broker or manager-api were away meanwhile
 	NotSettled         Reason = "not_settled"         // a confirmed deploy was undone, because its order stayed open
 	ManagerSilent      Reason = "manager_silent"      // the same, and no manager-api answers since either: nobody can tell why

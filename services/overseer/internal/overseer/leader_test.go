@@ -98,7 +98,7 @@ func stand(l *leases, name string, ttl time.Duration, reign func(context.Context
 }
 
 var _ = Describe("Leadership", func() {
-	const ttl = 300 * time.Millisecond
+	const ttl = time.Second // a third of it is how long this machine may stand still
 
 	It("is of exactly one when two start together, and is renewed (C1)", func() {
 		l := &leases{}
@@ -187,7 +187,7 @@ var _ = Describe("Leadership", func() {
 	It("says with every renewal whether the exchange is covered", func() {
 		l := &leases{}
 		stand(l, "a", ttl, nil)
-		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(HaveLen(2))
+		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(And(HaveLen(BeNumerically(">=", 2)), HaveEach(true)))
 	})
 
 	It("is left to others by one that could not hear, and given back by one that cannot for long", func() {
