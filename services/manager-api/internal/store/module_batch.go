@@ -40,7 +40,8 @@ WHERE CASE WHEN m.boot_id = excluded.boot_id THEN excluded.seq = 0 OR excluded.s
 	ELSE NOT coalesce(excluded.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END`
 
 // Beat stores a batch of heartbeats in one statement and returns how many modules it changed. A deadlock repeats it, for an
-// error would cost the leader its covered time. It needs no term: it can only revive. The receipt is the database's now. Of several beats of one hostname the last counts. NotFound: no such exchange.
+// error would cost the leader its covered time. It needs no term: it can only revive. The receipt is the database's now.
+// Of several beats of one hostname the last counts. NotFound: no such exchange.
 func (s *Store) Beat(ctx context.Context, ex component.ExchangeID, beats []messages.ModuleStatus) (int, error) {
 	if len(beats) == 0 {
 		return 0, nil

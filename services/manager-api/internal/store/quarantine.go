@@ -72,7 +72,7 @@ func (s *Store) Quarantines(ctx context.Context, ex component.ExchangeID, before
 func (s *Store) ClearQuarantine(ctx context.Context, id string, ex component.ExchangeID) error {
 	return s.tx(ctx, func(tx *sqlx.Tx) error {
 		var q quarantineRow
-		err := tx.GetContext(ctx, &q, `DELETE FROM quarantines WHERE id::text = $1 AND ($2 = 0 OR messaging_exchange_id = $2) RETURNING `+quarantineColumns, id, ex)
+		err := tx.GetContext(ctx, &q, `DELETE FROM quarantines WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) RETURNING `+quarantineColumns, idOf(id), ex)
 		if err != nil {
 			return notFound(err, "there is no quarantine %s", id)
 		}

@@ -73,7 +73,7 @@ func (r *releaseRow) insert(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 func releaseByID(ctx context.Context, tx *sqlx.Tx, id string) (*releaseRow, error) {
-	return oneRelease(ctx, tx, `WHERE id::text = $1`, id)
+	return oneRelease(ctx, tx, `WHERE id = $1`, idOf(id))
 }
 
 // provenRelease is the release of a phase that was proven last, nil without one.

@@ -78,7 +78,7 @@ func fromElsewhere(ctx context.Context, tx *sqlx.Tx, d Delivered, r messages.Res
 		RoutingKey string `db:"routing_key"`
 	}
 	err := tx.GetContext(ctx, &at, `SELECT o.workflow_id, x.name, x.routing_key FROM orders o JOIN messaging_exchanges x ON x.id = o.messaging_exchange_id
-		WHERE o.id::text = $1`, r.OrderID)
+		WHERE o.id = $1`, idOf(r.OrderID))
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -116,7 +116,7 @@ func (s *Store) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (cha
 		Workflow string      `db:"workflow_id"`
 		Upgrade  *upgrade.ID `db:"upgrade_id"`
 	}
-	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE o.id::text = $1`, orderID)
+	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE o.id = $1`, idOf(orderID))
 	if err != nil {
 		return x, notFound(err, "there is no order %s", orderID)
 	}

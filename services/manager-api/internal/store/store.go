@@ -83,6 +83,12 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 // newID is a fresh UUIDv7: ids of new resources sort by age.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
+// idOf is an id from outside, to be compared with a uuid column by its index. What is no UUID becomes NULL, which equals none.
+func idOf(text string) uuid.NullUUID {
+	id, err := uuid.Parse(text)
+	return uuid.NullUUID{UUID: id, Valid: err == nil}
+}
+
 // jsonText encodes a value for a jsonb column.
 func jsonText(v any) (string, error) {
 	raw, err := json.Marshal(v)

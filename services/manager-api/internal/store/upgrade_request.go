@@ -192,7 +192,7 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 		}
 		return r, err
 	}
-	r, err := oneRelease(ctx, tx, `WHERE id::text = $1 AND component_id = $2`, releaseID, c.ID)
+	r, err := oneRelease(ctx, tx, `WHERE id = $1 AND component_id = $2`, idOf(releaseID), c.ID)
 	switch {
 	case err != nil:
 		return nil, err
