@@ -23,12 +23,11 @@ LABEL probe=1' | DOCKER_BUILDKIT=1 $each build -q - 2>/dev/null); then
 	fi
 done
 
-# build <tag> <Dockerfile> <context> [argument...]
+# build <tag> <option or context...>
 build() {
-	tag=$1 file=$2 context=$3
-	shift 3
-	for each; do set -- "$@" --build-arg "$each"; shift; done
-	$DOCKER build -q -f "deploy/images/$file.Dockerfile" --build-arg BASE=$BASE "$@" -t "$tag" "$context" >/dev/null
+	tag=$1
+	shift
+	$DOCKER build -q -t "$tag" --build-arg BASE=$BASE "$@" >/dev/null
 	echo "$tag"
 }
 
@@ -62,11 +61,12 @@ debian() {
 have $BASE || debian
 if ! obtain $POSTGRES || ! obtain $RABBITMQ; then
 	POSTGRES=openaperture/postgres:15 RABBITMQ=openaperture/rabbitmq:3
-	build $POSTGRES postgres deploy/images
-	build $RABBITMQ rabbitmq deploy/images
+	build $POSTGRES -f deploy/images/postgres.Dockerfile deploy/images
+	build $RABBITMQ -f deploy/images/rabbitmq.Dockerfile deploy/images
 fi
 for service; do
-	case $service in deployer*) file=executor ;; *) file=service ;; esac
-	build "openaperture/$service:$VERSION" $file bin "SERVICE=$service" "VERSION=$VERSION"
+	case $service in deployer*) stage=executor ;; *) stage=service ;; esac
+	build "openaperture/$service:$VERSION" -f deploy/Dockerfile --target $stage --build-arg COMPILE=true \
+		--build-arg "SERVICE=$service" --build-arg "VERSION=$VERSION" .
 done
 printf 'COMPOSE_PROJECT_NAME=openaperture\nVERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' "$VERSION" $POSTGRES $RABBITMQ >.env
