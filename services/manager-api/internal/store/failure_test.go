@@ -101,6 +101,30 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
 	})
 
+	It("returns to the version that was proven last, not to what that had replaced in the transaction of its proof", func() {
+		w := newWorld()
+		c := w.component("billing") // proven by its units: adopted and proven at one instant
+		first := w.started(c)
+		w.runConfig(first)
+		w.runDeploy(first, "deploy")
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(back.To.SourceRepoGitRef).To(Equal("v1"))
+		_, err = w.Cancel(ctx(), back.ID, 0)
+		Expect(err).NotTo(HaveOccurred())
+
+		next, j := w.request(c), w.judgement()
+		j.Target.SourceRepoGitRef = "v3"
+		Expect(w.Start(ctx(), next.ID, w.exchange, j)).To(Succeed())
+		w.runConfig(next.ID)
+		failedIn(w, next.ID, "deploy", failed(messages.CauseVersion, "deploy_unhealthy", true))
+		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v2"))
+		w.runDeploy(next.ID, "deploy")
+		Expect(w.state(next.ID)).To(Equal(upgrade.RolledBack))
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_failed"))
+	})
+
 	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
