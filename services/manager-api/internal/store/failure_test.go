@@ -125,6 +125,31 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.recorded(c)).To(Equal("v2 upgrade_failed"))
 	})
 
+	DescribeTable("whose executor touched nothing itself is rolled back if another one had the deploy before", func(milestone, next string, expires bool, want upgrade.State) {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		if milestone != "config" {
+			w.runConfig(u)
+		}
+		first := w.claim(w.order(u, milestone), "exec-1")
+		if expires {
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		} else {
+			Expect(w.ReleaseClaim(ctx(), first.Order.OrderID, 0, first.Token)).To(Succeed())
+		}
+		k := w.claim(first.Order.OrderID, next)
+		Expect(w.tell(result(k, failed(messages.CauseEnvironment, "runtime_unreachable", false)))).To(Equal(store.AppliedDone))
+		Expect(w.state(u)).To(Equal(want))
+	},
+		Entry("which went silent", "deploy_oa", "exec-2", true, upgrade.RollingBack),
+		Entry("which gave it back", "deploy_oa", "exec-2", false, upgrade.RollingBack),
+		Entry("but not if it was itself, which has its work file", "deploy_oa", "exec-1", true, upgrade.Failed),
+		Entry("nor if nothing was deployed yet", "config", "exec-2", true, upgrade.Failed),
+	)
+
 	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
