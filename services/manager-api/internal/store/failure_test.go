@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -10,6 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
@@ -60,6 +62,40 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(Succeed())
 		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(MatchError(ContainSubstring("there is no quarantine")))
+	})
+
+	Describe("of a version that was in quarantine and is tried by force", func() {
+		var w *world
+		var c component.ID
+		var u upgrade.ID
+		BeforeEach(func() {
+			w = newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
+			c = w.component(component.Builder)
+			w.proven(c, 1)
+			w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, created_at, expires_at)
+				VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '59 minutes', now() + interval '1 minute'),
+				(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'other', 'another', now(), NULL) RETURNING 1`, w.exchange)
+			u = w.started(c)
+			w.runConfig(u)
+		})
+		refused := func() string {
+			GinkgoHelper()
+			return w.value(`SELECT string_agg(concat_ws(' ', source_repo_git_ref, reason, expires_at > now() + interval '59 minutes', created_at > now() - interval '1 minute', upgrade_id), ', '
+				ORDER BY source_repo_git_ref) FROM quarantines`)
+		}
+
+		It("begins that anew, for its own reason", func() {
+			failedIn(w, u, "deploy_oa", failed(messages.CauseVersion, "deploy_unhealthy", true))
+			Expect(refused()).To(Equal("v2 deploy_unhealthy t t " + string(u) + ", v3 other t"))
+		})
+
+		It("ends it where it does not fail, but is proven", func() {
+			w.runDeploy(u, "deploy_oa")
+			w.beat(component.Builder, "", "v2", "b1", "b2")
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+			Expect(refused()).To(Equal("v3 other t"))
+			Expect(w.codes(fmt.Sprintf("exchange/%d", w.exchange))).To(ContainElement("quarantine_disproven"))
+		})
 	})
 
 	It("D6 whose rollback fails too stops there", func() {
