@@ -27,17 +27,18 @@ const (
 	Quarantined         Reason = "quarantined"
 	NoExecutor          Reason = "no_executor"
 	AlreadyLatest       Reason = "already_latest"
+	StrayModules        Reason = "stray_modules"
 )
 
 // Reasons lists all reasons in the order in which they are looked at.
-var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank, Quarantined, NoExecutor, AlreadyLatest, Eligible}
+var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank, Quarantined, NoExecutor, AlreadyLatest, StrayModules, Eligible}
 
 // Input is everything that a judgement depends on.
 type Input struct {
 	Component   component.Component
 	Ref         *component.Ref // the gold standard of its type; nil: there is none
 	Trigger     upgrade.Trigger
-	Force       bool              // overrides auto_upgrade_disabled, quarantined and already_latest, nothing else
+	Force       bool              // overrides auto_upgrade_disabled, quarantined, already_latest and stray_modules, nothing else
 	Open        bool              // another upgrade of the component is open
 	Quarantined []upgrade.Version // versions of the type that are refused in this exchange
 	Counts      []module.Count    // what runs in the exchange
@@ -60,7 +61,9 @@ type Verdict struct {
 func (v Verdict) OK() bool { return v.Reason == Eligible }
 
 // Silence reports whether the verdict rests on modules that were not heard: it holds only where they could have been.
-func (v Verdict) Silence() bool { return v.Reason == NoExecutor || v.Reason == AlreadyLatest }
+func (v Verdict) Silence() bool {
+	return v.Reason == NoExecutor || v.Reason == AlreadyLatest || v.Reason == StrayModules
+}
 
 // String says for people what was found and what to do about it.
 func (v Verdict) String() string {
@@ -85,6 +88,9 @@ func (v Verdict) String() string {
 		return v.Detail + ": start it, or wait until it is heard"
 	case AlreadyLatest:
 		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do", v.Target.SourceRepoGitRef)
+	case StrayModules:
+		return fmt.Sprintf("%s is recorded and was proven, but left %s of another version alone: stop what the deployment repository does not name any more, or request the upgrade with force",
+			v.Target.SourceRepoGitRef, v.Detail)
 	default:
 		return string(v.Reason)
 	}
@@ -127,10 +133,10 @@ func (in Input) refusal(target upgrade.Version) (Reason, string) {
 	if missing := in.missingExecutor(true); missing != "" {
 		return NoExecutor, missing
 	}
-	if in.latest(target) && !in.Force {
-		return AlreadyLatest, ""
+	if in.Force {
+		return Eligible, ""
 	}
-	return Eligible, ""
+	return in.latest(target)
 }
 
 func (in Input) judgeRollback() Verdict {
@@ -156,17 +162,38 @@ func (in Input) quarantined(target upgrade.Version) bool {
 }
 
 // latest compares what is recorded, and what runs, with the target.
-func (in Input) latest(target upgrade.Version) bool {
+func (in Input) latest(target upgrade.Version) (Reason, string) {
 	recorded := upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef}
-	if recorded != target {
-		return false
+	due, strays := Beside(in.Counts, in.Component.Type, target.SourceRepoGitRef, in.Commit)
+	switch {
+	case recorded != target || due:
+		return Eligible, ""
+	case strays > 0:
+		return StrayModules, Strays(strays)
+	default:
+		return AlreadyLatest, ""
 	}
-	for _, n := range in.Counts {
-		if n.Type == in.Component.Type && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, target.SourceRepoGitRef, in.Commit) {
-			return false
+}
+
+// Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came back,
+// after that was proven makes a repair due. One that has stayed as it is since before is a stray: that upgrade did not replace
+// it, so the next one would not either, and so on at every check.
+func Beside(counts []module.Count, t component.Type, ref, commit string) (due bool, strays int) {
+	for _, n := range counts {
+		if n.Type == t && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, ref, commit) {
+			due = due || n.Live > n.Stayed
+			strays += n.Stayed
 		}
 	}
-	return true
+	return due, strays
+}
+
+// Strays names a number of strays in the sentence of StrayModules.
+func Strays(n int) string {
+	if n == 1 {
+		return "1 live module"
+	}
+	return fmt.Sprintf("%d live modules", n)
 }
 
 // ReportsOther says whether a module that reports this version runs another one than ref (or commit, where that is

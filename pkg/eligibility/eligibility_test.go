@@ -68,6 +68,8 @@ func withRunning(ref string) change {
 func withRecorded(ref string) change {
 	return func(in *eligibility.Input) { in.Component.SourceRepoGitRef = ref }
 }
+func withLive(n int) change   { return func(in *eligibility.Input) { in.Counts[2].Live = n } }
+func withStayed(n int) change { return func(in *eligibility.Input) { in.Counts[2].Stayed = n } }
 func withDead(service string) change {
 	return func(in *eligibility.Input) {
 		for i := range in.Counts {
@@ -122,6 +124,11 @@ var _ = Describe("Eligibility", func() {
 		Entry("recorded and running are the target", given(withLatest), eligibility.AlreadyLatest),
 		Entry("recorded is the target and nobody reports a version", given(withRecorded("v2"), withRunning("")), eligibility.AlreadyLatest),
 		Entry("recorded is the target, but a live module reports another", given(withRecorded("v2")), eligibility.Eligible),
+		Entry("recorded is the target, and its upgrade left a live module of another version alone", given(withRecorded("v2"), withStayed(1)), eligibility.StrayModules),
+		Entry("which a newer target does not look at", given(withStayed(1)), eligibility.Eligible),
+		Entry("recorded is the target, and one of two others came after its upgrade", given(withRecorded("v2"), withStayed(1), withLive(2)), eligibility.Eligible),
+		Entry("modules of the target that stayed are no strays", given(withLatest, withStayed(1)), eligibility.AlreadyLatest),
+		Entry("force overrides stray modules", given(withRecorded("v2"), withStayed(1), withForce), eligibility.Eligible),
 		Entry("force overrides already the latest", given(withLatest, withForce), eligibility.Eligible),
 		Entry("a longer ref that begins alike is another version", given(withRecorded("v2"), withRunning("v2.1")), eligibility.Eligible),
 	)
@@ -188,6 +195,8 @@ var _ = Describe("Eligibility", func() {
 		Entry("no ref", given(withoutRef), "no gold standard: create a system component ref of type overseer"),
 		Entry("blank deployment ref", given(withBlankRepoRef), "the component's deployment_repo_git_ref is blank: set it"),
 		Entry("quarantine", given(withQuarantine), "v2 failed here and is in quarantine: set another ref, clear the quarantine, or request the upgrade with force"),
+		Entry("strays", given(withRecorded("v2"), withStayed(1)), "v2 is recorded and was proven, but left 1 live module of another version alone: "+
+			"stop what the deployment repository does not name any more, or request the upgrade with force"),
 		Entry("no executor", given(withDead("deployer-oa")), "no live deployer-oa is here to execute it: start it, or wait until it is heard"),
 		Entry("executor at another version", given(ofType(component.Deployer), withDeployersAt("v0")),
 			"no live deployer-oa reports its recorded version v0: start it, or wait until it is heard"),

@@ -23,7 +23,7 @@ const (
 	Healthy    Verdict = "healthy"    // the desired version is recorded, and nothing that runs contradicts it
 	Missing    Verdict = "missing"    // nothing of it runs
 	Outdated   Verdict = "outdated"   // another version is recorded or runs
-	Unexpected Verdict = "unexpected" // it runs although no component wants it
+	Unexpected Verdict = "unexpected" // it runs although no component wants it, or only in another version
 	Degraded   Verdict = "degraded"   // the desired version runs, but not all of it is heard
 	Unknown    Verdict = "unknown"    // nobody says what should run
 )
@@ -57,6 +57,7 @@ const (
 	PairIncomplete  Reason = "pair_incomplete" // deployer or deployer-oa is not heard
 	NoComponent     Reason = "no_component"
 	NoGoldStandard  Reason = "no_ref"
+	StrayModules    Reason = "stray_modules" // live ones of another version that the last upgrade has left alone
 )
 
 // Input is one snapshot of an exchange.
@@ -200,16 +201,23 @@ func (in Input) ofComponent(c component.Component) Line {
 
 // fares finds the verdict and why it was reached.
 func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
-	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
-	switch {
-	case l.Desired == nil:
+	if l.Desired == nil {
 		return Unknown, NoGoldStandard
+	}
+	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
+	due, strays := true, 0
+	if l.Recorded != nil && *l.Recorded == *l.Desired {
+		due, strays = eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, "")
+	}
+	switch {
 	case l.Recorded == nil && l.Live == 0:
 		return Missing, NeverDeployed
-	case l.Live == 0 && !silentProof:
+	case l.Live == strays && !silentProof:
 		return Missing, NothingLive
-	case l.Recorded == nil || *l.Recorded != *l.Desired || in.othersRun(c.Type, *l.Desired):
+	case due:
 		return Outdated, UpgradeDue
+	case strays > 0:
+		return Unexpected, StrayModules
 	case silentProof:
 		return Healthy, ProvenByRuntime
 	case c.Type == component.Deployer && in.pairIncomplete():
@@ -219,12 +227,6 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	default:
 		return Healthy, AsDesired
 	}
-}
-
-func (in Input) othersRun(t component.Type, desired upgrade.Version) bool {
-	return slices.ContainsFunc(in.Counts, func(n module.Count) bool {
-		return n.Type == t && n.Live > 0 && eligibility.ReportsOther(n.SourceRepoGitRef, desired.SourceRepoGitRef, "")
-	})
 }
 
 // someSilent: modules that said active and are not heard any more. Those that said inactive have stopped as they should.
@@ -262,10 +264,14 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 	if state, open := in.Open[c.ID]; open {
 		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)
 	}
+	if l.Verdict == Unexpected {
+		_, strays := eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, "")
+		return Stop, l.Reason, eligibility.Verdict{Reason: eligibility.StrayModules, Target: *l.Desired, Detail: eligibility.Strays(strays)}.String()
+	}
 	v := eligibility.Judge(eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
 		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers()})
 	switch {
-	case v.Reason == eligibility.AlreadyLatest:
+	case v.Reason == eligibility.AlreadyLatest || v.Reason == eligibility.StrayModules:
 		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an upgrade with force"
 	case !v.OK():
 		return None, Reason(v.Reason), v.String()

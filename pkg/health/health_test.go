@@ -66,6 +66,10 @@ func withStopped(in *health.Input) {
 	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Inactive, Total: 3})
 }
 
+func withStray(in *health.Input) {
+	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1, Stayed: 1})
+}
+
 // lineOf returns the line of a type.
 func lineOf(in health.Input, t component.Type) health.Line {
 	GinkgoHelper()
@@ -90,6 +94,11 @@ var _ = Describe("Health", func() {
 		Entry("modules that report no version do not contradict", given(withReported("")), health.Healthy, health.None, health.AsDesired),
 		Entry("another version is recorded", given(withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("another version runs than is recorded", given(withReported("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
+		Entry("another version runs beside, which the upgrade left alone", given(withStray), health.Unexpected, health.Stop, health.StrayModules),
+		Entry("that also of a manual component", given(withStray, withManual), health.Unexpected, health.Stop, health.StrayModules),
+		Entry("that while an upgrade is open", given(withStray, withOpen), health.Unexpected, health.None, health.UpgradeRunning),
+		Entry("that alone, and nothing of the recorded version", given(withStray, withLive(0, 2)), health.Missing, health.Deploy, health.NothingLive),
+		Entry("that, and another version is wanted", given(withStray, withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("it runs and nothing is recorded", given(withRecorded("")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("outdated while an upgrade is open", given(withRecorded("v1"), withOpen), health.Outdated, health.None, health.UpgradeRunning),
 		Entry("outdated and manual", given(withRecorded("v1"), withManual), health.Outdated, health.None, health.Reason("strategy_manual")),

@@ -73,7 +73,8 @@ func (p Proof) String() string {
 }
 
 // Prove judges the modules of an exchange against a need. It is used by the overseer to judge and by manager-api
-// to check that judgement again in the transaction that records it.
+// to check that judgement again in the transaction that records it. Enough of them suffice: what runs beside
+// them in another version is what the deploy has left alone, and eligibility's business.
 func Prove(n Need, modules []module.Module) Proof {
 	p := Proof{Wanted: n.Count}
 	leader := false

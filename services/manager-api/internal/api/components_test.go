@@ -104,6 +104,25 @@ var _ = Describe("/system_components", func() {
 		Expect(proof()).To(Equal("modules"))
 	})
 
+	DescribeTable("keeps the recorded version as long as the component stays what and where it is", func(from, to, want string) {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
+		_, err := h.db.Exec(`UPDATE system_components SET status = 'upgrade_completed', next_check_at = now(), last_verdict = 'already_latest';
+			INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, etcd_token, units, proven_at)
+			VALUES (gen_random_uuid(), 1, 'git/o', 'v1', 'd', 'main', 'tok', '[]', now())`)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, from, to))
+		var kept string
+		Expect(h.db.Get(&kept, `SELECT concat_ws(' ', c.source_repo, c.source_repo_git_ref, c.status, c.last_verdict, c.next_check_at IS NOT NULL, r.proven_at IS NOT NULL)
+			FROM system_components c JOIN releases r ON r.component_id = c.id`)).To(Succeed())
+		Expect(kept).To(Equal(want))
+	},
+		Entry("another deployment repository", `"deployment_repo":"`, `"deployment_repo":"x`, "git/o v1 upgrade_completed already_latest t t"),
+		Entry("another exchange, where nothing of it runs", `_id":1`, `_id":2`, "   f f"),
+		Entry("another type", "overseer", "builder", "   f f"),
+	)
+
 	It("takes numbers as strings", func() {
 		h := start()
 		h.exchanges()

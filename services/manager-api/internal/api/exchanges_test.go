@@ -295,6 +295,33 @@ var _ = Describe("The queues of an exchange", func() {
 		}, "PUT", "/messaging/exchanges/4", `{"name":"home","routing_key_fragment":"us-east-1","parent_exchange_id":2}`, "us-east-1", "manager-api's own broker"),
 	)
 
+	DescribeTable("stay on their broker while an upgrade runs", func(exchange int, method, path, body string, want int) {
+		h := rooted()
+		h.ok(201, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":3}`)
+		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":1}`)
+		h.ok(201, "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, fmt.Sprintf(`_id":%d`, exchange)))
+		h.ok(204, "POST", "/system_components/1/upgrade", "")
+		_, err := h.db.Exec(`UPDATE upgrades SET state = 'verifying'`)
+		Expect(err).NotTo(HaveOccurred())
+		a := h.ok(want, method, path, body)
+		if want == 409 {
+			Expect(a.body).To(And(ContainSubstring(fmt.Sprintf("runs in MessagingExchange %d", exchange)), ContainSubstring("wait until it has ended")))
+			_, err := h.db.Exec(`UPDATE upgrades SET state = 'completed'`)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(h.call(method, path, body).status).To(Or(Equal(201), Equal(204)))
+		}
+	},
+		Entry("when it gets a first broker of its own", 1, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`, 409),
+		Entry("when it loses its own", 3, "DELETE", "/messaging/exchanges/3/brokers", "", 409),
+		Entry("when that is deleted", 3, "DELETE", "/messaging/brokers/3?cascade=true", "", 409),
+		Entry("when its failover is deleted", 3, "DELETE", "/messaging/brokers/2?cascade=true", "", 409),
+		Entry("when its failover is another", 3, "PUT", "/messaging/brokers/3", `{"name":"d","failover_broker_id":1}`, 409),
+		Entry("but may get a second broker, which is not used", 3, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":1}`, 201),
+		Entry("or a first failover", 2, "PUT", "/messaging/brokers/1", `{"name":"b","failover_broker_id":2}`, 204),
+		Entry("and others may change theirs", 2, "DELETE", "/messaging/exchanges/3/brokers", "", 204),
+		Entry("and the exchange may be deleted", 3, "DELETE", "/messaging/exchanges/3?cascade=true", "", 204),
+	)
+
 	It("may have the same names on different brokers", func() {
 		h := apart("1", "2")()
 		Expect(h.exchange(3).RoutingKey).To(Equal(h.exchange(4).RoutingKey))

@@ -41,12 +41,13 @@ func (s *Store) Claim(ctx context.Context, orderID string, ex component.Exchange
 		if err := claimable(o, r.Attempt); err != nil {
 			return err
 		}
-		l, err := s.takeClaim(ctx, tx, o, r)
+		l, resumed, err := s.takeClaim(ctx, tx, o, r)
 		if err != nil {
 			return err
 		}
 		fresh := l.Token != o.Token
-		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2 WHERE id = $1`, o.ID, l.Token); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, taken_over = taken_over OR $3 WHERE id = $1`,
+			o.ID, l.Token, o.Token != 0 && !resumed); err != nil {
 			return fmt.Errorf("record claim of order %s: %w", o.ID, err)
 		}
 		if out, err = claimOf(o, l); err != nil || !fresh {
@@ -72,38 +73,41 @@ func claimable(o *orderRow, attempt int) error {
 	}
 }
 
-// takeClaim takes or keeps the lease behind a claim.
-func (s *Store) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r managerapi.ClaimRequest) (lease.Lease, error) {
+// takeClaim takes or keeps the lease behind a claim. Resumed says that the host had it last: it knows from its work file
+// what has been done.
+func (s *Store) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r managerapi.ClaimRequest) (l lease.Lease, resumed bool, err error) {
 	held, err := lease.Get(ctx, tx, o.lease())
 	if err != nil && !fault.Is(err, fault.NotFound) {
-		return held, err
+		return held, false, err
 	}
 	var data claimData
 	if err == nil {
 		if err := json.Unmarshal(held.Data, &data); err != nil {
-			return held, fmt.Errorf("decode claim of order %s: %w", o.ID, err)
+			return held, false, fmt.Errorf("decode claim of order %s: %w", o.ID, err)
 		}
 	}
 	switch {
 	case err == nil && held.Holder == r.Hostname && data.BootID != r.BootID: // the host's earlier process is gone
 		if _, err := lease.Release(ctx, tx, o.lease(), held.Token); err != nil {
-			return held, err
+			return held, false, err
 		}
 	case err == nil && held.Holder != r.Hostname && !held.Expired():
-		return held, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(CodeHeld)
+		return held, false, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(CodeHeld)
 	}
+	resumed = err == nil && held.Holder == r.Hostname
 	l, ok, err := lease.Acquire(ctx, tx, o.lease(), r.Hostname, s.times.Claim)
 	if err != nil {
-		return l, err
+		return l, false, err
 	}
 	if !ok {
-		return l, fault.New(fault.Conflict, "another executor works on it").WithCode(CodeHeld)
+		return l, false, fault.New(fault.Conflict, "another executor works on it").WithCode(CodeHeld)
 	}
 	text, err := jsonText(claimData{r.BootID, o.Attempt})
 	if err != nil {
-		return l, err
+		return l, false, err
 	}
-	return lease.Renew(ctx, tx, o.lease(), l.Token, s.times.Claim, json.RawMessage(text))
+	l, err = lease.Renew(ctx, tx, o.lease(), l.Token, s.times.Claim, json.RawMessage(text))
+	return l, resumed, err
 }
 
 // Renew extends a claim, an expired one as well unless somebody has taken the order over. Conflict with the code

@@ -119,7 +119,7 @@ func unknownExchange(err error) error {
 }
 
 // UpdateComponent replaces what an operator states; the recorded version, status and upgrade_status stay. A change of
-// type or exchange waits until no upgrade is open.
+// type or exchange waits until no upgrade is open, and forgets them: nothing was proven there.
 func (s *Store) UpdateComponent(ctx context.Context, id component.ID, spec ComponentSpec, guard Guard[ComponentRow]) error {
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockComponentRow(ctx, tx, id, guard)
@@ -128,6 +128,9 @@ func (s *Store) UpdateComponent(ctx context.Context, id component.ID, spec Compo
 		}
 		if old.Type != spec.Type || old.ExchangeID != spec.ExchangeID {
 			if err := noOpenUpgrade(ctx, tx, id); err != nil {
+				return err
+			}
+			if err := forgetVersion(ctx, tx, id); err != nil {
 				return err
 			}
 		}
@@ -142,6 +145,20 @@ func (s *Store) UpdateComponent(ctx context.Context, id component.ID, spec Compo
 	})
 	if err != nil {
 		return fmt.Errorf("update component %d: %w", id, err)
+	}
+	return nil
+}
+
+// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases stay, as what was once made.
+func forgetVersion(ctx context.Context, tx *sqlx.Tx, id component.ID) error {
+	for _, statement := range []string{
+		`UPDATE system_components SET source_repo = '', source_repo_git_ref = '', status = NULL, upgrade_status = NULL, next_check_at = NULL,
+			last_check_at = NULL, last_verdict = '', last_verdict_message = '' WHERE id = $1`,
+		`UPDATE releases SET proven_at = NULL WHERE component_id = $1`,
+	} {
+		if _, err := tx.ExecContext(ctx, statement, id); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
@@ -66,27 +67,100 @@ func (s *Store) sharings(ctx context.Context, tx *sqlx.Tx) ([]sharing, error) {
 	return found, nil
 }
 
+// way is how the messages of an exchange go: orders to its broker, results from that and from what it fails over to.
+// Both are 0 for manager-api's own.
+type way struct {
+	ID       component.ExchangeID `db:"id"`
+	Broker   int64                `db:"broker"`
+	Failover int64                `db:"failover"`
+}
+
+const waysSQL = `SELECT x.id, coalesce(b.id, 0) AS broker, coalesce(b.failover_broker_id, 0) AS failover
+	FROM messaging_exchanges x LEFT JOIN messaging_brokers b ON x.name <> $1 AND b.id = ` + ownBroker
+
+func (s *Store) ways(ctx context.Context, tx *sqlx.Tx) ([]way, error) {
+	var all []way
+	if err := tx.SelectContext(ctx, &all, waysSQL, s.home); err != nil {
+		return nil, fmt.Errorf("read the brokers of exchanges: %w", err)
+	}
+	return all, nil
+}
+
+// barred lists the exchanges whose messages on their way would be lost by a change: they have another broker, or one less.
+// A failover that is added takes nothing away; an exchange that is gone has no messages.
+func barred(before, after []way) []component.ExchangeID {
+	now := map[component.ExchangeID]way{}
+	for _, w := range after {
+		now[w.ID] = w
+	}
+	var ids []component.ExchangeID
+	for _, w := range before {
+		next, there := now[w.ID]
+		if there && (next.Broker != w.Broker || (w.Failover != 0 && next.Failover != w.Failover)) {
+			ids = append(ids, w.ID)
+		}
+	}
+	return ids
+}
+
+// CodeUpgradeRuns is the code of a change that would lose the messages of a running upgrade.
+const CodeUpgradeRuns = "upgrade_runs"
+
+// keepWays is Conflict if an upgrade runs in an exchange whose messages would be lost. The exchanges are locked first: what
+// begins there meanwhile is waited for, what begins later goes the new way.
+func keepWays(ctx context.Context, tx *sqlx.Tx, before, after []way) error {
+	ids := pq.Array(ints(barred(before, after)))
+	if _, err := tx.ExecContext(ctx, `SELECT 1 FROM messaging_exchanges WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids); err != nil {
+		return fmt.Errorf("lock exchanges whose brokers change: %w", err)
+	}
+	var running []upgradeRow
+	err := tx.SelectContext(ctx, &running, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = ANY($1) AND state IN `+runningStates+` ORDER BY id LIMIT 1`, ids)
+	if err != nil {
+		return fmt.Errorf("look for upgrades whose broker changes: %w", err)
+	}
+	if len(running) > 0 {
+		u := running[0]
+		return fault.New(fault.Conflict, "upgrade %s runs in MessagingExchange %d, and its results would wait on a broker that nobody reads any more: "+
+			"wait until it has ended, or cancel it; of a broker that has moved, change the connections instead", u.ID, u.ExchangeID).WithCode(CodeUpgradeRuns)
+	}
+	return nil
+}
+
 // rearrange is tx for a change of addresses or brokers of exchanges. It lets one through at a time: two that are each
 // harmless could make a cycle together, or queues with two owners. It refuses one after which two exchanges share queues
-// that did not before: the heartbeats of the one would prove versions of the other.
+// that did not before: the heartbeats of the one would prove versions of the other. And it refuses one that takes the broker
+// away from under a running upgrade: its results would wait in a queue that nobody reads.
 func (s *Store) rearrange(ctx context.Context, change func(tx *sqlx.Tx) error) error {
 	return s.tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockTree(ctx, tx); err != nil {
 			return err
 		}
-		before, err := s.sharings(ctx, tx)
+		before, waysBefore, err := s.arrangement(ctx, tx)
 		if err != nil {
 			return err
 		}
 		if err := change(tx); err != nil {
 			return err
 		}
-		after, err := s.sharings(ctx, tx)
+		after, waysAfter, err := s.arrangement(ctx, tx)
 		if err != nil {
 			return err
 		}
-		return newlyShared(before, after)
+		if err := newlyShared(before, after); err != nil {
+			return err
+		}
+		return keepWays(ctx, tx, waysBefore, waysAfter)
 	})
+}
+
+// arrangement is who shares queues with whom, and how the messages of each exchange go.
+func (s *Store) arrangement(ctx context.Context, tx *sqlx.Tx) ([]sharing, []way, error) {
+	shared, err := s.sharings(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ways, err := s.ways(ctx, tx)
+	return shared, ways, err
 }
 
 // newlyShared is Conflict if two share that did not before. Rows that shared when this was not refused yet stay changeable.

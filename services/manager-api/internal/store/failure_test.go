@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -10,6 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
@@ -62,6 +64,40 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(MatchError(ContainSubstring("there is no quarantine")))
 	})
 
+	Describe("of a version that was in quarantine and is tried by force", func() {
+		var w *world
+		var c component.ID
+		var u upgrade.ID
+		BeforeEach(func() {
+			w = newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
+			c = w.component(component.Builder)
+			w.proven(c, 1)
+			w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, created_at, expires_at)
+				VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '59 minutes', now() + interval '1 minute'),
+				(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'other', 'another', now(), NULL) RETURNING 1`, w.exchange)
+			u = w.started(c)
+			w.runConfig(u)
+		})
+		refused := func() string {
+			GinkgoHelper()
+			return w.value(`SELECT string_agg(concat_ws(' ', source_repo_git_ref, reason, expires_at > now() + interval '59 minutes', created_at > now() - interval '1 minute', upgrade_id), ', '
+				ORDER BY source_repo_git_ref) FROM quarantines`)
+		}
+
+		It("begins that anew, for its own reason", func() {
+			failedIn(w, u, "deploy_oa", failed(messages.CauseVersion, "deploy_unhealthy", true))
+			Expect(refused()).To(Equal("v2 deploy_unhealthy t t " + string(u) + ", v3 other t"))
+		})
+
+		It("ends it where it does not fail, but is proven", func() {
+			w.runDeploy(u, "deploy_oa")
+			w.beat(component.Builder, "", "v2", "b1", "b2")
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+			Expect(refused()).To(Equal("v3 other t"))
+			Expect(w.codes(fmt.Sprintf("exchange/%d", w.exchange))).To(ContainElement("quarantine_disproven"))
+		})
+	})
+
 	It("D6 whose rollback fails too stops there", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
@@ -100,6 +136,55 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
 		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
 	})
+
+	It("returns to the version that was proven last, not to what that had replaced in the transaction of its proof", func() {
+		w := newWorld()
+		c := w.component("billing") // proven by its units: adopted and proven at one instant
+		first := w.started(c)
+		w.runConfig(first)
+		w.runDeploy(first, "deploy")
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(back.To.SourceRepoGitRef).To(Equal("v1"))
+		_, err = w.Cancel(ctx(), back.ID, 0)
+		Expect(err).NotTo(HaveOccurred())
+
+		next, j := w.request(c), w.judgement()
+		j.Target.SourceRepoGitRef = "v3"
+		Expect(w.Start(ctx(), next.ID, w.exchange, j)).To(Succeed())
+		w.runConfig(next.ID)
+		failedIn(w, next.ID, "deploy", failed(messages.CauseVersion, "deploy_unhealthy", true))
+		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v2"))
+		w.runDeploy(next.ID, "deploy")
+		Expect(w.state(next.ID)).To(Equal(upgrade.RolledBack))
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_failed"))
+	})
+
+	DescribeTable("whose executor touched nothing itself is rolled back if another one had the deploy before", func(milestone, next string, expires bool, want upgrade.State) {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		if milestone != "config" {
+			w.runConfig(u)
+		}
+		first := w.claim(w.order(u, milestone), "exec-1")
+		if expires {
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+		} else {
+			Expect(w.ReleaseClaim(ctx(), first.Order.OrderID, 0, first.Token)).To(Succeed())
+		}
+		k := w.claim(first.Order.OrderID, next)
+		Expect(w.tell(result(k, failed(messages.CauseEnvironment, "runtime_unreachable", false)))).To(Equal(store.AppliedDone))
+		Expect(w.state(u)).To(Equal(want))
+	},
+		Entry("which went silent", "deploy_oa", "exec-2", true, upgrade.RollingBack),
+		Entry("which gave it back", "deploy_oa", "exec-2", false, upgrade.RollingBack),
+		Entry("but not if it was itself, which has its work file", "deploy_oa", "exec-1", true, upgrade.Failed),
+		Entry("nor if nothing was deployed yet", "config", "exec-2", true, upgrade.Failed),
+	)
 
 	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded", func() {
 		w := newWorld()

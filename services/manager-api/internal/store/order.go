@@ -36,12 +36,13 @@ type orderRow struct {
 	State      string               `db:"state"`
 	Attempt    int                  `db:"attempt"`
 	Token      int64                `db:"token"`
+	TakenOver  bool                 `db:"taken_over"` // another host had it before
 	Body       json.RawMessage      `db:"body"`
 	Deadline   time.Time            `db:"deadline"`
 	Now        time.Time            `db:"now"`
 }
 
-const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, body, deadline, clock_timestamp() AS now`
+const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, taken_over, body, deadline, clock_timestamp() AS now`
 
 func (o orderRow) ended() bool   { return o.State != orderOpen && o.State != orderClaimed }
 func (o orderRow) lease() string { return leaseOfOrder(o.ID) }

@@ -63,8 +63,7 @@ type Plan struct {
 	Brokers map[int64]BrokerInfo // by id
 }
 
-// Plan reads the routes of all exchanges: the exchange's own restriction first, else manager-api's own broker. Of several
-// restrictions the oldest counts.
+// Plan reads the routes of all exchanges: the exchange's own restriction first, else manager-api's own broker.
 func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	var p Plan
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
@@ -77,13 +76,16 @@ func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	return p, err
 }
 
+// ownBroker is the broker that the exchange x is restricted to: of several restrictions the oldest counts.
+const ownBroker = `(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1)`
+
 func (s *Store) planRoutes(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
 	var rows []struct {
 		exchangeRow
 		Own *int64 `db:"own"`
 	}
 	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key, x.root_exchange_name,
-			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1) AS own
+			`+ownBroker+` AS own
 		FROM messaging_exchanges x ORDER BY x.id`)
 	if err != nil {
 		return fmt.Errorf("read exchanges: %w", err)

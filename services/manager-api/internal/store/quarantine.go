@@ -36,17 +36,41 @@ func (q quarantineRow) wire() managerapi.Quarantine {
 	return out
 }
 
-// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires.
+// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. One that
+// was refused already, and tried by force, is so for the new reason and for the full time.
 func (s *Store) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id, reason, message, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 > 0 THEN now() + $9 * interval '1 millisecond' END)
-		ON CONFLICT ON CONSTRAINT quarantines_target_key DO NOTHING`,
+		ON CONFLICT ON CONSTRAINT quarantines_target_key DO UPDATE SET
+			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message, created_at = excluded.created_at, expires_at = excluded.expires_at`,
 		newID(), row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode, row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)
 	}
 	return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", row.ExchangeID), Code: "quarantined",
 		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage), Inputs: map[string]any{"upgrade_id": row.ID}})
+}
+
+// acquit ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven.
+func acquit(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+	var rows []quarantineRow
+	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2 AND source_repo = $3 AND source_repo_git_ref = $4
+		RETURNING `+quarantineColumns, row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef)
+	if err != nil {
+		return fmt.Errorf("end quarantine of %s: %w", row.ToRef, err)
+	}
+	for _, q := range rows {
+		if err := q.lifted(ctx, tx, "quarantine_disproven", "is proven and not refused any more", q.wire()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lifted journals the end of a quarantine.
+func (q quarantineRow) lifted(ctx context.Context, tx *sqlx.Tx, code, what string, inputs any) error {
+	return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: code,
+		Message: fmt.Sprintf("%s %s %s", q.ComponentType, q.SourceRepoGitRef, what), Inputs: inputs})
 }
 
 // Quarantines lists what is refused, newest first; 0 is every exchange.
@@ -68,6 +92,8 @@ func (s *Store) Quarantines(ctx context.Context, ex component.ExchangeID, before
 	return out, nil
 }
 
+const mayTry = "may be tried again"
+
 // ClearQuarantine lets a version be tried again; 0 is any exchange.
 func (s *Store) ClearQuarantine(ctx context.Context, id string, ex component.ExchangeID) error {
 	return s.tx(ctx, func(tx *sqlx.Tx) error {
@@ -76,8 +102,7 @@ func (s *Store) ClearQuarantine(ctx context.Context, id string, ex component.Exc
 		if err != nil {
 			return notFound(err, "there is no quarantine %s", id)
 		}
-		if err := journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: "quarantine_cleared",
-			Message: fmt.Sprintf("%s %s may be tried again", q.ComponentType, q.SourceRepoGitRef), Inputs: q.wire()}); err != nil {
+		if err := q.lifted(ctx, tx, "quarantine_cleared", mayTry, q.wire()); err != nil {
 			return err
 		}
 		return doorbell(ctx, tx, q.ExchangeID, 0, "")
@@ -91,9 +116,7 @@ func expireQuarantines(ctx context.Context, tx *sqlx.Tx) error {
 		return fmt.Errorf("expire quarantines: %w", err)
 	}
 	for _, q := range rows {
-		err := journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: "quarantine_expired",
-			Message: fmt.Sprintf("%s %s may be tried again", q.ComponentType, q.SourceRepoGitRef)})
-		if err != nil {
+		if err := q.lifted(ctx, tx, "quarantine_expired", mayTry, nil); err != nil {
 			return err
 		}
 	}

@@ -301,6 +301,8 @@ func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r m
 	if err != nil {
 		return err
 	}
+	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
+	f.Touched = f.Touched || (x.order.TakenOver && x.order.Milestone != messages.MilestoneConfig)
 	return s.failWorkflow(ctx, tx, x, f)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -232,6 +233,28 @@ var _ = Describe("Leadership", func() {
 })
 
 var _ = Describe("A snapshot", func() {
+	It("tells who has stayed as it is through the proof of the recorded version from who came after it", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		w.beat(component.Builder, "", "v1", "renamed")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed(), "two of v2 are enough")
+		w.beat(component.Builder, "", "v1", "renamed", "back")
+		counted := func() []module.Count {
+			GinkgoHelper()
+			s, err := w.Snapshot(ctx(), w.exchange, false)
+			Expect(err).NotTo(HaveOccurred())
+			return s.Counts
+		}
+		of := func(ref string, stayed int) module.Count {
+			return module.Count{Type: component.Builder, SourceRepoGitRef: ref, Status: module.Active, Live: 2, Total: 2, Stayed: stayed}
+		}
+		Expect(counted()).To(Equal([]module.Count{of("v1", 1), of("v2", 2)}))
+		w.exec(`UPDATE system_components SET source_repo_git_ref = 'v1'`)
+		Expect(counted()).To(Equal([]module.Count{of("v1", 0), of("v2", 0)}), "no upgrade has brought v1")
+	})
+
 	It("shows what a pass decides on, and what a verification needs", func() {
 		w := newWorld()
 		w.exec(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled) VALUES ('builder', 'src', 'v2', true)`)

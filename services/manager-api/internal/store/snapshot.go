@@ -105,10 +105,17 @@ func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, 
 
 func (s *Store) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	out.Counts = []module.Count{}
-	err := tx.SelectContext(ctx, &out.Counts, `SELECT type, service, source_repo_git_ref, status, count(*) AS total,
-			count(*) FILTER (WHERE status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond') AS live
-		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1
-		GROUP BY type, service, source_repo_git_ref, status ORDER BY type, service, source_repo_git_ref, status`, ex, s.times.LiveWithin.Milliseconds())
+	err := tx.SelectContext(ctx, &out.Counts, `WITH live AS (
+			SELECT *, status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond' AS live
+			FROM messaging_exchange_modules WHERE messaging_exchange_id = $1),
+		proven AS (
+			SELECT c.type, max(u.finished_at) AS at FROM system_components c JOIN upgrades u ON u.component_id = c.id AND u.state = 'completed'
+				AND (u.to_source_repo, u.to_source_repo_git_ref) = (c.source_repo, c.source_repo_git_ref)
+			WHERE c.messaging_exchange_id = $1 GROUP BY c.type)
+		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
+			count(*) FILTER (WHERE m.live AND m.steady_since < p.at) AS stayed
+		FROM live m LEFT JOIN proven p ON p.type = m.type
+		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref, m.status`, ex, s.times.LiveWithin.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
 	}

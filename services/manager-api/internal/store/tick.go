@@ -125,7 +125,7 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	switch {
-	case row.ComponentType == component.Manager && touched && !row.restoring() && s.version == row.ToRef:
+	case row.ComponentType == component.Manager && touched && !row.restoring() && !row.repeats() && s.version == row.ToRef:
 		// The executor has started this very process, and its word of it was lost here.
 		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing of its deploy for "+
 			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
@@ -136,9 +136,13 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 }
 
 // unproven says what the end of a verification is due to. What our own rows bear out is not held against the version:
-// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
+// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded. A version that was
+// proven here before has only been deployed again, which says nothing against it, but for an overseer: nobody would judge
+// the next try either.
 func unproven(row *upgradeRow, proof upgrade.Proof) (upgrade.Cause, string, string) {
 	switch {
+	case !proof.OK() && row.repeats() && row.ComponentType != component.Overseer:
+		return upgrade.CauseEnvironment, "not_proven", proof.String() + "; this version was proven here before: look at their logs and hosts"
 	case !proof.OK():
 		return upgrade.CauseVersion, "not_proven", proof.String() + ": look at their logs, then set another ref"
 	case row.ComponentType == component.Overseer:

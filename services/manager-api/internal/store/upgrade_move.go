@@ -109,6 +109,7 @@ func (s *Store) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curre
 }
 
 // recordVersion makes the target the component's recorded version and its releases the proven ones: the only writer of both.
+// What is proven is in quarantine no more.
 func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `UPDATE releases SET proven_at = now() WHERE id IN (SELECT release_id FROM workflows WHERE upgrade_id = $1 AND NOT restoring)`, string(row.ID))
 	if err != nil {
@@ -119,7 +120,7 @@ func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	if err != nil {
 		return fmt.Errorf("record version of component %d: %w", row.ComponentID, err)
 	}
-	return nil
+	return acquit(ctx, tx, row)
 }
 
 // raiseUpgrade tells people how an upgrade ended, or that it has failed and is being rolled back.

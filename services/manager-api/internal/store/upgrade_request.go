@@ -186,7 +186,7 @@ func (s *Store) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, 
 
 func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
 	if releaseID == "" {
-		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL ORDER BY proven_at DESC, id DESC OFFSET 1 LIMIT 1`, c.ID)
+		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL ORDER BY `+lastProven+` OFFSET 1 LIMIT 1`, c.ID)
 		if fault.Is(err, fault.NotFound) {
 			return nil, fault.New(fault.Conflict, "component %d has no earlier proven release", c.ID).WithCode(CodeNoRelease)
 		}

@@ -37,6 +37,40 @@ var _ = Describe("A proof that nobody judged", func() {
 	})
 })
 
+var _ = Describe("A version that is deployed again and does not prove itself", func() {
+	DescribeTable("is not quarantined: it was proven here before", func(t component.Type, to string, cause upgrade.Cause, quarantined string) {
+		w := newWorld()
+		c := w.component(t)
+		w.proven(c, 1)
+		u, j := w.request(c), w.judgement()
+		j.Target.SourceRepoGitRef = to
+		Expect(w.Start(ctx(), u.ID, w.exchange, j)).To(Succeed())
+		w.runConfig(u.ID)
+		w.runDeploy(u.ID, "deploy_oa")
+		w.outOfTime(u.ID)
+		shown := w.shown(u.ID)
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "not_proven"}))
+		Expect(w.value(`SELECT string_agg(source_repo_git_ref, '') FROM quarantines`)).To(Equal(quarantined))
+	},
+		Entry("again", component.Builder, "v1", upgrade.CauseEnvironment, ""),
+		Entry("but another one is", component.Builder, "v2", upgrade.CauseVersion, "v2"),
+		Entry("and an overseer, which nobody would judge at the next try either", component.Overseer, "v1", upgrade.CauseVersion, "v1"),
+	)
+
+	It("nor is a manager-api of which nothing is heard: it says nothing that the one before it runs as well", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		u, j := w.request(c), w.judgement()
+		j.Target.SourceRepoGitRef = "v1"
+		Expect(w.Start(ctx(), u.ID, w.exchange, j)).To(Succeed())
+		w.runConfig(u.ID)
+		w.claim(w.order(u.ID, "deploy_oa"), "exec-1")
+		w.outOfTime(u.ID)
+		Expect(w.shown(u.ID).Verdict.Code).To(Equal("no_progress"))
+	})
+})
+
 var _ = Describe("The order of a deploy that waits for its proof", func() {
 	watched := func(w *world, k managerapi.Claim) bool {
 		GinkgoHelper()
