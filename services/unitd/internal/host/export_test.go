@@ -33,7 +33,11 @@ func Next(s Situation, now time.Time) (string, time.Duration) {
 func Place(m Machine, names []string, options map[string][]unit.Option) []string {
 	var list []candidate
 	for _, name := range names {
-		list = append(list, candidate{name, options[name]})
+		parsed, err := unit.ParseName(name)
+		if err != nil {
+			panic(err)
+		}
+		list = append(list, newCandidate(parsed, options[name]))
 	}
 	placed := place(m, list)
 	var here []string

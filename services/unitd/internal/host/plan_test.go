@@ -80,5 +80,11 @@ var _ = Describe("Placement", func() {
 		Entry("a conflict that only the older one states", []string{"a.service Conflicts=b.service", "b.service"}, []string{"a.service"}),
 		Entry("a unit with its peer, whichever is older", []string{"a.service MachineOf=b.service", "b.service"}, []string{"a.service", "b.service"}),
 		Entry("not one whose peer is not here", []string{"a.service MachineOf=b.service", "b.service MachineID=m2"}, []string{}),
+		Entry("a sidekick with its own instance", []string{"side@1.service MachineOf=app@%i.service", "side@2.service MachineOf=app@%i.service", "app@1.service"},
+			[]string{"side@1.service", "app@1.service"}),
+		Entry("one of a template", []string{"app@1.service Conflicts=%p@*.service", "app@2.service Conflicts=%p@*.service", "apple@1.service"},
+			[]string{"app@1.service", "apple@1.service"}),
+		Entry("not what conflicts by its own name", []string{"x-a.service", "a.service Conflicts=x-%n", "x-b.service", "b.service Conflicts=x-%N.*"}, []string{"x-a.service", "x-b.service"}),
+		Entry("a unit of its metadata", []string{"a@app.service MachineMetadata=role=%i", "a@db.service MachineMetadata=role=%i"}, []string{"a@app.service"}),
 	)
 })
