@@ -37,7 +37,8 @@ type Backend interface {
 
 // Running is one living activation.
 type Running interface {
-	// Follow reports every status, one perhaps twice, until the activation has ended (nil) or ctx ends (ctx.Err()).
+	// Follow reports every status, one perhaps twice, until the activation has ended (nil) or ctx ends (ctx.Err()). Any
+	// other error says nothing about the activation: Follow is to be called again.
 	Follow(ctx context.Context, report func(Status)) error
 	// Stop asks for the end, which Follow sees. It returns at once.
 	Stop()
