@@ -189,7 +189,7 @@ func (r *runner) runCommand(command unit.Command, by <-chan time.Time) (Exit, bo
 		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
 	case met:
 	}
-	exit := exitOf(*r.exits[pid])
+	exit := exitOf(*r.exits[pid], false)
 	return exit, exit.Result == service.ResultSuccess || command.IgnoreFailure
 }
 
@@ -224,7 +224,7 @@ func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
 	if r.ready {
 		return Exit{}, true
 	}
-	exit := exitOf(*r.exits[r.main])
+	exit := exitOf(*r.exits[r.main], true)
 	if exit.Result == service.ResultSuccess {
 		exit = Exit{Result: service.ResultProtocol, Detail: "protocol: ended before READY=1"}
 	}
@@ -270,7 +270,7 @@ func (r *runner) startMain(command unit.Command) error {
 }
 
 func (r *runner) mainExit(command unit.Command) Exit {
-	exit := exitOf(*r.exits[r.main])
+	exit := exitOf(*r.exits[r.main], r.activation.Service.Type != service.Oneshot)
 	if command.IgnoreFailure {
 		exit.Result = service.ResultSuccess
 	}
@@ -281,11 +281,12 @@ func resources(err error) Exit {
 	return Exit{Result: service.ResultResources, Detail: err.Error()}
 }
 
-// exitOf judges an exit as systemd does: 0 and the signals that ask to end are success.
-func exitOf(status syscall.WaitStatus) Exit {
+// exitOf judges an exit as systemd does: 0 is success, and for a daemon the
+// signals that ask to end are too. A command that they end has not done its work.
+func exitOf(status syscall.WaitStatus, daemon bool) Exit {
 	if status.Signaled() {
 		exit := Exit{Result: service.ResultSignal, Detail: "signal " + status.Signal().String()}
-		if slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
+		if daemon && slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
 			exit.Result = service.ResultSuccess
 		}
 		return exit
