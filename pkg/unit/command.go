@@ -192,10 +192,11 @@ func (c Command) Argv(s Specifiers, env map[string]string) ([]string, error) {
 }
 
 func isBareVariable(word string) bool {
-	return len(word) > 1 && word[0] == '$' && isVariable(word[1:])
+	return len(word) > 1 && word[0] == '$' && IsVariable(word[1:])
 }
 
-func isVariable(name string) bool {
+// IsVariable tells whether name may be the name of an environment variable: letters, digits and `_`, no digit first.
+func IsVariable(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		letter := c == '_' || (c|0x20 >= 'a' && c|0x20 <= 'z')
@@ -220,7 +221,7 @@ func expandVariables(word string, env map[string]string) string {
 		case strings.HasPrefix(after, "$"):
 			out.WriteByte('$')
 			word = after[1:]
-		case strings.HasPrefix(after, "{") && closed && isVariable(name):
+		case strings.HasPrefix(after, "{") && closed && IsVariable(name):
 			out.WriteString(env[name])
 			word = rest
 		default:

@@ -84,11 +84,7 @@ func (r *runner) environment() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("EnvironmentFile: %w", err)
 		}
-		assignments, err := service.ParseEnvironment(string(text))
-		if err != nil {
-			return nil, fmt.Errorf("EnvironmentFile %s: %w", file.Path, err)
-		}
-		layers = append(layers, assignments)
+		layers = append(layers, service.ParseEnvironment(string(text)))
 	}
 	last := []string{"INVOCATION_ID=" + r.activation.Invocation}
 	if r.notifyName != "" {
