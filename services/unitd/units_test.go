@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -144,12 +146,16 @@ var _ = Describe("A unit", func() {
 		Expect(alive(child)).To(BeFalse())
 	})
 
-	It("of KillMode=process loses its main process only", func() {
+	It("of KillMode=process loses its main process only, and the others go on writing", func() {
 		u := startUnitd()
-		u.put("x.service", "launched", `ExecStart=/bin/sh -c "sleep 3600 & echo $! > `+u.path("child")+`; wait"`, "KillMode=process")
+		Expect(syscall.Mkfifo(u.path("fifo"), 0o600)).To(Succeed())
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "sh -c 'echo $$$$ > `+u.path("child")+`; cat `+u.path("fifo")+` && exec sleep 3600' & wait"`, "KillMode=process")
 		pid, child := u.becomes("x.service", "active/running").MainPID, pidIn(u.path("child"))
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "inactive/dead")
+		Expect(os.WriteFile(u.path("fifo"), []byte("still here\n"), 0)).To(Succeed())
+		Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("still here\n"))
+		Eventually(func() []byte { text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child)); return text }).WithTimeout(patience).Should(HavePrefix("sleep"))
 		Expect([]bool{alive(pid), alive(child)}).To(Equal([]bool{false, true}))
 		process, err := os.FindProcess(child)
 		Expect(err).NotTo(HaveOccurred())

@@ -21,7 +21,7 @@ type runner struct {
 	status     Status
 	control    *controller
 	out        *output
-	null, pipe *os.File
+	null, pipe *os.File // stdin; stdout and stderr of the unit
 	notifyName string
 
 	children      <-chan os.Signal // SIGCHLD
@@ -135,7 +135,7 @@ func (r *runner) run() {
 	exit := r.activate()
 	r.terminate() // what a main process that ended by itself left behind
 	_ = r.pipe.Close()
-	select { // what a process that is left alive (KillMode) writes later is lost
+	select { // what a process that escaped (it is nobody's child) writes later is lost
 	case <-r.drained:
 	case <-time.After(drainLimit):
 	}
