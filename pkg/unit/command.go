@@ -15,11 +15,13 @@ type Command struct {
 	IgnoreFailure bool
 	// Literal is the prefix `:`: variables are not expanded.
 	Literal bool
+	// Privileged is the prefix `+` or `!`: User= and Group= do not apply.
+	Privileged bool
 }
 
-// ParseCommand splits an Exec line as systemd does: the prefixes `-`, `:`, `+`
-// and `!` (the last two concern privileges and have no effect here), then
-// words. `@` (another argv[0]) and `;` (several commands) are refused.
+// ParseCommand splits an Exec line as systemd does: the prefixes `-`, `:`, `+`,
+// `!` and `!!` (which has an effect only on kernels without ambient
+// capabilities: none here), then words. `@` (another argv[0]) and `;` (several commands) are refused.
 func ParseCommand(line string) (Command, error) {
 	words, err := SplitWords(line)
 	if err != nil {
@@ -30,17 +32,23 @@ func ParseCommand(line string) (Command, error) {
 	}
 	var c Command
 	program := words[0]
+	exclamations := 0
 	for program != "" && strings.ContainsRune("-:+!@", rune(program[0])) {
 		switch program[0] {
 		case '-':
 			c.IgnoreFailure = true
 		case ':':
 			c.Literal = true
+		case '+':
+			c.Privileged = true
+		case '!':
+			exclamations++
 		case '@':
 			return Command{}, errors.New("the prefix @ (another argv[0]) is not supported")
 		}
 		program = program[1:]
 	}
+	c.Privileged = c.Privileged || exclamations == 1
 	if program == "" {
 		return Command{}, errors.New("command has no program")
 	}

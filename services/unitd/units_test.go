@@ -89,6 +89,8 @@ var _ = Describe("A unit", func() {
 		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
 		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),
 		Entry("a oneshot that remains", "active/exited", "", "Type=oneshot", "ExecStart=/bin/true", "RemainAfterExit=yes"),
+		Entry("a daemon that remains", "active/exited", "", "ExecStart=/bin/true", "RemainAfterExit=yes"),
+		Entry("a daemon that would remain but fails", "failed/failed", "exit-code 7", `ExecStart=/bin/sh -c "exit 7"`, "RemainAfterExit=yes"),
 	)
 
 	It("runs as its user", func() {
@@ -99,6 +101,37 @@ var _ = Describe("A unit", func() {
 		u.put("x.service", "launched", "Type=oneshot", "ExecStart=/usr/bin/id -un", "User=nobody")
 		u.becomes("x.service", "inactive/dead")
 		Expect(u.logs("x.service")).To(ContainSubstring("nobody\n"))
+	})
+
+	It("runs a command with + as root, whoever its user is", func() {
+		if os.Getuid() != 0 {
+			Skip("only root may run units as somebody else")
+		}
+		u := startUnitd()
+		u.put("x.service", "launched", "Type=oneshot", "ExecStartPre=+/usr/bin/id -un", "ExecStart=/usr/bin/id -un", "User=nobody")
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.logs("x.service")).To(MatchRegexp(`(?ms)^root$.*^nobody$`))
+	})
+
+	DescribeTable("that ends by itself is followed by ExecStop if it had started and ended in order", func(what string, runs bool, lines ...string) {
+		u := startUnitd()
+		u.put("x.service", "launched", append(lines, `ExecStop=/bin/sh -c 'echo "stop of <$$MAINPID>"'`)...)
+		u.becomes("x.service", what)
+		Expect(strings.Contains(u.logs("x.service"), "stop of <>\n")).To(Equal(runs))
+	},
+		Entry("a daemon", "inactive/dead", true, "ExecStart=/bin/true"),
+		Entry("a oneshot", "inactive/dead", true, "Type=oneshot", "ExecStart=/bin/true"),
+		Entry("a daemon that failed", "failed/failed", false, "ExecStart=/bin/false"),
+		Entry("one that never started", "failed/failed", false, "ExecStartPre=/bin/false", "ExecStart=/bin/true"),
+	)
+
+	It("that is stopped before it has started is sent SIGTERM at once", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "ExecStop=/bin/echo too early")
+		Eventually(func() int { return u.state("x.service").MainPID }).WithTimeout(patience).ShouldNot(BeZero())
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.logs("x.service")).NotTo(MatchRegexp("(?m)^too early$"))
 	})
 
 	It("that is replaced has ended before the new one starts, and keeps its hash until then", func() {

@@ -128,6 +128,9 @@ func (r *runner) publish(phase Phase) {
 func (r *runner) gone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
 func (r *runner) mainGone() bool    { return r.gone(r.main) }
 func (r *runner) noneLeft() bool    { return r.childless }
+func (r *runner) active() bool {
+	return r.status.Phase == PhaseRunning || r.status.Phase == PhaseExited
+}
 
 // run is the whole activation.
 func (r *runner) run() {
@@ -209,7 +212,11 @@ func (r *runner) daemon(startBy <-chan time.Time) Exit {
 	if r.pump(nil, true, r.mainGone) == stopped {
 		return r.stop()
 	}
-	return r.mainExit(command)
+	exit := r.mainExit(command)
+	if exit.Result != service.ResultSuccess || !r.active() { // or it had said STOPPING=1
+		return exit
+	}
+	return r.completed(exit)
 }
 
 func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
@@ -231,7 +238,7 @@ func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
 	return exit, false
 }
 
-// oneshot runs its commands one after another; with RemainAfterExit it then is active until it is stopped.
+// oneshot runs its commands one after another.
 func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 	r.publish(PhaseStart)
 	for _, command := range r.activation.Service.Start {
@@ -249,11 +256,20 @@ func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 			return exit
 		}
 	}
+	return r.completed(Exit{Result: service.ResultSuccess, Detail: "success"})
+}
+
+// completed is what follows when a service that had started has ended in
+// order: ExecStop, or with RemainAfterExit it is active until it is stopped.
+func (r *runner) completed(exit Exit) Exit {
 	if !r.activation.Service.RemainAfterExit {
-		return Exit{Result: service.ResultSuccess, Detail: "success"}
+		r.stopCommands()
+		return exit
 	}
 	r.status.MainPID = 0
-	r.status.ActiveSince = time.Now().UTC()
+	if r.status.ActiveSince.IsZero() {
+		r.status.ActiveSince = time.Now().UTC()
+	}
 	r.publish(PhaseExited)
 	r.pump(nil, true, func() bool { return false })
 	return r.stop()

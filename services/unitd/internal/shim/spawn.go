@@ -120,7 +120,10 @@ func (r *runner) spawn(command unit.Command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	attributes := &syscall.SysProcAttr{Setpgid: true, Credential: r.identity.credential}
+	attributes := &syscall.SysProcAttr{Setpgid: true}
+	if !command.Privileged {
+		attributes.Credential = r.identity.credential
+	}
 	if s.KillMode != service.KillNone {
 		attributes.Pdeathsig = syscall.SIGKILL // the shim and its unit die together; the caller's thread is locked
 	}
