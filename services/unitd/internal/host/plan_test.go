@@ -78,6 +78,8 @@ var _ = Describe("Placement", func() {
 		Entry("not metadata that we lack", []string{"a.service MachineMetadata=role=db", "b.service MachineMetadata=zone=x"}, []string{}),
 		Entry("of two that conflict the older one", []string{"t@2.service Conflicts=t@*.service", "t@1.service Conflicts=t@*.service"}, []string{"t@2.service"}),
 		Entry("a conflict that only the older one states", []string{"a.service Conflicts=b.service", "b.service"}, []string{"a.service"}),
+		Entry("old names of keys", []string{"a.service X-ConditionMachineMetadata=role=db", "b.service X-ConditionMachineOf=a.service", "c.service X-ConditionMachineID=m2",
+			"d.service", "e.service X-Conflicts=d.service"}, []string{"d.service"}),
 		Entry("a unit with its peer, whichever is older", []string{"a.service MachineOf=b.service", "b.service"}, []string{"a.service", "b.service"}),
 		Entry("not one whose peer is not here", []string{"a.service MachineOf=b.service", "b.service MachineID=m2"}, []string{}),
 		Entry("a sidekick with its own instance", []string{"side@1.service MachineOf=app@%i.service", "side@2.service MachineOf=app@%i.service", "app@1.service"},
