@@ -22,6 +22,10 @@ const (
 	optionToken = "Token"
 )
 
+// StartMark begins the line that unitd puts into a unit's log before all that
+// one of its starts writes, ExecStartPre included. The unit's name follows.
+const StartMark = "unitd: starting "
+
 // Option is one `Name=Value` line of a unit file with the section it stands
 // in. The JSON form is the one of the Fleet API.
 type Option struct {

@@ -134,6 +134,17 @@ var _ = Describe("A unit", func() {
 		Expect(u.logs("x.service")).NotTo(MatchRegexp("(?m)^too early$"))
 	})
 
+	It("has a mark in its log before all that a start writes", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "echo v1 runs; exec sleep 3600"`)
+		u.becomes("x.service", "active/running")
+		Eventually(func() string { return u.logs("x.service") }).Should(ContainSubstring("v1 runs"))
+		u.put("x.service", "launched", `ExecStartPre=/bin/sh -c "echo v2 fails; exit 1"`, "ExecStart=/bin/sleep 3600")
+		u.becomes("x.service", "failed/failed")
+		starts := strings.Split(u.logs("x.service"), "unitd: starting x.service\n")
+		Expect(starts[len(starts)-1]).To(And(ContainSubstring("v2 fails\n"), Not(ContainSubstring("v1 runs"))))
+	})
+
 	It("that is replaced has ended before the new one starts, and keeps its hash until then", func() {
 		u := startUnitd()
 		exclusive := `exec 9>` + u.path("running") + `; trap 'sleep 0.2; exit 0' TERM; flock -n 9 || echo OVERLAP; echo locked; sleep 3600 & wait`

@@ -31,7 +31,8 @@ type Backend interface {
 	End(ctx context.Context, name string, requested bool) Ended
 	// Forget removes what a stopped unit leaves on the host.
 	Forget(ctx context.Context, name string) error
-	// Logs are the last lines of a unit's output as clean text, at most limit bytes. Each start has a line StartMark before it.
+	// Logs are the last lines of a unit's output as clean text, at most limit bytes. Before what a start
+	// writes stands a line that begins with unit.StartMark.
 	Logs(ctx context.Context, name string, lines, limit int) (string, error)
 }
 

@@ -152,6 +152,7 @@ func (r *runner) run() {
 
 func (r *runner) activate() Exit {
 	s := r.activation.Service
+	_, _ = fmt.Fprintln(r.out, unit.StartMark+s.Specifiers.Name.String())
 	identity, err := lookUp(s.User, s.Group)
 	if err != nil {
 		return resources(err)
@@ -276,7 +277,6 @@ func (r *runner) completed(exit Exit) Exit {
 }
 
 func (r *runner) startMain(command unit.Command) error {
-	r.out.say("starting %s", r.activation.Service.Specifiers.Name)
 	pid, err := r.spawn(command)
 	if err != nil {
 		return err
