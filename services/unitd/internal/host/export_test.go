@@ -29,6 +29,13 @@ func Next(s Situation, now time.Time) (string, time.Duration) {
 	return verbs[then.verb], 0
 }
 
+// Known is how many units the host holds anything of in memory.
+func (h *Host) Known() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return max(len(h.records), len(h.supervisors), len(h.states))
+}
+
 // Place is the placement of units, oldest first, given as name and X-Fleet options.
 func Place(m Machine, names []string, options map[string][]unit.Option) []string {
 	var list []candidate

@@ -3,6 +3,8 @@ package host_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -69,6 +71,7 @@ func open(dir string, backend host.Backend) *host.Host {
 	return h
 }
 
+// put puts a unit that runs /bin/true.
 func put(h *host.Host, name string, desired host.DesiredState, token *int64) error {
 	_, err := h.Put(context.Background(), name, host.Change{
 		Options: []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/true"}}, DesiredState: desired, Token: token,
@@ -90,5 +93,49 @@ var _ = Describe("A supervisor", func() {
 		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
 		Eventually(shown).WithTimeout(10 * time.Second).Should(Equal("inactive"))
 		Expect(b.ends.Load()).To(BeEquivalentTo(1))
+	})
+})
+
+var _ = Describe("A deleted unit", func() {
+	It("without a token leaves nothing in memory", func() {
+		h := open(GinkgoT().TempDir(), &lone{end: make(chan struct{})})
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Eventually(func() bool { _, _, listed := h.State("x.service"); return listed }).Should(BeTrue())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(h.Known).Should(BeZero())
+	})
+
+	It("holds its token for thirty days", func() {
+		dir, token, lower := GinkgoT().TempDir(), int64(9), int64(8)
+		files := func(age time.Duration) { // of every unit, as old as that
+			GinkgoHelper()
+			all, err := filepath.Glob(filepath.Join(dir, "units", "*.json"))
+			Expect(err).NotTo(HaveOccurred())
+			Expect(all).To(HaveLen(2))
+			for _, file := range all {
+				Expect(os.Chtimes(file, time.Time{}, time.Now().Add(-age))).To(Succeed())
+			}
+		}
+		again := func(use func(*host.Host)) {
+			GinkgoHelper()
+			h, err := host.Open(host.Config{StateDir: dir, Backend: &lone{}, Hostname: "h1", Log: zap.NewNop()})
+			Expect(err).NotTo(HaveOccurred())
+			use(h)
+			Expect(h.Close()).To(Succeed())
+		}
+		again(func(h *host.Host) {
+			Expect(put(h, "kept.service", host.Loaded, &token)).To(Succeed())
+			Expect(put(h, "gone.service", host.Loaded, &token)).To(Succeed())
+			Expect(h.Delete("gone.service", &token)).To(Succeed())
+		})
+		files(29 * 24 * time.Hour)
+		again(func(h *host.Host) {
+			Expect(put(h, "gone.service", host.Loaded, &lower)).To(BeAssignableToTypeOf(host.Superseded{}))
+		})
+		files(31 * 24 * time.Hour)
+		again(func(h *host.Host) {
+			Expect(put(h, "gone.service", host.Loaded, &lower)).To(Succeed())
+			Expect(put(h, "kept.service", host.Loaded, &lower)).To(BeAssignableToTypeOf(host.Superseded{}))
+		})
 	})
 })
