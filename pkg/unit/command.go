@@ -15,11 +15,13 @@ type Command struct {
 	IgnoreFailure bool
 	// Literal is the prefix `:`: variables are not expanded.
 	Literal bool
+	// Privileged is the prefix `+` or `!`: User= and Group= do not apply.
+	Privileged bool
 }
 
-// ParseCommand splits an Exec line as systemd does: the prefixes `-`, `:`, `+`
-// and `!` (the last two concern privileges and have no effect here), then
-// words. `@` (another argv[0]) and `;` (several commands) are refused.
+// ParseCommand splits an Exec line as systemd does: the prefixes `-`, `:`, `+`,
+// `!` and `!!` (which has an effect only on kernels without ambient
+// capabilities: none here), then words. `@` (another argv[0]) and `;` (several commands) are refused.
 func ParseCommand(line string) (Command, error) {
 	words, err := SplitWords(line)
 	if err != nil {
@@ -30,17 +32,23 @@ func ParseCommand(line string) (Command, error) {
 	}
 	var c Command
 	program := words[0]
+	exclamations := 0
 	for program != "" && strings.ContainsRune("-:+!@", rune(program[0])) {
 		switch program[0] {
 		case '-':
 			c.IgnoreFailure = true
 		case ':':
 			c.Literal = true
+		case '+':
+			c.Privileged = true
+		case '!':
+			exclamations++
 		case '@':
 			return Command{}, errors.New("the prefix @ (another argv[0]) is not supported")
 		}
 		program = program[1:]
 	}
+	c.Privileged = c.Privileged || exclamations == 1
 	if program == "" {
 		return Command{}, errors.New("command has no program")
 	}
@@ -192,10 +200,11 @@ func (c Command) Argv(s Specifiers, env map[string]string) ([]string, error) {
 }
 
 func isBareVariable(word string) bool {
-	return len(word) > 1 && word[0] == '$' && isVariable(word[1:])
+	return len(word) > 1 && word[0] == '$' && IsVariable(word[1:])
 }
 
-func isVariable(name string) bool {
+// IsVariable tells whether name may be the name of an environment variable: letters, digits and `_`, no digit first.
+func IsVariable(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		letter := c == '_' || (c|0x20 >= 'a' && c|0x20 <= 'z')
@@ -220,7 +229,7 @@ func expandVariables(word string, env map[string]string) string {
 		case strings.HasPrefix(after, "$"):
 			out.WriteByte('$')
 			word = after[1:]
-		case strings.HasPrefix(after, "{") && closed && isVariable(name):
+		case strings.HasPrefix(after, "{") && closed && IsVariable(name):
 			out.WriteString(env[name])
 			word = rest
 		default:

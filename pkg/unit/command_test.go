@@ -33,7 +33,10 @@ var _ = Describe("A command line", func() {
 		Entry("none", "/a b", unit.Command{Words: []string{"/a", "b"}}),
 		Entry("- ignores failure", "-/a", unit.Command{Words: []string{"/a"}, IgnoreFailure: true}),
 		Entry(": keeps variables", ":/a $B", unit.Command{Words: []string{"/a", "$B"}, Literal: true}),
-		Entry("several", "-:+!!/a", unit.Command{Words: []string{"/a"}, IgnoreFailure: true, Literal: true}),
+		Entry("+ is privileged", "+/a", unit.Command{Words: []string{"/a"}, Privileged: true}),
+		Entry("! as well", "!/a", unit.Command{Words: []string{"/a"}, Privileged: true}),
+		Entry("!! is not", "!!/a", unit.Command{Words: []string{"/a"}}),
+		Entry("several", "-:+/a", unit.Command{Words: []string{"/a"}, IgnoreFailure: true, Literal: true, Privileged: true}),
 	)
 
 	DescribeTable("is refused",

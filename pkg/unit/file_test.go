@@ -108,3 +108,11 @@ var _ = Describe("Reading options", func() {
 		Expect(unit.IsGlobal(options)).To(BeTrue())
 	})
 })
+
+var _ = Describe("A global unit", func() {
+	DescribeTable("is one by Fleet's words", func(value string, want bool) {
+		Expect(unit.IsGlobal([]unit.Option{opt("X-Fleet", "Global", value)})).To(Equal(want))
+	},
+		Entry(nil, "true", true), Entry(nil, "YES", true), Entry(nil, "1", true), Entry(nil, "on", true), Entry(nil, "T", true),
+		Entry(nil, "false", false), Entry(nil, "y", false), Entry(nil, "2", false), Entry(nil, "", false))
+})

@@ -22,6 +22,10 @@ const (
 	optionToken = "Token"
 )
 
+// StartMark begins the line that unitd puts into a unit's log before all that
+// one of its starts writes, ExecStartPre included. The unit's name follows.
+const StartMark = "unitd: starting "
+
 // Option is one `Name=Value` line of a unit file with the section it stands
 // in. The JSON form is the one of the Fleet API.
 type Option struct {
@@ -56,9 +60,11 @@ func Value(options []Option, section, name string) string {
 	return values[len(values)-1]
 }
 
-// IsGlobal tells whether `[X-Fleet] Global` is set: one instance on every host.
+// IsGlobal tells whether `[X-Fleet] Global` is set, in one of Fleet's words for
+// it: one instance on every host.
 func IsGlobal(options []Option) bool {
-	return strings.EqualFold(Value(options, SectionFleet, "Global"), "true")
+	global := strings.ToLower(Value(options, SectionFleet, "Global"))
+	return slices.Contains([]string{"true", "yes", "1", "on", "t"}, global)
 }
 
 // WithToken returns a copy of options that carries the fencing token as its

@@ -4,13 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 )
-
-// fleetKeys are the options of `[X-Fleet]` that Fleet acts upon. Fleet stores
-// others without a word and then ignores them, so we refuse them first.
-var fleetKeys = []string{"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces", "Weight"}
 
 // Validate tells why options are no definition of a service that may be sent
 // to Fleet or to unitd; Fleet itself checks only the combinations of X-Fleet.
@@ -42,7 +37,7 @@ func validateOption(o Option) error {
 		return fmt.Errorf("the value of %s contains a line break or NUL", o.Name)
 	case strings.HasSuffix(strings.TrimRight(o.Value, " \t"), `\`):
 		return fmt.Errorf("the value of %s ends in a backslash, which would swallow the next line", o.Name)
-	case o.Section == SectionFleet && !slices.Contains(fleetKeys, o.Name):
+	case o.Section == SectionFleet && fleetKeys[o.Name] == "":
 		return fmt.Errorf("unknown key %q in section %s", o.Name, SectionFleet)
 	}
 	return nil
@@ -75,6 +70,7 @@ func validateCommands(options []Option) error {
 // validatePlacement repeats Fleet's rules about X-Fleet options that exclude
 // each other, in Fleet's words and order.
 func validatePlacement(options []Option) error {
+	options = fleetOptions(options) // as they are: Fleet expands no specifiers here
 	peers := Values(options, SectionFleet, "MachineOf")
 	conflicts := Values(options, SectionFleet, "Conflicts")
 	for _, peer := range peers {

@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -73,6 +75,9 @@ var _ = Describe("A unit", func() {
 	},
 		Entry("exit code", "failed/failed", "exit-code 7", `ExecStart=/bin/sh -c "exit 7"`),
 		Entry("signal", "failed/failed", "signal killed", `ExecStart=/bin/sh -c "kill -9 $$$$"`),
+		Entry("a signal that asks to end", "inactive/dead", "", `ExecStart=/bin/sh -c "kill -TERM $$$$"`),
+		Entry("a oneshot by such a signal", "failed/failed", "signal terminated", "Type=oneshot", `ExecStart=/bin/sh -c "kill -TERM $$$$"`),
+		Entry("ExecStartPre by such a signal", "failed/failed", "signal hangup", `ExecStartPre=/bin/sh -c "kill -HUP $$$$"`, "ExecStart=/bin/sleep 3600"),
 		Entry("success", "inactive/dead", "success", "ExecStart=/bin/true"),
 		Entry("a failure that is ignored", "inactive/dead", by("exit-code 1", "success"), "ExecStart=-/bin/false"),
 		Entry("no such program", "failed/failed", by("/nowhere/x: no such file", "program cannot be executed"), "ExecStart=/nowhere/x"),
@@ -84,6 +89,8 @@ var _ = Describe("A unit", func() {
 		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
 		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),
 		Entry("a oneshot that remains", "active/exited", "", "Type=oneshot", "ExecStart=/bin/true", "RemainAfterExit=yes"),
+		Entry("a daemon that remains", "active/exited", "", "ExecStart=/bin/true", "RemainAfterExit=yes"),
+		Entry("a daemon that would remain but fails", "failed/failed", "exit-code 7", `ExecStart=/bin/sh -c "exit 7"`, "RemainAfterExit=yes"),
 	)
 
 	It("runs as its user", func() {
@@ -94,6 +101,48 @@ var _ = Describe("A unit", func() {
 		u.put("x.service", "launched", "Type=oneshot", "ExecStart=/usr/bin/id -un", "User=nobody")
 		u.becomes("x.service", "inactive/dead")
 		Expect(u.logs("x.service")).To(ContainSubstring("nobody\n"))
+	})
+
+	It("runs a command with + as root, whoever its user is", func() {
+		if os.Getuid() != 0 {
+			Skip("only root may run units as somebody else")
+		}
+		u := startUnitd()
+		u.put("x.service", "launched", "Type=oneshot", "ExecStartPre=+/usr/bin/id -un", "ExecStart=/usr/bin/id -un", "User=nobody")
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.logs("x.service")).To(MatchRegexp(`(?ms)^root$.*^nobody$`))
+	})
+
+	DescribeTable("that ends by itself is followed by ExecStop if it had started and ended in order", func(what string, runs bool, lines ...string) {
+		u := startUnitd()
+		u.put("x.service", "launched", append(lines, `ExecStop=/bin/sh -c 'echo "stop of <$$MAINPID>"'`)...)
+		u.becomes("x.service", what)
+		Expect(strings.Contains(u.logs("x.service"), "stop of <>\n")).To(Equal(runs))
+	},
+		Entry("a daemon", "inactive/dead", true, "ExecStart=/bin/true"),
+		Entry("a oneshot", "inactive/dead", true, "Type=oneshot", "ExecStart=/bin/true"),
+		Entry("a daemon that failed", "failed/failed", false, "ExecStart=/bin/false"),
+		Entry("one that never started", "failed/failed", false, "ExecStartPre=/bin/false", "ExecStart=/bin/true"),
+	)
+
+	It("that is stopped before it has started is sent SIGTERM at once", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "ExecStop=/bin/echo too early")
+		Eventually(func() int { return u.state("x.service").MainPID }).WithTimeout(patience).ShouldNot(BeZero())
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.logs("x.service")).NotTo(MatchRegexp("(?m)^too early$"))
+	})
+
+	It("has a mark in its log before all that a start writes", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "echo v1 runs; exec sleep 3600"`)
+		u.becomes("x.service", "active/running")
+		Eventually(func() string { return u.logs("x.service") }).Should(ContainSubstring("v1 runs"))
+		u.put("x.service", "launched", `ExecStartPre=/bin/sh -c "echo v2 fails; exit 1"`, "ExecStart=/bin/sleep 3600")
+		u.becomes("x.service", "failed/failed")
+		starts := strings.Split(u.logs("x.service"), "unitd: starting x.service\n")
+		Expect(starts[len(starts)-1]).To(And(ContainSubstring("v2 fails\n"), Not(ContainSubstring("v1 runs"))))
 	})
 
 	It("that is replaced has ended before the new one starts, and keeps its hash until then", func() {
@@ -141,12 +190,16 @@ var _ = Describe("A unit", func() {
 		Expect(alive(child)).To(BeFalse())
 	})
 
-	It("of KillMode=process loses its main process only", func() {
+	It("of KillMode=process loses its main process only, and the others go on writing", func() {
 		u := startUnitd()
-		u.put("x.service", "launched", `ExecStart=/bin/sh -c "sleep 3600 & echo $! > `+u.path("child")+`; wait"`, "KillMode=process")
+		Expect(syscall.Mkfifo(u.path("fifo"), 0o600)).To(Succeed())
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "sh -c 'echo $$$$ > `+u.path("child")+`; cat `+u.path("fifo")+` && exec sleep 3600' & wait"`, "KillMode=process")
 		pid, child := u.becomes("x.service", "active/running").MainPID, pidIn(u.path("child"))
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "inactive/dead")
+		Expect(os.WriteFile(u.path("fifo"), []byte("still here\n"), 0)).To(Succeed())
+		Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("still here\n"))
+		Eventually(func() []byte { text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child)); return text }).WithTimeout(patience).Should(HavePrefix("sleep"))
 		Expect([]bool{alive(pid), alive(child)}).To(Equal([]bool{false, true}))
 		process, err := os.FindProcess(child)
 		Expect(err).NotTo(HaveOccurred())

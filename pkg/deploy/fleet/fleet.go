@@ -301,9 +301,6 @@ func (c *Cluster) index(name string) string {
 	return c.indexes[name]
 }
 
-// startMark begins the line that unitd writes into a unit's log before each of its starts.
-const startMark = "unitd: starting "
-
 // Logs implements runtime.Runtime. A real fleet has none over HTTP: "".
 func (c *Cluster) Logs(ctx context.Context, name string) (string, error) {
 	path := fmt.Sprintf("/openaperture/v1/units/%s/logs?lines=%d", url.PathEscape(name), logLines)
@@ -316,7 +313,7 @@ func (c *Cluster) Logs(ctx context.Context, name string) (string, error) {
 
 // lastStart cuts away what earlier starts have written; without a mark among the lines all of them count.
 func lastStart(log string) string {
-	if i := strings.LastIndex("\n"+log, "\n"+startMark); i >= 0 {
+	if i := strings.LastIndex("\n"+log, "\n"+unit.StartMark); i >= 0 {
 		return log[i:]
 	}
 	return log

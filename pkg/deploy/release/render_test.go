@@ -191,6 +191,7 @@ var _ = Describe("Render", func() {
 		Entry("a unit without ExecStart", failure.UnitInvalid, "service has no ExecStart", map[string]string{"overseer@.service.tmpl": "[Service]\nType=simple\n"}),
 		Entry("a unit that cannot be parsed", failure.UnitInvalid, "line 2", map[string]string{"overseer@.service.tmpl": "[Service]\nrubbish\n"}),
 		Entry("an unknown fleet key", failure.UnitInvalid, "unknown key", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nMachinId=1\n"}),
+		Entry("a global unit in another word", failure.UnitInvalid, "global", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=1\n"}),
 		Entry("a global unit", failure.UnitInvalid, "global", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=true\n"}),
 		Entry("a token of its own", failure.UnitInvalid, "belongs to the executor", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-OpenAperture]\nToken=99999\n"}),
 		Entry("an unknown variable", failure.TemplateInvalid, "overseer@.service.tmpl:2:", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.secret}}\n"}),

@@ -31,13 +31,15 @@ type Backend interface {
 	End(ctx context.Context, name string, requested bool) Ended
 	// Forget removes what a stopped unit leaves on the host.
 	Forget(ctx context.Context, name string) error
-	// Logs are the last lines of a unit's output as clean text, at most limit bytes. Each start has a line StartMark before it.
+	// Logs are the last lines of a unit's output as clean text, at most limit bytes. Before what a start
+	// writes stands a line that begins with unit.StartMark.
 	Logs(ctx context.Context, name string, lines, limit int) (string, error)
 }
 
 // Running is one living activation.
 type Running interface {
-	// Follow reports every status, one perhaps twice, until the activation has ended (nil) or ctx ends (ctx.Err()).
+	// Follow reports every status, one perhaps twice, until the activation has ended (nil) or ctx ends (ctx.Err()). Any
+	// other error says nothing about the activation: Follow is to be called again.
 	Follow(ctx context.Context, report func(Status)) error
 	// Stop asks for the end, which Follow sees. It returns at once.
 	Stop()

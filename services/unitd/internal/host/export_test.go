@@ -29,11 +29,22 @@ func Next(s Situation, now time.Time) (string, time.Duration) {
 	return verbs[then.verb], 0
 }
 
+// Known is how many units the host holds anything of in memory.
+func (h *Host) Known() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return max(len(h.records), len(h.supervisors), len(h.states))
+}
+
 // Place is the placement of units, oldest first, given as name and X-Fleet options.
 func Place(m Machine, names []string, options map[string][]unit.Option) []string {
 	var list []candidate
 	for _, name := range names {
-		list = append(list, candidate{name, options[name]})
+		parsed, err := unit.ParseName(name)
+		if err != nil {
+			panic(err)
+		}
+		list = append(list, newCandidate(parsed, options[name]))
 	}
 	placed := place(m, list)
 	var here []string

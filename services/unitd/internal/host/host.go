@@ -152,6 +152,7 @@ func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 		again := !s.wanted().forgotten
 		if !again {
 			delete(h.supervisors, s.name)
+			delete(h.states, s.name)
 		}
 		h.mu.Unlock()
 		if !again {

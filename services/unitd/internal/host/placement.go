@@ -18,7 +18,11 @@ type Machine struct {
 // candidate is a unit that wants a place: loaded or launched, in order of age.
 type candidate struct {
 	name    string
-	options []unit.Option
+	options []unit.Option // what its [X-Fleet] comes to
+}
+
+func newCandidate(name unit.Name, options []unit.Option) candidate {
+	return candidate{name.String(), unit.Placement(name, options)}
 }
 
 // place decides which candidates this machine takes: those whose requirements

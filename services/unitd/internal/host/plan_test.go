@@ -78,7 +78,15 @@ var _ = Describe("Placement", func() {
 		Entry("not metadata that we lack", []string{"a.service MachineMetadata=role=db", "b.service MachineMetadata=zone=x"}, []string{}),
 		Entry("of two that conflict the older one", []string{"t@2.service Conflicts=t@*.service", "t@1.service Conflicts=t@*.service"}, []string{"t@2.service"}),
 		Entry("a conflict that only the older one states", []string{"a.service Conflicts=b.service", "b.service"}, []string{"a.service"}),
+		Entry("old names of keys", []string{"a.service X-ConditionMachineMetadata=role=db", "b.service X-ConditionMachineOf=a.service", "c.service X-ConditionMachineID=m2",
+			"d.service", "e.service X-Conflicts=d.service"}, []string{"d.service"}),
 		Entry("a unit with its peer, whichever is older", []string{"a.service MachineOf=b.service", "b.service"}, []string{"a.service", "b.service"}),
 		Entry("not one whose peer is not here", []string{"a.service MachineOf=b.service", "b.service MachineID=m2"}, []string{}),
+		Entry("a sidekick with its own instance", []string{"side@1.service MachineOf=app@%i.service", "side@2.service MachineOf=app@%i.service", "app@1.service"},
+			[]string{"side@1.service", "app@1.service"}),
+		Entry("one of a template", []string{"app@1.service Conflicts=%p@*.service", "app@2.service Conflicts=%p@*.service", "apple@1.service"},
+			[]string{"app@1.service", "apple@1.service"}),
+		Entry("not what conflicts by its own name", []string{"x-a.service", "a.service Conflicts=x-%n", "x-b.service", "b.service Conflicts=x-%N.*"}, []string{"x-a.service", "x-b.service"}),
+		Entry("a unit of its metadata", []string{"a@app.service MachineMetadata=role=%i", "a@db.service MachineMetadata=role=%i"}, []string{"a@app.service"}),
 	)
 })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/openaperture/openaperture/pkg/unit"
 )
@@ -25,7 +26,8 @@ const (
 func (d DesiredState) Valid() bool { return d == Inactive || d == Loaded || d == Launched }
 
 // record is what is kept of one unit: its file is the truth, fsynced before a
-// change is answered. A deleted unit whose token is known leaves a tombstone.
+// change is answered. A deleted unit whose token is known leaves a tombstone
+// for a while.
 type record struct {
 	Name         string        `json:"name"`
 	Deleted      bool          `json:"deleted,omitempty"`
@@ -38,10 +40,13 @@ type record struct {
 	Since uint64 `json:"since,omitempty"`
 }
 
+// tombstoneLife is for how long the token of a deleted unit is held: longer than any order that carries one.
+const tombstoneLife = 30 * 24 * time.Hour
+
 // records is the directory of record files.
 type records struct{ dir string }
 
-// load reads every record. A file that cannot be read is an error, not a unit
+// load reads every record and removes tombstones that have had their time. A file that cannot be read is an error, not a unit
 // less: its processes would be stopped as nobody's.
 func (r records) load() (map[string]record, error) {
 	entries, err := os.ReadDir(r.dir)
@@ -61,6 +66,12 @@ func (r records) load() (map[string]record, error) {
 		var one record
 		if err := json.Unmarshal(text, &one); err != nil || one.Name != name {
 			return nil, fmt.Errorf("read unit: %s is damaged: restore or remove it", filepath.Join(r.dir, entry.Name()))
+		}
+		if info, err := entry.Info(); err == nil && one.Deleted && time.Since(info.ModTime()) > tombstoneLife {
+			if err := r.remove(name); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		all[name] = one
 	}

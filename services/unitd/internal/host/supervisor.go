@@ -104,11 +104,7 @@ func (s *supervisor) takeOver(ctx context.Context) {
 	found, err := s.backend.Find(ctx, s.name)
 	for err != nil && ctx.Err() == nil { // to start it unseen could make a second copy
 		s.log.Error("unit cannot be looked for, trying again", zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Second):
-		}
+		s.pause(ctx)
 		found, err = s.backend.Find(ctx, s.name)
 	}
 	if ctx.Err() != nil {
@@ -155,24 +151,32 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 func (s *supervisor) adopt(ctx context.Context, running Running) {
 	s.running = running
 	s.have.alive = true
-	s.follow.Go(func() {
-		err := running.Follow(ctx, func(status Status) {
-			select {
-			case s.events <- event{status: status}:
-			case <-ctx.Done():
-			}
-		})
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("unit cannot be followed", zap.Error(err))
-		}
-		if ctx.Err() != nil {
-			return
-		}
+	tell := func(e event) {
 		select {
-		case s.events <- event{dead: true}:
+		case s.events <- e:
 		case <-ctx.Done():
 		}
+	}
+	report := func(status Status) { tell(event{status: status}) }
+	s.follow.Go(func() {
+		err := running.Follow(ctx, report)
+		for err != nil && ctx.Err() == nil { // that it cannot be seen does not mean that it is dead
+			s.log.Error("unit cannot be followed, trying again", zap.Error(err))
+			s.pause(ctx)
+			err = running.Follow(ctx, report)
+		}
+		if ctx.Err() == nil {
+			tell(event{dead: true})
+		}
 	})
+}
+
+// pause is the time between attempts of what the host refuses at the moment; it ends with ctx.
+func (s *supervisor) pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
 }
 
 // bury records how the latest activation ended.

@@ -61,21 +61,17 @@ func (h *Host) wants(r record, before want) want {
 
 // candidates are the units that want a place, oldest first; h.mu is held.
 func (h *Host) candidates() []candidate {
-	var wanting []record
+	var list []candidate
 	for _, r := range h.records {
 		name, err := unit.ParseName(r.Name)
 		runnable := err == nil && !name.IsTemplate() // a template is kept, never run
 		if runnable && !r.Deleted && r.DesiredState != Inactive {
-			wanting = append(wanting, r)
+			list = append(list, newCandidate(name, r.Options))
 		}
 	}
-	slices.SortFunc(wanting, func(a, b record) int {
-		return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(a.Name, b.Name))
+	slices.SortFunc(list, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(h.records[a.name].Since, h.records[b.name].Since), cmp.Compare(a.name, b.name))
 	})
-	list := make([]candidate, 0, len(wanting))
-	for _, r := range wanting {
-		list = append(list, candidate{r.Name, r.Options})
-	}
 	return list
 }
 

@@ -1,47 +1,137 @@
 package service
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/openaperture/openaperture/pkg/unit"
 )
 
-// ParseEnvironment reads the text of an EnvironmentFile: one KEY=VALUE per
-// line, `#` and `;` comments, quotes and continued lines as in systemd.
-// Errors name the line, never its value: such files hold secrets.
-func ParseEnvironment(text string) ([]string, error) {
+// ParseEnvironment reads the text of an EnvironmentFile into KEY=VALUE
+// assignments as systemd does: `#` and `;` begin comments, '…' is taken as it
+// stands, in "…" a backslash escapes only `"`, `\`, `$`, a backquote and a line
+// break, outside of quotes it escapes everything; quoted values may span lines.
+// A line without `=` and a key that is no variable's name are ignored.
+func ParseEnvironment(text string) []string {
+	p := environmentFile{text: text}
 	var assignments []string
-	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\\\n", "")
-	for i, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
-			continue
+	for p.next() {
+		if unit.IsVariable(p.key) {
+			assignments = append(assignments, p.key+"="+p.value)
 		}
-		key, value, ok := strings.Cut(line, "=")
-		key = strings.TrimSpace(key)
-		if !ok || key == "" || strings.ContainsAny(key, " \t") {
-			return nil, fmt.Errorf("line %d is no KEY=VALUE", i+1)
-		}
-		value, err := unquote(strings.TrimSpace(value))
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, err)
-		}
-		assignments = append(assignments, key+"="+value)
 	}
-	return assignments, nil
+	return assignments
 }
 
-// unquote removes quotes where a value begins with one; otherwise white space within it is kept.
-func unquote(value string) (string, error) {
-	if value == "" || !strings.ContainsRune(`"'`, rune(value[0])) {
-		return value, nil
+// environmentFile is what is left to read of one, and the latest assignment.
+type environmentFile struct {
+	text       string
+	key, value string
+}
+
+const (
+	lineBreaks = "\n\r"
+	blanks     = " \t" + lineBreaks
+)
+
+// next reads up to the end of the next assignment; false: there is none.
+func (p *environmentFile) next() bool {
+	for {
+		p.text = strings.TrimLeft(p.text, blanks)
+		switch {
+		case p.text == "":
+			return false
+		case strings.ContainsRune("#;", rune(p.text[0])):
+			p.skipLine()
+			continue
+		}
+		end := strings.IndexAny(p.text, "="+lineBreaks)
+		if end < 0 {
+			return false
+		}
+		p.key = strings.TrimRight(p.text[:end], blanks)
+		assigns := p.text[end] == '='
+		p.text = p.text[end+1:]
+		if assigns {
+			p.readValue()
+			return true
+		}
 	}
-	words, err := unit.SplitWords(value)
-	if err != nil {
-		return "", err
+}
+
+func (p *environmentFile) skipLine() {
+	end := strings.IndexAny(p.text, lineBreaks)
+	if end < 0 {
+		end = len(p.text)
 	}
-	return strings.Join(words, " "), nil
+	p.text = p.text[end:]
+}
+
+// take removes the next byte.
+func (p *environmentFile) take() byte {
+	c := p.text[0]
+	p.text = p.text[1:]
+	return c
+}
+
+// readValue reads to the end of the line that is neither quoted nor escaped.
+// Quotes count only where no bare text stands before them: `a"b"` keeps them.
+func (p *environmentFile) readValue() {
+	var value strings.Builder
+	bare, kept := false, 0 // kept: the length up to which blanks at the end belong to the value
+	defer func() {
+		p.value = value.String()
+		if bare {
+			p.value = p.value[:kept]
+		}
+	}()
+	for p.text != "" {
+		c := p.take()
+		switch {
+		case strings.ContainsRune(lineBreaks, rune(c)):
+			return
+		case c == '\\':
+			bare = true
+			if p.text != "" {
+				if c = p.take(); !strings.ContainsRune(lineBreaks, rune(c)) {
+					value.WriteByte(c)
+				}
+			}
+			kept = value.Len()
+		case !bare && c == '\'':
+			p.readQuoted(&value, c, "")
+		case !bare && c == '"':
+			p.readQuoted(&value, c, "\"\\`$")
+		case !bare && strings.ContainsRune(blanks, rune(c)):
+		default:
+			bare = true
+			value.WriteByte(c)
+			if !strings.ContainsRune(blanks, rune(c)) {
+				kept = value.Len()
+			}
+		}
+	}
+}
+
+// readQuoted reads to the closing quote, or to the end where there is none.
+// escapable is what a backslash takes its meaning from, none: the backslash has none.
+func (p *environmentFile) readQuoted(value *strings.Builder, quote byte, escapable string) {
+	for p.text != "" {
+		c := p.take()
+		switch {
+		case c == quote:
+			return
+		case c != '\\' || escapable == "" || p.text == "":
+			value.WriteByte(c)
+		default:
+			next := p.take()
+			if next != '\n' && !strings.ContainsRune(escapable, rune(next)) {
+				value.WriteByte('\\')
+			}
+			if next != '\n' {
+				value.WriteByte(next)
+			}
+		}
+	}
 }
 
 // Merge lays assignments one over the other, the later one winning, and

@@ -150,12 +150,18 @@ var _ = Describe("An environment file", func() {
 		Entry("quotes", `A="x y"`+"\n"+`B='z "q"'`, "A=x y", `B=z "q"`),
 		Entry("an empty value", "A=\n", "A="),
 		Entry("continued", "A=1\\\n2\r\nB=3", "A=12", "B=3"),
+		Entry("backslashes in single quotes", `A='a\nb\'`, `A=a\nb\`),
+		Entry("backslashes in double quotes", `A="x\ty \"\\\$\`+"`\"", "A=x\\ty \"\\$`"),
+		Entry("a line continued in double quotes", "A=\"1\\\n2\"", "A=12"),
+		Entry("backslashes without quotes", `A=a\b\\c\ `+"\n"+`B=\"q`, `A=ab\c `, `B="q`),
+		Entry("values of several lines", "KEY=\"-----BEGIN\nabc=\n\n-----END\"\nB='1\n2'\nC=3", "KEY=-----BEGIN\nabc=\n\n-----END", "B=1\n2", "C=3"),
+		Entry("quotes beside one another", `A="x"'y' "z" w`+"\n"+`B=it's "so"`, "A=xyzw", `B=it's "so"`),
+		Entry("blanks around", " A = x y \t\nB=\t'z ' \n", "A=x y", "B=z "),
+		Entry("an end within a value", "A=1\nB='2 ", "A=1", "B=2 "),
+		Entry("an end after a backslash", "A=1\\", "A=1"),
+		Entry("a comment with a backslash at its end", "# a\\\nA=1", "A=1"),
+		Entry("without what is no assignment", "A=1\nsecret\nexport B=1\n1C=1\nD.E=1\n=1\nF=1\nlast", "A=1", "F=1"),
 		Entry("more =", "DSN=a=b=c", "DSN=a=b=c"))
-
-	It("is refused without showing its content", func() {
-		_, err := service.ParseEnvironment("A=1\nsecret")
-		Expect(err).To(MatchError("line 2 is no KEY=VALUE"))
-	})
 
 	It("is laid over what stands before", func() {
 		Expect(service.Merge([]string{"A=1", "B=1"}, []string{"B=2", "B=3"})).To(Equal(map[string]string{"A": "1", "B": "3"}))

@@ -59,7 +59,7 @@ const (
 	PhaseStartPre Phase = "start-pre"
 	PhaseStart    Phase = "start"
 	PhaseRunning  Phase = "running"
-	PhaseExited   Phase = "exited" // a oneshot that remains after exit
+	PhaseExited   Phase = "exited" // RemainAfterExit
 	PhaseStop     Phase = "stop"
 	PhaseSigterm  Phase = "stop-sigterm"
 	PhaseSigkill  Phase = "stop-sigkill"

@@ -109,7 +109,8 @@ func (h *Handle) Stop() {
 }
 
 // Follow reports every status of the shim until it is dead and its lock free
-// (nil) or until ctx ends (ctx.Err()), after which the shim runs on.
+// (nil) or until ctx ends (ctx.Err()), after which the shim runs on. Another
+// error (the lock cannot be looked at) leaves the shim as it is: follow again.
 // A status may be reported twice. The final record is to be read with Last.
 func (h *Handle) Follow(ctx context.Context, report func(Status)) error {
 	for {

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -123,10 +124,20 @@ func (r *runner) connect(stops chan<- struct{}) error {
 	return nil
 }
 
-// openLog makes the pipe that is the unit's stdout and stderr, and copies what comes out of it.
+// openLog makes the pipe that is the unit's stdout and stderr, and copies what
+// comes out of it. Processes that KillMode leaves alive would be killed by a
+// pipe without a reader: such a unit writes into the log file itself.
 func (r *runner) openLog() error {
-	out, err := openOutput(r.activation.LogDir)
+	survivors := slices.Contains([]service.KillMode{service.KillProcess, service.KillNone}, r.activation.Service.KillMode)
+	out, err := openOutput(r.activation.LogDir, survivors)
 	if err != nil {
+		return err
+	}
+	drained := make(chan struct{})
+	r.out, r.drained = out, drained
+	if survivors {
+		close(drained)
+		r.pipe, err = openLogFile(r.activation.LogDir)
 		return err
 	}
 	var pipe [2]int // not os.Pipe, whose ends are non-blocking: the unit's stdout must not be
@@ -134,9 +145,7 @@ func (r *runner) openLog() error {
 		return fmt.Errorf("make output pipe: %w", err)
 	}
 	reader := os.NewFile(uintptr(pipe[0]), "output")
-	r.out, r.pipe = out, os.NewFile(uintptr(pipe[1]), "output")
-	drained := make(chan struct{})
-	r.drained = drained
+	r.pipe = os.NewFile(uintptr(pipe[1]), "output")
 	go func() {
 		defer close(drained)
 		_, _ = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{reader}, make([]byte, 32<<10))

@@ -21,24 +21,30 @@ const (
 // output is the unit's log: two files, rotated by size. Output must never stop
 // a service: what cannot be written (disk full) is dropped.
 type output struct {
-	dir  string
-	mu   sync.Mutex
-	file *os.File
-	size int64
+	dir    string
+	shared bool // the unit writes into the current file itself, which therefore stays the current one
+	mu     sync.Mutex
+	file   *os.File
+	size   int64
 }
 
-func openOutput(dir string) (*output, error) {
+// openOutput opens the log in dir. shared: until it is opened anew it is not rotated.
+func openOutput(dir string, shared bool) (*output, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	o := &output{dir: dir}
-	return o, o.open()
+	o := &output{dir: dir, shared: shared}
+	err := o.open()
+	if err == nil && shared && o.size >= maxLog {
+		o.rotate()
+	}
+	return o, err
 }
 
 func (o *output) open() error {
-	file, err := os.OpenFile(filepath.Join(o.dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	file, err := openLogFile(o.dir)
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return err
 	}
 	o.file, o.size = file, 0
 	if info, err := file.Stat(); err == nil {
@@ -47,11 +53,19 @@ func (o *output) open() error {
 	return nil
 }
 
+func openLogFile(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return file, nil
+}
+
 // Write appends to the log and always claims success.
 func (o *output) Write(text []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.size >= maxLog {
+	if o.size >= maxLog && !o.shared {
 		o.rotate()
 	}
 	if o.file != nil {

@@ -21,7 +21,7 @@ type runner struct {
 	status     Status
 	control    *controller
 	out        *output
-	null, pipe *os.File
+	null, pipe *os.File // stdin; stdout and stderr of the unit
 	notifyName string
 
 	children      <-chan os.Signal // SIGCHLD
@@ -128,6 +128,9 @@ func (r *runner) publish(phase Phase) {
 func (r *runner) gone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
 func (r *runner) mainGone() bool    { return r.gone(r.main) }
 func (r *runner) noneLeft() bool    { return r.childless }
+func (r *runner) active() bool {
+	return r.status.Phase == PhaseRunning || r.status.Phase == PhaseExited
+}
 
 // run is the whole activation.
 func (r *runner) run() {
@@ -135,7 +138,7 @@ func (r *runner) run() {
 	exit := r.activate()
 	r.terminate() // what a main process that ended by itself left behind
 	_ = r.pipe.Close()
-	select { // what a process that is left alive (KillMode) writes later is lost
+	select { // what a process that escaped (it is nobody's child) writes later is lost
 	case <-r.drained:
 	case <-time.After(drainLimit):
 	}
@@ -149,6 +152,7 @@ func (r *runner) run() {
 
 func (r *runner) activate() Exit {
 	s := r.activation.Service
+	_, _ = fmt.Fprintln(r.out, unit.StartMark+s.Specifiers.Name.String())
 	identity, err := lookUp(s.User, s.Group)
 	if err != nil {
 		return resources(err)
@@ -189,7 +193,7 @@ func (r *runner) runCommand(command unit.Command, by <-chan time.Time) (Exit, bo
 		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
 	case met:
 	}
-	exit := exitOf(*r.exits[pid])
+	exit := exitOf(*r.exits[pid], false)
 	return exit, exit.Result == service.ResultSuccess || command.IgnoreFailure
 }
 
@@ -209,7 +213,11 @@ func (r *runner) daemon(startBy <-chan time.Time) Exit {
 	if r.pump(nil, true, r.mainGone) == stopped {
 		return r.stop()
 	}
-	return r.mainExit(command)
+	exit := r.mainExit(command)
+	if exit.Result != service.ResultSuccess || !r.active() { // or it had said STOPPING=1
+		return exit
+	}
+	return r.completed(exit)
 }
 
 func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
@@ -224,14 +232,14 @@ func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
 	if r.ready {
 		return Exit{}, true
 	}
-	exit := exitOf(*r.exits[r.main])
+	exit := exitOf(*r.exits[r.main], true)
 	if exit.Result == service.ResultSuccess {
 		exit = Exit{Result: service.ResultProtocol, Detail: "protocol: ended before READY=1"}
 	}
 	return exit, false
 }
 
-// oneshot runs its commands one after another; with RemainAfterExit it then is active until it is stopped.
+// oneshot runs its commands one after another.
 func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 	r.publish(PhaseStart)
 	for _, command := range r.activation.Service.Start {
@@ -249,18 +257,26 @@ func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 			return exit
 		}
 	}
+	return r.completed(Exit{Result: service.ResultSuccess, Detail: "success"})
+}
+
+// completed is what follows when a service that had started has ended in
+// order: ExecStop, or with RemainAfterExit it is active until it is stopped.
+func (r *runner) completed(exit Exit) Exit {
 	if !r.activation.Service.RemainAfterExit {
-		return Exit{Result: service.ResultSuccess, Detail: "success"}
+		r.stopCommands()
+		return exit
 	}
 	r.status.MainPID = 0
-	r.status.ActiveSince = time.Now().UTC()
+	if r.status.ActiveSince.IsZero() {
+		r.status.ActiveSince = time.Now().UTC()
+	}
 	r.publish(PhaseExited)
 	r.pump(nil, true, func() bool { return false })
 	return r.stop()
 }
 
 func (r *runner) startMain(command unit.Command) error {
-	r.out.say("starting %s", r.activation.Service.Specifiers.Name)
 	pid, err := r.spawn(command)
 	if err != nil {
 		return err
@@ -270,7 +286,7 @@ func (r *runner) startMain(command unit.Command) error {
 }
 
 func (r *runner) mainExit(command unit.Command) Exit {
-	exit := exitOf(*r.exits[r.main])
+	exit := exitOf(*r.exits[r.main], r.activation.Service.Type != service.Oneshot)
 	if command.IgnoreFailure {
 		exit.Result = service.ResultSuccess
 	}
@@ -281,11 +297,12 @@ func resources(err error) Exit {
 	return Exit{Result: service.ResultResources, Detail: err.Error()}
 }
 
-// exitOf judges an exit as systemd does: 0 and the signals that ask to end are success.
-func exitOf(status syscall.WaitStatus) Exit {
+// exitOf judges an exit as systemd does: 0 is success, and for a daemon the
+// signals that ask to end are too. A command that they end has not done its work.
+func exitOf(status syscall.WaitStatus, daemon bool) Exit {
 	if status.Signaled() {
 		exit := Exit{Result: service.ResultSignal, Detail: "signal " + status.Signal().String()}
-		if slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
+		if daemon && slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
 			exit.Result = service.ResultSuccess
 		}
 		return exit

@@ -84,11 +84,7 @@ func (r *runner) environment() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("EnvironmentFile: %w", err)
 		}
-		assignments, err := service.ParseEnvironment(string(text))
-		if err != nil {
-			return nil, fmt.Errorf("EnvironmentFile %s: %w", file.Path, err)
-		}
-		layers = append(layers, assignments)
+		layers = append(layers, service.ParseEnvironment(string(text)))
 	}
 	last := []string{"INVOCATION_ID=" + r.activation.Invocation}
 	if r.notifyName != "" {
@@ -124,7 +120,10 @@ func (r *runner) spawn(command unit.Command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	attributes := &syscall.SysProcAttr{Setpgid: true, Credential: r.identity.credential}
+	attributes := &syscall.SysProcAttr{Setpgid: true}
+	if !command.Privileged {
+		attributes.Credential = r.identity.credential
+	}
 	if s.KillMode != service.KillNone {
 		attributes.Pdeathsig = syscall.SIGKILL // the shim and its unit die together; the caller's thread is locked
 	}

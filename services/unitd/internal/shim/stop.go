@@ -7,11 +7,10 @@ import (
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
-// stop performs a requested stop: ExecStop while the main process lives (or a
-// oneshot remains), then signals by KillMode.
+// stop performs a requested stop: ExecStop if the service had started, then
+// signals by KillMode.
 func (r *runner) stop() Exit {
-	if r.main != 0 && (!r.mainGone() || r.status.Phase == PhaseExited) {
-		r.publish(PhaseStop)
+	if r.active() {
 		r.stopCommands()
 	}
 	if r.terminate() {
@@ -20,8 +19,16 @@ func (r *runner) stop() Exit {
 	return Exit{Result: service.ResultSuccess, Detail: "success"}
 }
 
-// stopCommands runs ExecStop. A command that fails or hangs changes nothing: the signals follow.
+// stopCommands runs ExecStop, with MAINPID while the main process lives. A
+// command that fails or hangs changes nothing: the signals follow.
 func (r *runner) stopCommands() {
+	if r.mainGone() {
+		r.status.MainPID = 0
+	}
+	if len(r.activation.Service.Stop) == 0 {
+		return
+	}
+	r.publish(PhaseStop)
 	stopBy := after(r.activation.Service.TimeoutStop)
 	for _, command := range r.activation.Service.Stop {
 		pid, err := r.spawn(command)

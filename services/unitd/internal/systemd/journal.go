@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
@@ -57,7 +58,7 @@ func render(name string, journal []byte, lines, limit int) string {
 		}
 		if id != "" && id != invocation {
 			invocation = id
-			out = append(out, "unitd: starting "+name)
+			out = append(out, unit.StartMark+name)
 		}
 		out = append(out, shim.Clean(e.text()))
 	}

@@ -1,0 +1,141 @@
+package host_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/services/unitd/internal/host"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
+)
+
+// lone is a backend whose units run until they are told to end. The first Follow of each fails.
+type lone struct {
+	starts, follows, ends atomic.Int32
+	end                   chan struct{} // closed: every unit has ended
+}
+
+func (*lone) Name() string                                           { return "lone" }
+func (*lone) Honours() bool                                          { return true }
+func (*lone) Units() ([]string, error)                               { return nil, nil }
+func (*lone) Check(context.Context, string) error                    { return nil }
+func (*lone) Find(context.Context, string) (host.Found, error)       { return host.Found{}, nil }
+func (*lone) Forget(context.Context, string) error                   { return nil }
+func (*lone) Logs(context.Context, string, int, int) (string, error) { return "", nil }
+func (b *lone) Stop()                                                { close(b.end) }
+
+func (b *lone) Start(context.Context, string, host.Activation) (host.Running, error) {
+	b.starts.Add(1)
+	return b, nil
+}
+
+func (b *lone) End(context.Context, string, bool) host.Ended {
+	b.ends.Add(1)
+	return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultSuccess, Detail: "success", Requested: true}}
+}
+
+func (b *lone) Follow(ctx context.Context, report func(host.Status)) error {
+	if b.follows.Add(1) == 1 {
+		return errors.New("too many open files")
+	}
+	report(host.Status{Active: "active", Sub: "running"})
+	select {
+	case <-b.end:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// open runs a host over a state directory until the spec ends.
+func open(dir string, backend host.Backend) *host.Host {
+	GinkgoHelper()
+	h, err := host.Open(host.Config{StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop()})
+	Expect(err).NotTo(HaveOccurred())
+	ctx, cancel := context.WithCancel(context.Background())
+	joined := make(chan struct{})
+	go func() { defer close(joined); _ = h.Run(ctx) }()
+	DeferCleanup(func() {
+		cancel()
+		Eventually(joined).WithTimeout(10 * time.Second).Should(BeClosed())
+		Expect(h.Close()).To(Succeed())
+	})
+	return h
+}
+
+// put puts a unit that runs /bin/true.
+func put(h *host.Host, name string, desired host.DesiredState, token *int64) error {
+	_, err := h.Put(context.Background(), name, host.Change{
+		Options: []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/true"}}, DesiredState: desired, Token: token,
+	})
+	return err
+}
+
+var _ = Describe("A supervisor", func() {
+	It("does not bury a unit that cannot be followed at the moment", func() {
+		b := &lone{end: make(chan struct{})}
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
+		shown := func() string {
+			state, _, _ := h.State("x.service")
+			return state.Active
+		}
+		Eventually(shown).WithTimeout(10 * time.Second).Should(Equal("active"))
+		Expect([]int32{b.starts.Load(), b.follows.Load(), b.ends.Load()}).To(Equal([]int32{1, 2, 0}))
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Eventually(shown).WithTimeout(10 * time.Second).Should(Equal("inactive"))
+		Expect(b.ends.Load()).To(BeEquivalentTo(1))
+	})
+})
+
+var _ = Describe("A deleted unit", func() {
+	It("without a token leaves nothing in memory", func() {
+		h := open(GinkgoT().TempDir(), &lone{end: make(chan struct{})})
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Eventually(func() bool { _, _, listed := h.State("x.service"); return listed }).Should(BeTrue())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(h.Known).Should(BeZero())
+	})
+
+	It("holds its token for thirty days", func() {
+		dir, token, lower := GinkgoT().TempDir(), int64(9), int64(8)
+		files := func(age time.Duration) { // of every unit, as old as that
+			GinkgoHelper()
+			all, err := filepath.Glob(filepath.Join(dir, "units", "*.json"))
+			Expect(err).NotTo(HaveOccurred())
+			Expect(all).To(HaveLen(2))
+			for _, file := range all {
+				Expect(os.Chtimes(file, time.Time{}, time.Now().Add(-age))).To(Succeed())
+			}
+		}
+		again := func(use func(*host.Host)) {
+			GinkgoHelper()
+			h, err := host.Open(host.Config{StateDir: dir, Backend: &lone{}, Hostname: "h1", Log: zap.NewNop()})
+			Expect(err).NotTo(HaveOccurred())
+			use(h)
+			Expect(h.Close()).To(Succeed())
+		}
+		again(func(h *host.Host) {
+			Expect(put(h, "kept.service", host.Loaded, &token)).To(Succeed())
+			Expect(put(h, "gone.service", host.Loaded, &token)).To(Succeed())
+			Expect(h.Delete("gone.service", &token)).To(Succeed())
+		})
+		files(29 * 24 * time.Hour)
+		again(func(h *host.Host) {
+			Expect(put(h, "gone.service", host.Loaded, &lower)).To(BeAssignableToTypeOf(host.Superseded{}))
+		})
+		files(31 * 24 * time.Hour)
+		again(func(h *host.Host) {
+			Expect(put(h, "gone.service", host.Loaded, &lower)).To(Succeed())
+			Expect(put(h, "kept.service", host.Loaded, &lower)).To(BeAssignableToTypeOf(host.Superseded{}))
+		})
+	})
+})
