@@ -155,6 +155,7 @@ var _ = Describe("The role × route table", func() {
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b"}`)
 		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"general"}`)
+		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":2}`)
 		for path, count := range map[string][2]int{"/system_components": {1, 0}, "/clusters": {1, 0}, "/messaging/exchanges": {1, 1}, "/messaging/brokers": {1, 1}} {
 			Expect(h.callAs("service", "GET", path, "").objects()).To(HaveLen(count[0]), path)
 			Expect(h.callAs("foreign-service", "GET", path, "").objects()).To(HaveLen(count[1]), path)
