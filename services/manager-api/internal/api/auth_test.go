@@ -79,6 +79,7 @@ var _ = Describe("Authentication", func() {
 		Entry("without a name", func(t *api.Token) { t.Name = "" }, "has no name"),
 		Entry("of an unknown role", func(t *api.Token) { t.Role = "root" }, `unknown role "root"`),
 		Entry("of a service without exchange", func(t *api.Token) { t.ExchangeID = 0 }, "needs an exchange_id"),
+		Entry("of an admin of one exchange", func(t *api.Token) { t.Role = api.RoleAdmin }, "leave its exchange_id out"),
 		Entry("with a token in the clear", func(t *api.Token) { t.Hash = "secret" }, "hash must be"),
 		Entry("with half a hash", func(t *api.Token) { t.Hash = "sha256:abcd" }, "hash must be"),
 	)

@@ -92,7 +92,7 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 	}
 	spec.DeploymentRepo, spec.SourceRepo = trimmed(spec.DeploymentRepo), trimmed(spec.SourceRepo)
 	spec.Milestones = withConfig(spec.Milestones)
-	id, err := s.Store.CreateWorkflow(r.Context(), spec)
+	id, err := s.Store.CreateWorkflow(r.Context(), spec, ownExchange(r))
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func raiseUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 		message = fmt.Sprintf("%s could not be rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
 	case upgrade.Requested, upgrade.InProgress, upgrade.Verifying, upgrade.Ineligible, upgrade.Canceled, upgrade.Expired, upgrade.Failed:
 	}
-	return raise(ctx, tx, kind, severity, message, map[string]any{
+	return raise(ctx, tx, &row.ExchangeID, kind, severity, message, map[string]any{
 		"upgrade_id": row.ID, "component_id": row.ComponentID, "component_type": row.ComponentType, "messaging_exchange_id": row.ExchangeID,
 		"state": row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.from(), "to": row.to()})
 }

@@ -145,7 +145,7 @@ CREATE TABLE workflows (
     execute_options         jsonb,
     -- ours
     upgrade_id              uuid,
-    messaging_exchange_id   integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- where its executor runs
+    messaging_exchange_id   integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- where its executor runs; before that, of a bound caller
     component_type          text NOT NULL DEFAULT '',
     phase                   integer NOT NULL DEFAULT 0,
     restoring               boolean NOT NULL DEFAULT false,
@@ -185,6 +185,7 @@ CREATE TABLE system_events (
     assigned_at      timestamptz,
     assignee_id      integer REFERENCES users,
     assigned_by_id   integer REFERENCES users,
+    messaging_exchange_id integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- null: of the whole platform
     inserted_at      timestamptz NOT NULL DEFAULT now(),
     updated_at       timestamptz NOT NULL DEFAULT now()
 );
