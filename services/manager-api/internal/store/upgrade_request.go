@@ -47,7 +47,8 @@ func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (compon
 }
 
 // RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
-// however many ask at once. While it is only requested, a repeat with force adds the force, but not to an operator's rollback. created says which.
+// however many ask at once. created says which. While it is only requested, a request takes an hourly one over, and a
+// repeat with force adds the force; neither changes an operator's rollback.
 func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
 	if r.Trigger == "" {
 		r.Trigger = upgrade.TriggerRequest
@@ -67,14 +68,13 @@ func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest)
 		if err != nil {
 			return err
 		}
-		changed := fresh
-		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested && row.Trigger != upgrade.TriggerRollback {
-			if err := s.addForce(ctx, tx, row, r); err != nil {
+		taken := !fresh && takesOver(r, row)
+		if taken {
+			if err := takeOver(ctx, tx, row, r); err != nil {
 				return err
 			}
-			changed = true
 		}
-		if changed && !r.Quiet {
+		if (fresh || taken) && !r.Quiet {
 			if err := ringRequest(ctx, tx, row); err != nil {
 				return err
 			}
@@ -114,14 +114,28 @@ func (s *Store) request(ctx context.Context, tx *sqlx.Tx, c componentRow, want *
 	return nil, false, fault.New(fault.Unavailable, "upgrades of component %d come and go: try again", c.ID)
 }
 
-func (s *Store) addForce(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
-	row.Force, row.Trigger, row.RequestedBy, row.Reason = true, upgrade.TriggerRequest, r.RequestedBy, r.Reason
-	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = true, trigger = $2, requested_by = $3, reason = $4 WHERE id = $1`,
-		string(row.ID), string(row.Trigger), row.RequestedBy, row.Reason)
-	if err != nil {
-		return fmt.Errorf("force upgrade %s: %w", row.ID, err)
+// takesOver reports whether a request says more than the open upgrade that it met: nobody has asked for an hourly one,
+// which is refused where a request is not.
+func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
+	if r.Trigger != upgrade.TriggerRequest || open.State != upgrade.Requested || open.Trigger == upgrade.TriggerRollback {
+		return false
 	}
-	return journal(ctx, tx, entry{Subject: row.subject(), Code: "forced", Message: "the request was repeated with force", Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
+	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
+}
+
+// takeOver makes the waiting upgrade the one that was asked for.
+func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
+	code, message := "requested", "what an hourly check had found was requested"
+	if r.Force {
+		code, message = "forced", "the request was repeated with force"
+	}
+	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force || r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
+	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5 WHERE id = $1`,
+		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
+	if err != nil {
+		return fmt.Errorf("take over upgrade %s: %w", row.ID, err)
+	}
+	return journal(ctx, tx, entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
 }
 
 // ringRequest tells the overseer of a request; it refers to the upgrade that exists.
