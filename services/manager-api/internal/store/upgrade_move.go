@@ -110,7 +110,7 @@ func (s *Store) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curre
 
 // recordVersion makes the target the component's recorded version and its releases the proven ones: the only writer of both.
 func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
-	_, err := tx.ExecContext(ctx, `UPDATE releases SET proven_at = now() WHERE id IN (SELECT release_id FROM workflows WHERE upgrade_id = $1 AND NOT restoring)`, string(row.ID))
+	_, err := tx.ExecContext(ctx, `UPDATE releases SET proven_at = now(), first_proven_at = coalesce(first_proven_at, proven_at) WHERE id IN (SELECT release_id FROM workflows WHERE upgrade_id = $1 AND NOT restoring)`, string(row.ID))
 	if err != nil {
 		return fmt.Errorf("mark releases as proven: %w", err)
 	}

@@ -145,7 +145,7 @@ func ringRequest(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 			ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason, RequestID: string(row.ID)}}})
 }
 
-// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the proven one before the current one.
+// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the one before (see earlierRelease).
 type RollbackRequest struct {
 	ComponentID component.ID
 	ExchangeID  component.ExchangeID // 0: any
@@ -200,11 +200,7 @@ func (s *Store) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, 
 
 func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
 	if releaseID == "" {
-		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL ORDER BY proven_at DESC, id DESC OFFSET 1 LIMIT 1`, c.ID)
-		if fault.Is(err, fault.NotFound) {
-			return nil, fault.New(fault.Conflict, "component %d has no earlier proven release", c.ID).WithCode(CodeNoRelease)
-		}
-		return r, err
+		return earlierRelease(ctx, tx, c)
 	}
 	r, err := oneRelease(ctx, tx, `WHERE id = $1 AND component_id = $2`, idOf(releaseID), c.ID)
 	switch {
@@ -216,6 +212,23 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 		return nil, fault.New(fault.Invalid, "release %s is of phase %d: name the one of phase 1", releaseID, r.Phase)
 	}
 	return r, nil
+}
+
+// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before the
+// recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a repeat
+// leads further back, and never forth again to what was left. Conflict: there is none.
+func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
+	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) <> ($2, $3)
+		AND coalesce(first_proven_at, proven_at) < coalesce((
+			SELECT coalesce(first_proven_at, proven_at) FROM releases
+			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
+			ORDER BY proven_at DESC, id DESC LIMIT 1), 'infinity')
+		ORDER BY proven_at DESC, id DESC LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
+			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+	}
+	return r, err
 }
 
 // Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found

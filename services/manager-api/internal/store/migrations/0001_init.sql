@@ -193,7 +193,7 @@ CREATE INDEX system_events_inserted ON system_events (inserted_at);
 
 -- Upgrades ------------------------------------------------------------------------------------------------------
 
-CREATE TABLE releases (                    -- immutable, but for the instant of the last proof
+CREATE TABLE releases (                    -- immutable, but for the instants of its proofs
     id                      uuid PRIMARY KEY,
     component_id            integer REFERENCES system_components ON DELETE CASCADE, -- null: of a workflow without upgrade
     phase                   integer NOT NULL DEFAULT 1,     -- type deployer has one release per phase
@@ -208,6 +208,7 @@ CREATE TABLE releases (                    -- immutable, but for the instant of 
     units                   jsonb NOT NULL,
     instances               integer,                        -- null: one per machine of the cluster
     proven_at               timestamptz,                    -- the proven release of a phase is the one proven last
+    first_proven_at         timestamptz,                    -- null: proven_at is the first as well
     inserted_at             timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX releases_proven ON releases (component_id, phase, proven_at DESC NULLS LAST);
