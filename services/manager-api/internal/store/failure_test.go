@@ -514,6 +514,27 @@ var _ = Describe("Orders and claims", func() {
 		Expect(w.Tick(ctx())).To(BeFalse())
 	})
 
+	DescribeTable("after an absence of manager-api nobody is kept from what no one holds", func(attempt int, leave func(w *world, id string, k managerapi.Claim) error) {
+		w := newWorld()
+		id := running(w)
+		k, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.Tick(ctx())).To(BeFalse())
+		Expect(leave(w, id, k)).To(Succeed())
+		w.exec(`UPDATE ticks SET ticked_at = now() - interval '6 seconds'`)
+		Expect(w.Tick(ctx())).To(BeTrue())
+		_, err = ask(w, id, "b", "boot-2", attempt)
+		Expect(err).NotTo(HaveOccurred())
+	},
+		Entry("a claim that was released", 1, func(w *world, id string, k managerapi.Claim) error {
+			return w.ReleaseClaim(ctx(), id, w.exchange, k.Token)
+		}),
+		Entry("an order that is open to the next one", 2, func(w *world, _ string, _ managerapi.Claim) error {
+			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+			return w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})
+		}),
+	)
+
 	It("a released claim is sent again at once, under a new message id", func() {
 		w := newWorld()
 		id := running(w)
