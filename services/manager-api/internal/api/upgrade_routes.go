@@ -46,7 +46,6 @@ func registerUpgradeRoutes(s *Server) {
 
 	s.route("GET /quarantines", Readers, s.listQuarantines)
 	s.route("DELETE /quarantines/{id}", Operators, s.clearQuarantine)
-	s.route("GET /events", Readers, s.listJournal)
 	s.route("GET /audit", Operators, s.listJournal)
 }
 
