@@ -211,6 +211,7 @@ CREATE TABLE releases (                    -- immutable, but for the instants of
     first_proven_at         timestamptz,                    -- null: proven_at is the first as well
     inserted_at             timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX releases_component ON releases (component_id, id);
 CREATE INDEX releases_proven ON releases (component_id, phase, proven_at DESC NULLS LAST);
 
 CREATE TABLE upgrades (
@@ -247,7 +248,7 @@ CREATE UNIQUE INDEX upgrades_one_open ON upgrades (component_id)
     WHERE state IN ('requested', 'in_progress', 'verifying', 'rolling_back');
 CREATE UNIQUE INDEX upgrades_one_running ON upgrades (messaging_exchange_id, slot)
     WHERE state IN ('in_progress', 'verifying', 'rolling_back');
-CREATE INDEX upgrades_component ON upgrades (component_id, created_at DESC);
+CREATE INDEX upgrades_component ON upgrades (component_id, id); -- ids rise with age
 
 ALTER TABLE workflows ADD CONSTRAINT workflows_upgrade_fk FOREIGN KEY (upgrade_id) REFERENCES upgrades ON DELETE SET NULL;
 
@@ -349,6 +350,7 @@ CREATE TABLE journal (                     -- append-only
     request_id text NOT NULL DEFAULT ''
 );
 CREATE INDEX journal_subject ON journal (subject, seq);
+CREATE INDEX journal_actor ON journal (actor, seq);
 -- +goose StatementBegin
 CREATE FUNCTION journal_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'journal is append-only'; END $$;
