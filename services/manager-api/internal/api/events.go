@@ -13,7 +13,7 @@ const eventItem = "SystemEvent"
 
 func (s *Server) registerEvents() {
 	s.family("GET /system_events", eventItem, Readers, s.listEvents)
-	s.family("POST /system_events", eventItem, Reporters, s.createEvent)
+	s.once("POST /system_events", eventItem, Reporters, s.createEvent)
 	s.byID("GET /system_events/{id}", eventItem, Readers, s.showEvent)
 	s.byID("POST /system_events/{id}/assign", eventItem, Operators, s.assignEvent)
 	s.byID("POST /system_events/{id}/dismiss", eventItem, Operators, s.dismissEvent)

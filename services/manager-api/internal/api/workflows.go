@@ -15,7 +15,7 @@ const workflowItem = "Workflow"
 
 func (s *Server) registerWorkflows() {
 	s.family("GET /workflows", workflowItem, Readers, s.listWorkflows)
-	s.family("POST /workflows", workflowItem, Operators, s.createWorkflow)
+	s.once("POST /workflows", workflowItem, Operators, s.createWorkflow)
 	s.workflow("GET /workflows/{id}", Readers, s.showWorkflow)
 	s.workflow("PUT /workflows/{id}", Operators, s.updateWorkflow)
 	s.workflow("DELETE /workflows/{id}", Operators, s.deleteWorkflow)
