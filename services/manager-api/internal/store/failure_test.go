@@ -323,6 +323,23 @@ var _ = Describe("An operator's rollback", func() {
 		Expect(err).To(MatchError(ContainSubstring("proven before v1: name one of GET /system_components/1/releases")))
 	})
 
+	It("leads to what the first deploy replaced, which is kept at the instant of the proof, and not back", func() {
+		w := newWorld()
+		c := w.component("billing") // proven by its healthy deploy: both in one transaction
+		u := w.started(c)
+		w.runConfig(u)
+		w.runDeploy(u, "deploy")
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
+		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(back.To.SourceRepoGitRef).To(Equal("v1"))
+		Expect(w.Start(ctx(), back.ID, w.exchange, w.judgement())).To(Succeed())
+		w.runDeploy(back.ID, "deploy")
+		Expect(w.recorded(c)).To(Equal("v1 upgrade_completed"))
+		_, err = w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeNoRelease))
+	})
+
 	DescribeTable("leads by default to the other version that was proven last before the recorded one", func(recorded, want string, proofs ...string) {
 		w := newWorld()
 		c := w.component(component.Builder)
@@ -336,7 +353,7 @@ var _ = Describe("An operator's rollback", func() {
 			}
 			released[name] = true
 			r := w.proven(c, 1)
-			w.exec(`UPDATE releases SET etcd_token = $2, source_repo_git_ref = $3, proven_at = now() + $4::interval WHERE id = $1`, r.ID, name, name[:2], at)
+			w.exec(`UPDATE releases SET adopted = false, etcd_token = $2, source_repo_git_ref = $3, proven_at = now() + $4::interval WHERE id = $1`, r.ID, name, name[:2], at)
 		}
 		back, err := w.RequestRollback(ctx(), store.RollbackRequest{ComponentID: c})
 		if want == "" {

@@ -216,14 +216,15 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 
 // earlierRelease is what a component returns to by default: of the releases of other versions that were proven before the
 // recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a repeat
-// leads further back, and never forth again to what was left. Conflict: there is none.
+// leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the instant
+// of what it brought, and is the earlier one. Conflict: there is none.
 func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
 	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) <> ($2, $3)
-		AND coalesce(first_proven_at, proven_at) < coalesce((
-			SELECT coalesce(first_proven_at, proven_at) FROM releases
+		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
+			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
 			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
-			ORDER BY proven_at DESC, id DESC LIMIT 1), 'infinity')
-		ORDER BY proven_at DESC, id DESC LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
+			ORDER BY proven_at DESC, adopted, id DESC LIMIT 1), true)
+		ORDER BY proven_at DESC, adopted, id DESC LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
 			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
