@@ -238,7 +238,7 @@ type Release struct {
 	InsertedAt           time.Time                 `json:"inserted_at"`
 }
 
-// JournalEntry is one row of the journal, as /events and /audit show it.
+// JournalEntry is one row of the journal, as /audit shows it.
 type JournalEntry struct {
 	Seq       int64           `json:"seq"`
 	At        time.Time       `json:"at"`

@@ -17,7 +17,7 @@ import (
 const maxToken = 8 << 10
 
 // Token is one static token of the configuration: only its hash is known, "sha256:<hex>". Service and module tokens
-// must name their exchange; the other roles may.
+// must name their exchange, operators and viewers may, and admins may not: they change what all exchanges share.
 type Token struct {
 	Name       string               `mapstructure:"name"`
 	Role       Role                 `mapstructure:"role"`
@@ -42,6 +42,9 @@ func credentials(tokens []Token) ([]credential, error) {
 		}
 		if t.ExchangeID < 0 || (t.ExchangeID == 0 && (t.Role == RoleService || t.Role == RoleModule)) {
 			return nil, fmt.Errorf("token %q: role %s needs an exchange_id", t.Name, t.Role)
+		}
+		if t.ExchangeID != 0 && t.Role == RoleAdmin {
+			return nil, fmt.Errorf("token %q: role admin is for all exchanges: leave its exchange_id out, or make it an operator", t.Name)
 		}
 		sum, err := parseHash(t.Hash)
 		if err != nil {

@@ -79,6 +79,7 @@ var _ = Describe("Authentication", func() {
 		Entry("without a name", func(t *api.Token) { t.Name = "" }, "has no name"),
 		Entry("of an unknown role", func(t *api.Token) { t.Role = "root" }, `unknown role "root"`),
 		Entry("of a service without exchange", func(t *api.Token) { t.ExchangeID = 0 }, "needs an exchange_id"),
+		Entry("of an admin of one exchange", func(t *api.Token) { t.Role = api.RoleAdmin }, "leave its exchange_id out"),
 		Entry("with a token in the clear", func(t *api.Token) { t.Hash = "secret" }, "hash must be"),
 		Entry("with half a hash", func(t *api.Token) { t.Hash = "sha256:abcd" }, "hash must be"),
 	)
@@ -155,6 +156,7 @@ var _ = Describe("The role × route table", func() {
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b"}`)
 		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"general"}`)
+		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":2}`)
 		for path, count := range map[string][2]int{"/system_components": {1, 0}, "/clusters": {1, 0}, "/messaging/exchanges": {1, 1}, "/messaging/brokers": {1, 1}} {
 			Expect(h.callAs("service", "GET", path, "").objects()).To(HaveLen(count[0]), path)
 			Expect(h.callAs("foreign-service", "GET", path, "").objects()).To(HaveLen(count[1]), path)

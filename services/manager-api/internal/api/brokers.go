@@ -16,7 +16,7 @@ const brokerItem = "MessagingBroker"
 
 func (s *Server) registerBrokers() {
 	s.family("GET /messaging/brokers", brokerItem, Members, s.listBrokers)
-	s.family("POST /messaging/brokers", brokerItem, Admins, s.createBroker)
+	s.once("POST /messaging/brokers", brokerItem, Admins, s.createBroker)
 	s.byID("GET /messaging/brokers/{id}", brokerItem, Members, s.showBroker)
 	s.byID("PUT /messaging/brokers/{id}", brokerItem, Admins, s.updateBroker)
 	s.byID("DELETE /messaging/brokers/{id}", brokerItem, Admins, s.deleteBroker)

@@ -120,9 +120,16 @@ var _ = Describe("Broker passwords", func() {
 			h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
 			h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":2}`)
 		}, "foreign-module", 200),
-		Entry("every exchange without restrictions, if no exchange is restricted to the broker", func(h *harness) {
+		Entry("not an exchange that is restricted to nothing, even if no exchange is restricted to the broker", func(h *harness) {
 			h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
-		}, "foreign-service", 200),
+		}, "foreign-service", 404),
+		Entry("not an exchange that is restricted to nothing, if the broker is another exchange's failover", func(h *harness) {
+			h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
+			h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
+			h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":2}`)
+			Expect(h.callAs("module", "GET", "/messaging/brokers/1/connections", "").objects()).To(ConsistOf(HaveKeyWithValue("password", canary)))
+			Expect(h.callAs("foreign-service", "GET", "/messaging/brokers", "").objects()).To(BeEmpty())
+		}, "foreign-service", 404),
 	)
 
 	It("are nowhere else: not in answers, logs or the journal, whatever goes wrong (G10)", func() {

@@ -15,7 +15,7 @@ const clusterItem = "EtcdCluster"
 
 func (s *Server) registerClusters() {
 	s.family("GET /clusters", clusterItem, Readers, s.listClusters)
-	s.family("POST /clusters", clusterItem, Admins, s.createCluster)
+	s.once("POST /clusters", clusterItem, Admins, s.createCluster)
 	s.family("GET /clusters/{etcd_token}", clusterItem, Readers, s.showCluster)
 	s.family("PUT /clusters/{etcd_token}", clusterItem, Admins, s.updateCluster)
 	s.family("DELETE /clusters/{etcd_token}", clusterItem, Admins, s.deleteCluster)

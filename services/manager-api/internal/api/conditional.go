@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
@@ -61,7 +62,7 @@ func ifMatch[T any](r *http.Request, tag func(T) string) store.Guard[T] {
 const maxKey = 255
 
 // idempotent gives a route the meaning of Idempotency-Key: the same key and request get the first one's answer.
-// What failed within the server may be tried again under the same key.
+// What failed within the server may be tried again under the same key, unless it may have had its effect.
 func (s *Server) idempotent(rt Route, h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		key := r.Header.Get("Idempotency-Key")
@@ -111,14 +112,15 @@ func replay(w http.ResponseWriter, kept *store.KeptAnswer) error {
 // keep runs the handler into memory, keeps its answer and sends it.
 func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key string) error {
 	answer := &buffer{header: http.Header{}, status: http.StatusOK}
-	if err := h(answer, r); err != nil {
-		s.fail(rt, answer, r, err)
+	failure := h(answer, r)
+	if failure != nil {
+		s.fail(rt, answer, r, failure)
 	}
 	// The effect is there whatever became of the client: what is kept must say so.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
 	caller := callerOf(r.Context()).Name
-	if err := s.remember(ctx, caller, key, answer); err != nil {
+	if err := s.remember(ctx, caller, key, answer, failure); err != nil {
 		s.Log.Warn("answer of an idempotency key is not kept", zap.String("route", rt.Pattern), zap.Error(err))
 	}
 	for name, values := range answer.header {
@@ -129,7 +131,12 @@ func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Reques
 	return nil
 }
 
-func (s *Server) remember(ctx context.Context, caller, key string, a *buffer) error {
+// remember keeps the answer. What failed within the server had no effect, and the key is free again; of a lost COMMIT
+// nobody knows, and the key stays without an answer.
+func (s *Server) remember(ctx context.Context, caller, key string, a *buffer, failure error) error {
+	if fault.CodeOf(failure) == postgres.CodeCommitUnknown {
+		return nil
+	}
 	if a.status >= http.StatusInternalServerError {
 		return s.Store.DropKey(ctx, caller, key)
 	}

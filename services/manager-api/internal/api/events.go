@@ -13,7 +13,7 @@ const eventItem = "SystemEvent"
 
 func (s *Server) registerEvents() {
 	s.family("GET /system_events", eventItem, Readers, s.listEvents)
-	s.family("POST /system_events", eventItem, Reporters, s.createEvent)
+	s.once("POST /system_events", eventItem, Reporters, s.createEvent)
 	s.byID("GET /system_events/{id}", eventItem, Readers, s.showEvent)
 	s.byID("POST /system_events/{id}/assign", eventItem, Operators, s.assignEvent)
 	s.byID("POST /system_events/{id}/dismiss", eventItem, Operators, s.dismissEvent)
@@ -27,7 +27,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q := store.EventQuery{Limit: p.Limit}
+	q := store.EventQuery{Part: p}
 	hours := 24
 	if r.URL.Query().Get("assignee_id") != "" {
 		id, ok := queryInt(r, "assignee_id", 0)
@@ -45,7 +45,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) showEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	row, err := s.Store.Event(r.Context(), id)
+	row, err := s.Store.Event(r.Context(), id, bound(r))
 	if err != nil {
 		return namedEvent(err, id)
 	}
@@ -62,7 +62,7 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	spec := store.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity")}
+	spec := store.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity"), ExchangeID: ownExchange(r)}
 	if err := f.err(eventItem); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 func unknownUser(id any) error { return e2(fmt.Sprintf("User %v", id), nil) }
 
 func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Store.Event(r.Context(), id); err != nil {
+	if _, err := s.Store.Event(r.Context(), id, bound(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)
@@ -112,7 +112,7 @@ func shownParam(f *form, name string) string {
 }
 
 func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Store.Event(r.Context(), id); err != nil {
+	if _, err := s.Store.Event(r.Context(), id, bound(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)

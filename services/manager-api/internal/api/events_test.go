@@ -68,6 +68,23 @@ var _ = Describe("/system_events", func() {
 		h.ok(400, "GET", "/system_events?assignee_id=x", "")
 	})
 
+	It("are a bound caller's if they are about its exchange", func() {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_events", anEvent)                                        // 1: of the whole platform
+		Expect(h.callAs("module", "POST", "/system_events", anEvent).status).To(Equal(201)) // 2: of another exchange
+		Expect(h.callAs("foreign-module", "POST", "/system_events", anEvent).status).To(Equal(201))
+		Expect(h.callAs("foreign-module", "POST", "/system_events", anEvent).status).To(Equal(409))
+		Expect(h.ok(200, "GET", "/system_events", "").objects()).To(HaveExactElements(HaveKeyWithValue("messaging_exchange_id", BeNil()),
+			HaveKeyWithValue("messaging_exchange_id", 1.0), HaveKeyWithValue("messaging_exchange_id", 2.0)))
+		Expect(h.callAs("foreign-operator", "GET", "/system_events", "").objects()).To(HaveExactElements(HaveKeyWithValue("id", 3.0)))
+		for id, want := range map[string][3]int{"1": {404, 404, 404}, "2": {404, 404, 404}, "3": {200, 400, 204}} {
+			Expect(h.callAs("foreign-operator", "GET", "/system_events/"+id, "").status).To(Equal(want[0]), id)
+			Expect(h.callAs("foreign-operator", "POST", "/system_events/"+id+"/assign", `{}`).status).To(Equal(want[1]), id)
+			Expect(h.callAs("foreign-operator", "POST", "/system_events/"+id+"/dismiss", `{}`).status).To(Equal(want[2]), id)
+		}
+	})
+
 	It("refuses missing fields", func() {
 		h := start()
 		Expect(h.ok(400, "POST", "/system_events", `{"message":7}`).body).To(MatchJSON(

@@ -14,7 +14,7 @@ const exchangeItem = "MessagingExchange"
 
 func (s *Server) registerExchanges() {
 	s.family("GET /messaging/exchanges", exchangeItem, Members, s.listExchanges)
-	s.family("POST /messaging/exchanges", exchangeItem, Admins, s.createExchange)
+	s.once("POST /messaging/exchanges", exchangeItem, Admins, s.createExchange)
 	s.byID("GET /messaging/exchanges/{id}", exchangeItem, Members, s.showExchange)
 	s.byID("PUT /messaging/exchanges/{id}", exchangeItem, Admins, s.updateExchange)
 	s.byID("DELETE /messaging/exchanges/{id}", exchangeItem, Admins, s.deleteExchange)

@@ -147,7 +147,7 @@ func (s *Server) releaseHold(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// listJournal serves /events and /audit: one table. after=<seq> reads on, oldest first; else the newest come first and
+// listJournal shows the journal, which says who did what. after=<seq> reads on, oldest first; else the newest come first and
 // cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
 func (s *Server) listJournal(w http.ResponseWriter, r *http.Request) error {
 	limit, ok := queryInt(r, "limit", defaultPage)

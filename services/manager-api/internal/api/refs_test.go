@@ -169,6 +169,52 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
 	})
 
+	DescribeTable("an Idempotency-Key makes one of", func(path, body string) {
+		h := start()
+		first, again := h.call("POST", path, body, "Idempotency-Key", "k"), h.call("POST", path, body, "Idempotency-Key", "k")
+		Expect([]int{first.status, again.status}).To(Equal([]int{201, 201}), first.body+again.body)
+		Expect([]string{again.header.Get("Location"), again.body}).To(Equal([]string{first.header.Get("Location"), first.body}))
+		Expect(h.ok(200, "GET", path, "").objects()).To(HaveLen(1))
+	},
+		Entry("the exchanges", "/messaging/exchanges", `{"name":"home"}`),
+		Entry("the brokers", "/messaging/brokers", `{"name":"b"}`),
+		Entry("the clusters", "/clusters", `{"etcd_token":"abc"}`),
+		Entry("the workflows", "/workflows", `{"deployment_repo":"d"}`),
+		Entry("the events", "/system_events", `{"type":"t","severity":"info"}`),
+		Entry("the users", "/users", `{"first_name":"A","last_name":"B","email":"a@b.example"}`),
+		Entry("the refs", "/system_component_refs", aRef),
+	)
+
+	It("does not repeat what lost its COMMIT: nobody knows its effect", func() {
+		h := start()
+		_, err := h.db.Exec(`CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+			CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON system_component_refs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lose()`)
+		Expect(err).NotTo(HaveOccurred())
+		mend := func() { _, err = h.db.Exec(`DROP FUNCTION IF EXISTS lose CASCADE`); Expect(err).NotTo(HaveOccurred()) }
+		DeferCleanup(mend)
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(503))
+		mend()
+		for _, age := range []string{"0", "10 minutes"} {
+			_, err = h.db.Exec(`UPDATE idempotency_keys SET created_at = now() - $1::interval`, age)
+			Expect(err).NotTo(HaveOccurred())
+			again := h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+			Expect(again.status).To(Equal(409))
+			Expect(again.body).To(ContainSubstring("look whether it has had its effect before you use another key"))
+		}
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "other").status).To(Equal(201))
+	})
+
+	It("may be tried again after a failure without effect", func() {
+		h := start()
+		_, err := h.db.Exec(`ALTER TABLE system_component_refs RENAME TO gone`)
+		Expect(err).NotTo(HaveOccurred())
+		broken := h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
+		_, err = h.db.Exec(`ALTER TABLE gone RENAME TO system_component_refs`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(broken.status).To(Equal(500))
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
+	})
+
 	It("forgets a key after a day", func() {
 		h := start()
 		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")

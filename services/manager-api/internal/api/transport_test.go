@@ -153,6 +153,29 @@ var _ = Describe("The server", func() {
 		Expect(h.call("GET", "/users/me", "", "X-Request-Id", "two words").header.Get("X-Request-Id")).To(HaveLen(36))
 	})
 
+	It("shows the journal with its actors to operators alone, and to a bound one his exchange", func() {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_component_refs", aRef)
+		actors := func(name, query string) []any {
+			var all []any
+			for _, item := range h.callAs(name, "GET", "/audit"+query, "").object()["items"].([]any) {
+				entry := item.(map[string]any)
+				all = append(all, entry["actor"].(string)+" "+entry["subject"].(string))
+			}
+			return all
+		}
+		Expect(actors("operator", "")).To(Equal([]any{"admin ref/overseer", "admin exchange/2", "admin exchange/1"}))
+		Expect(actors("operator", "?actor=admin&limit=1&cursor=3")).To(Equal([]any{"admin exchange/2"}))
+		Expect(actors("operator", "?actor=operator")).To(BeEmpty())
+		Expect(actors("foreign-operator", "")).To(Equal([]any{"admin exchange/2"}))
+		for _, path := range []string{"/audit", "/events"} {
+			for _, name := range []string{"viewer", "service"} {
+				Expect(h.callAs(name, "GET", path, "").status).To(BeElementOf(403, 404), name+" "+path)
+			}
+		}
+	})
+
 	It("measures requests by route, not by path", func() {
 		registry := prometheus.NewRegistry()
 		h := start(func(c *api.Config) { c.Metrics = registry })

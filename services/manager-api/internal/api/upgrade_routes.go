@@ -46,7 +46,6 @@ func registerUpgradeRoutes(s *Server) {
 
 	s.route("GET /quarantines", Readers, s.listQuarantines)
 	s.route("DELETE /quarantines/{id}", Operators, s.clearQuarantine)
-	s.route("GET /events", Readers, s.listJournal)
 	s.route("GET /audit", Operators, s.listJournal)
 }
 
@@ -83,6 +82,14 @@ func pathComponent(r *http.Request) (component.ID, error) {
 
 // bound is the exchange that the caller is bound to, 0 for none.
 func bound(r *http.Request) component.ExchangeID { return callerOf(r.Context()).ExchangeID }
+
+// ownExchange is the exchange of what the caller makes: the one that it is bound to, nil for none.
+func ownExchange(r *http.Request) *component.ExchangeID {
+	if ex := bound(r); ex != 0 {
+		return &ex
+	}
+	return nil
+}
 
 // queryID reads a positive number of the query, 0 without one.
 func queryID(r *http.Request, name string) (int64, error) {

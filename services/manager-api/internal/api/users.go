@@ -13,7 +13,7 @@ const userItem = "User"
 
 func (s *Server) registerUsers() {
 	s.family("GET /users", userItem, Readers, s.listUsers)
-	s.family("POST /users", userItem, Admins, s.createUser)
+	s.once("POST /users", userItem, Admins, s.createUser)
 	s.family("GET /users/me", userItem, Members, s.showMe)
 	s.family("GET /users/{id}", userItem, Readers, s.showUser)
 }

@@ -15,7 +15,7 @@ const workflowItem = "Workflow"
 
 func (s *Server) registerWorkflows() {
 	s.family("GET /workflows", workflowItem, Readers, s.listWorkflows)
-	s.family("POST /workflows", workflowItem, Operators, s.createWorkflow)
+	s.once("POST /workflows", workflowItem, Operators, s.createWorkflow)
 	s.workflow("GET /workflows/{id}", Readers, s.showWorkflow)
 	s.workflow("PUT /workflows/{id}", Operators, s.updateWorkflow)
 	s.workflow("DELETE /workflows/{id}", Operators, s.deleteWorkflow)
@@ -92,7 +92,7 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 	}
 	spec.DeploymentRepo, spec.SourceRepo = trimmed(spec.DeploymentRepo), trimmed(spec.SourceRepo)
 	spec.Milestones = withConfig(spec.Milestones)
-	id, err := s.Store.CreateWorkflow(r.Context(), spec)
+	id, err := s.Store.CreateWorkflow(r.Context(), spec, ownExchange(r))
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,28 @@ var _ = Describe("/workflows", func() {
 		Expect(h.ok(409, "POST", place+"/execute", "").body).To(Equal("Workflow has already completed"))
 	})
 
+	It("of a bound operator belong to its exchange, and run there alone", func() {
+		h := start()
+		h.exchanges()
+		create := func(body string) string {
+			a := h.callAs("foreign-operator", "POST", "/workflows", body)
+			Expect(a.status).To(Equal(201), a.body)
+			return a.header.Get("Location")
+		}
+		place := create(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
+		Expect(h.callAs("foreign-operator", "GET", place, "").object()).To(HaveKeyWithValue("messaging_exchange_id", 2.0))
+		Expect(h.callAs("service", "GET", place, "").status).To(Equal(404))
+		Expect(h.callAs("foreign-operator", "PUT", place, `{"source_repo":"git/s"}`).status).To(Equal(204))
+		Expect(h.callAs("foreign-operator", "POST", place+"/execute", "").status).To(Equal(202))
+		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("messaging_exchange_id", 2.0), HaveKeyWithValue("current_step", "config")))
+
+		elsewhere := create(`{"milestones":["config","deploy"],"execute_options":{"deploy_messaging_exchange_id":1}}`)
+		refused := h.callAs("foreign-operator", "POST", elsewhere+"/execute", "")
+		Expect(refused.status).To(Equal(409))
+		Expect(refused.body).To(ContainSubstring("belongs to exchange 2"))
+		Expect(h.callAs("foreign-operator", "DELETE", elsewhere, "").status).To(Equal(204))
+	})
+
 	It("deletes; one of an upgrade is left to manager-api", func() {
 		h := start()
 		h.exchanges()

@@ -143,9 +143,11 @@ var _ = Describe("Dispatch", func() {
 		Expect(o.WorkflowID).To(Equal(id))
 		Eventually(func() string { return r.value(`SELECT (confirmed_at IS NOT NULL)::text FROM orders`) }).Should(Equal("true"))
 		result := publishing(r.answer(o))
+		result.AppId = "alice"
 		r.host.Publish("here.workflow_orchestration", result, result) // a duplicate has no second effect
 		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) }, "5s").Should(Equal("true"))
 		Eventually(func() string { return r.value(`SELECT count(*) FROM inbox`) }, "5s").Should(Equal("1"))
+		Expect(r.value(`SELECT actor FROM journal WHERE code = 'workflow_completed'`)).To(Equal("executor:alice"), "no operator did it")
 		Eventually(r.brokers.Ready, "5s").WithArguments(ctx()).Should(Succeed())
 	})
 

@@ -31,10 +31,7 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 		h.metrics.results.WithLabelValues("unknown_event").Inc()
 		return nil
 	}
-	actor := d.AppID
-	if actor == "" {
-		actor = "executor"
-	}
+	actor := "executor:" + d.AppID // as it calls itself: whoever reaches the broker may use the name of a token
 	applied, err := h.apply(store.WithActor(ctx, store.Actor{Name: actor}), store.Delivered{MessageID: d.ID, Queue: d.Queue}, r)
 	if fault.Is(err, fault.Unavailable) {
 		return rabbit.Hold(err)

@@ -26,12 +26,8 @@ type BrokerSpec struct {
 	FailoverID *int64 `json:"failover_broker_id" db:"failover_broker_id"`
 }
 
-// usable is true for a broker that the exchange $1 may use (0: any): one that it is restricted to, or that such a one
-// fails over to; an exchange without restrictions may use the brokers that no exchange is restricted to.
-const usable = `($1 = 0 OR EXISTS (
-		SELECT 1 FROM messaging_exchange_brokers r JOIN messaging_brokers own ON own.id = r.messaging_broker_id
-		WHERE r.messaging_exchange_id = $1 AND b.id IN (own.id, own.failover_broker_id))
-	OR NOT EXISTS (SELECT 1 FROM messaging_exchange_brokers r WHERE r.messaging_exchange_id = $1 OR r.messaging_broker_id = b.id))`
+// usable is true for a broker that the exchange $1 may use (0: any).
+const usable = `($1 = 0 OR EXISTS (SELECT 1 FROM (` + reached + `) x WHERE x.exchange = $1 AND x.broker = b.id))`
 
 const brokerColumns = `b.id, b.name, b.failover_broker_id, b.inserted_at, b.updated_at`
 

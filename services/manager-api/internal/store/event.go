@@ -7,6 +7,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 )
 
@@ -24,41 +25,44 @@ type EventRow struct {
 	UpdatedAt       Stamp   `json:"updated_at" db:"updated_at"`
 }
 
-// EventSpec is what the one who raises an event states.
+// EventSpec is what the one who raises an event states, and the exchange that it is about; nil is the whole platform.
 type EventSpec struct {
 	Type     string  `json:"type" db:"type"`
 	Message  *string `json:"message" db:"message"`
 	Severity string  `json:"severity" db:"severity"`
 	Data     JSON    `json:"data" db:"data"`
+
+	ExchangeID *component.ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"`
 }
 
-const eventColumns = `id, type, message, severity, data, dismissed_at, dismissed_by_id, dismissed_reason, assigned_at, assignee_id, assigned_by_id,
+const eventColumns = `id, type, message, severity, data, messaging_exchange_id, dismissed_at, dismissed_by_id, dismissed_reason, assigned_at, assignee_id, assigned_by_id,
 	inserted_at, updated_at`
 
-// EventQuery selects events: of the last Lookback hours (≤ 0: all), assigned to one user unless that is nil.
+// EventQuery selects events: of the last Lookback hours (≤ 0: all), assigned to one user unless that is nil. A part with
+// an exchange has those about that exchange alone.
 type EventQuery struct {
+	Part
 	Lookback int
 	Assignee *int64
-	Limit    int
 }
 
 // EachEvent lists events by id, dismissed ones included.
 func (s *Store) EachEvent(ctx context.Context, q EventQuery, fn func(EventRow) error) error {
 	return each(ctx, s.db, fn, `SELECT `+eventColumns+` FROM system_events WHERE ($1 <= 0 OR inserted_at >= now() - $1 * interval '1 hour')
-		AND ($2::integer IS NULL OR assignee_id = $2) ORDER BY id LIMIT $3`, q.Lookback, q.Assignee, Part{Limit: q.Limit}.limit())
+		AND ($2::integer IS NULL OR assignee_id = $2) AND ($3 = 0 OR messaging_exchange_id = $3) ORDER BY id LIMIT $4`, q.Lookback, q.Assignee, q.Exchange, q.limit())
 }
 
-// Event reads one event.
-func (s *Store) Event(ctx context.Context, id int64) (EventRow, error) {
-	row, err := one[EventRow](ctx, s.db, `SELECT `+eventColumns+` FROM system_events WHERE id = $1`, id)
+// Event reads one event, if it is about the exchange (0: any).
+func (s *Store) Event(ctx context.Context, id int64, exchange component.ExchangeID) (EventRow, error) {
+	row, err := one[EventRow](ctx, s.db, `SELECT `+eventColumns+` FROM system_events WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2)`, id, exchange)
 	if err != nil {
 		return row, fmt.Errorf("read event %d: %w", id, err)
 	}
 	return row, nil
 }
 
-// CreateEvent raises an event. A unique one is a Conflict while the same (type, severity, message and data) was raised
-// within the hour and is not dismissed.
+// CreateEvent raises an event. A unique one is a Conflict while the same (type, severity, message, data and exchange) was
+// raised within the hour and is not dismissed. Invalid: the exchange does not exist.
 func (s *Store) CreateEvent(ctx context.Context, spec EventSpec, unique bool) (int64, error) {
 	var id int64
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
@@ -67,10 +71,10 @@ func (s *Store) CreateEvent(ctx context.Context, spec EventSpec, unique bool) (i
 				return err
 			}
 		}
-		err := tx.GetContext(ctx, &id, `INSERT INTO system_events (type, message, severity, data) VALUES ($1, $2, $3, $4) RETURNING id`,
-			spec.Type, spec.Message, spec.Severity, spec.Data)
+		err := tx.GetContext(ctx, &id, `INSERT INTO system_events (type, message, severity, data, messaging_exchange_id) VALUES ($1, $2, $3, $4, $5) RETURNING id`,
+			spec.Type, spec.Message, spec.Severity, spec.Data, spec.ExchangeID)
 		if err != nil {
-			return err
+			return unknownExchange(err)
 		}
 		return journal(ctx, tx, entry{Subject: eventSubject(id), Code: "event_raised", Inputs: map[string]string{"type": spec.Type, "severity": spec.Severity}})
 	})
@@ -88,8 +92,9 @@ func notRaised(ctx context.Context, tx *sqlx.Tx, spec EventSpec) error {
 		return fmt.Errorf("lock events of type %q: %w", spec.Type, err)
 	}
 	raised, err := one[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM system_events WHERE type = $1 AND severity = $2
-		AND message IS NOT DISTINCT FROM $3 AND data IS NOT DISTINCT FROM $4::jsonb AND dismissed_at IS NULL AND inserted_at > now() - interval '1 hour')`,
-		spec.Type, spec.Severity, spec.Message, spec.Data)
+		AND message IS NOT DISTINCT FROM $3 AND data IS NOT DISTINCT FROM $4::jsonb AND messaging_exchange_id IS NOT DISTINCT FROM $5
+		AND dismissed_at IS NULL AND inserted_at > now() - interval '1 hour')`,
+		spec.Type, spec.Severity, spec.Message, spec.Data, spec.ExchangeID)
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,16 @@ func (r reach) prefix() string {
 	return messages.Address{Name: r.Name, RoutingKey: r.RoutingKey}.QueuePrefix()
 }
 
-// reaches lists every exchange on every broker that it may use: those that it is restricted to and those that they fail
-// over to, all of which may hold its queues; manager-api's own without restrictions, and for the home exchange always.
+// reached lists which exchange may use which registered broker: those that it is restricted to and those that they fail
+// over to, all of which may hold its queues. An exchange without restrictions has none: it lives on manager-api's own.
+const reached = `SELECT r.messaging_exchange_id AS exchange, b.id AS broker FROM messaging_exchange_brokers r
+	JOIN messaging_brokers own ON own.id = r.messaging_broker_id
+	JOIN messaging_brokers b ON b.id IN (own.id, own.failover_broker_id)`
+
+// reaches lists every exchange on every broker that it may use, manager-api's own among them: that is used without
+// restrictions, and by the home exchange always.
 const reaches = `
-	SELECT e.id, e.name, e.routing_key, b.id AS broker FROM messaging_exchanges e
-		JOIN messaging_exchange_brokers r ON r.messaging_exchange_id = e.id JOIN messaging_brokers own ON own.id = r.messaging_broker_id
-		JOIN messaging_brokers b ON b.id IN (own.id, own.failover_broker_id)
+	SELECT e.id, e.name, e.routing_key, x.broker FROM messaging_exchanges e JOIN (` + reached + `) x ON x.exchange = e.id
 	UNION SELECT e.id, e.name, e.routing_key, 0 FROM messaging_exchanges e
 		WHERE e.name = $1 OR NOT EXISTS (SELECT 1 FROM messaging_exchange_brokers r WHERE r.messaging_exchange_id = e.id)
 	ORDER BY id, broker`

@@ -12,15 +12,13 @@ import (
 
 // Codes of a refused Idempotency-Key.
 const (
-	CodeKeyRunning = "idempotency_key_running" // the first request with it has not ended
-	CodeKeyReused  = "idempotency_key_reused"  // it was used for another request
+	CodeKeyUnanswered = "idempotency_key_unanswered" // the first request with it has not ended, or nobody knows how
+	CodeKeyReused     = "idempotency_key_reused"     // it was used for another request
 )
 
-// Kept answers are kept for keyKept; a request that has not ended after keyAbandoned died with its process.
-const (
-	keyKept      = 24 * time.Hour
-	keyAbandoned = time.Minute
-)
+// keyKept is how long a key is kept, with its answer or without: a request that died with its process, or lost its
+// COMMIT, may have had its effect, so it is not repeated.
+const keyKept = 24 * time.Hour
 
 // KeptAnswer is what the first request with a key was answered.
 type KeptAnswer struct {
@@ -30,14 +28,13 @@ type KeptAnswer struct {
 }
 
 // TakeKey takes an Idempotency-Key for a request of this hash. It returns the answer that is kept for it, or nil if the
-// caller now has to do the work and to call KeepAnswer or DropKey. Conflict: it is running, or was used otherwise.
+// caller now has to do the work and to call KeepAnswer, or DropKey if it is certain that there was no effect. Conflict: it
+// has no answer yet, or was used otherwise.
 func (s *Store) TakeKey(ctx context.Context, caller, key string, hash []byte) (*KeptAnswer, error) {
 	var kept *KeptAnswer
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
 		kept = nil
-		_, err := tx.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 second'
-			OR (caller = $2 AND key = $3 AND status IS NULL AND created_at < now() - $4 * interval '1 second')`,
-			keyKept.Seconds(), caller, key, keyAbandoned.Seconds())
+		_, err := tx.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 second'`, keyKept.Seconds())
 		if err != nil {
 			return err
 		}
@@ -70,7 +67,8 @@ func keptAnswer(ctx context.Context, tx *sqlx.Tx, caller, key string, hash []byt
 	case !row.Same:
 		return nil, fault.New(fault.Conflict, "the idempotency key was used for another request").WithCode(CodeKeyReused)
 	case row.Status == nil:
-		return nil, fault.New(fault.Conflict, "a request with this idempotency key is running").WithCode(CodeKeyRunning)
+		return nil, fault.New(fault.Conflict, "the first request with this idempotency key is running, or was lost before its outcome was known: "+
+			"try again in a moment, and if this stays, look whether it has had its effect before you use another key").WithCode(CodeKeyUnanswered)
 	}
 	return &KeptAnswer{Status: *row.Status, Headers: row.Headers, Body: row.Body}, nil
 }

@@ -16,7 +16,8 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// batchSQL keeps a module's id and what a beat does not say. A beat of the same boot with a sequence number that was
+// batchSQL keeps a module's id, and of the same boot what a beat does not say: another process may be of another version.
+// (Those that state no boot at all count as one.) A beat of the same boot with a sequence number that was
 // seen before changes nothing, nor does one of a boot that was started before the one that is known, if that was first
 // heard a moment ago: the queue gave it out once more. (Later the host's clock is to blame.) boot_since restarts with the boot, steady_since with boot, status or version.
 const batchSQL = `
@@ -27,11 +28,11 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigi
 	AS b (hostname, type, service, status, boot_id, seq, workload, source_repo, source_ref, deployment_repo, deployment_ref, started_at)
 ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO UPDATE SET
 	type = excluded.type, service = excluded.service, status = excluded.status, boot_id = excluded.boot_id, seq = excluded.seq, workload = excluded.workload,
-	source_repo = coalesce(nullif(excluded.source_repo, ''), m.source_repo),
-	source_repo_git_ref = coalesce(nullif(excluded.source_repo_git_ref, ''), m.source_repo_git_ref),
-	deployment_repo = coalesce(nullif(excluded.deployment_repo, ''), m.deployment_repo),
-	deployment_repo_git_ref = coalesce(nullif(excluded.deployment_repo_git_ref, ''), m.deployment_repo_git_ref),
-	started_at = coalesce(excluded.started_at, m.started_at),
+	source_repo = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.source_repo <> '' THEN excluded.source_repo ELSE m.source_repo END,
+	source_repo_git_ref = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.source_repo_git_ref <> '' THEN excluded.source_repo_git_ref ELSE m.source_repo_git_ref END,
+	deployment_repo = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.deployment_repo <> '' THEN excluded.deployment_repo ELSE m.deployment_repo END,
+	deployment_repo_git_ref = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.deployment_repo_git_ref <> '' THEN excluded.deployment_repo_git_ref ELSE m.deployment_repo_git_ref END,
+	started_at = CASE WHEN m.boot_id <> excluded.boot_id THEN excluded.started_at ELSE coalesce(excluded.started_at, m.started_at) END,
 	boot_since = CASE WHEN m.boot_id = excluded.boot_id THEN m.boot_since ELSE now() END,
 	steady_since = CASE WHEN m.boot_id = excluded.boot_id AND m.status = excluded.status
 		AND excluded.source_repo_git_ref IN ('', m.source_repo_git_ref) THEN m.steady_since ELSE now() END,

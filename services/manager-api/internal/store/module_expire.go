@@ -94,7 +94,7 @@ func (s *Store) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
 		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
 			state.Silent, state.Total, s.holdFor(), ex)
 		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
-		if err := raise(ctx, tx, "module_deletion_held", severityError, message, data); err != nil {
+		if err := raise(ctx, tx, &ex, "module_deletion_held", severityError, message, data); err != nil {
 			return false, err
 		}
 		if err := journal(ctx, tx, entry{Subject: exchangeSubject(ex), Code: "deletion_held", Message: message, Inputs: data}); err != nil {
@@ -151,7 +151,7 @@ func tellSilent(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, kind,
 	}
 	data := map[string]any{"messaging_exchange_id": ex, "count": len(hostnames), "hostnames": slices.Clone(hostnames[:min(len(hostnames), maxNamed)])}
 	message := fmt.Sprintf("%d module(s), the first is %s: %s", len(hostnames), hostnames[0], why)
-	if err := raise(ctx, tx, kind, severityWarning, message, data); err != nil {
+	if err := raise(ctx, tx, &ex, kind, severityWarning, message, data); err != nil {
 		return err
 	}
 	return journal(ctx, tx, entry{Subject: exchangeSubject(ex), Code: kind, Message: message, Inputs: data})

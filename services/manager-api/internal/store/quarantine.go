@@ -79,8 +79,8 @@ func (s *Store) Quarantines(ctx context.Context, ex component.ExchangeID, before
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
 		var rows []quarantineRow
 		out = out[:0]
-		err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2 = '' OR id::text < $2)
-			AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC LIMIT $3`, ex, before, limit)
+		err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE ($1 = 0 OR messaging_exchange_id = $1) AND id < $2
+			AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC LIMIT $3`, ex, older(before), limit)
 		for _, r := range rows {
 			out = append(out, r.wire())
 		}

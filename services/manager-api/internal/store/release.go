@@ -206,7 +206,7 @@ func (s *Store) Releases(ctx context.Context, id component.ID, before string, li
 	var rows []releaseRow
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		return tx.SelectContext(ctx, &rows, `SELECT `+releaseColumns+` FROM releases WHERE component_id = $1 AND ($2 = '' OR id::text < $2) ORDER BY id DESC LIMIT $3`, id, before, limit)
+		return tx.SelectContext(ctx, &rows, `SELECT `+releaseColumns+` FROM releases WHERE component_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, id, older(before), limit)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list releases of component %d: %w", id, err)

@@ -354,7 +354,7 @@ func (s *Store) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f fail
 	if x.upgrade != nil {
 		return s.move(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
 	}
-	if err := raise(ctx, tx, "workflow_failed", severityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
+	if err := raise(ctx, tx, x.workflow.ExchangeID, "workflow_failed", severityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
 		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
 		return err
 	}

@@ -89,6 +89,14 @@ func idOf(text string) uuid.NullUUID {
 	return uuid.NullUUID{UUID: id, Valid: err == nil}
 }
 
+// older bounds a page of ids, newest first, by the cursor where the one before ended; "" begins with the newest.
+func older(cursor string) uuid.NullUUID {
+	if cursor == "" {
+		return uuid.NullUUID{UUID: uuid.Max, Valid: true}
+	}
+	return idOf(cursor)
+}
+
 // jsonText encodes a value for a jsonb column.
 func jsonText(v any) (string, error) {
 	raw, err := json.Marshal(v)

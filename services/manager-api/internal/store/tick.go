@@ -16,8 +16,9 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// Tick records that manager-api is up, in one replica at least. After a gap of more than tick_gap every claim gets its
-// full time: it expires only over time in which it could have been renewed. gap reports that.
+// Tick records that manager-api is up, in one replica at least. After a gap of more than tick_gap every claim that is
+// held gets its full time: it expires only over time in which it could have been renewed. What was released, or is open
+// to the next one, is not kept from him. gap reports that.
 func (s *Store) Tick(ctx context.Context) (gap bool, err error) {
 	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO ticks (name, ticked_at) VALUES ('sweeper', now()) ON CONFLICT DO NOTHING`); err != nil {
@@ -28,7 +29,9 @@ func (s *Store) Tick(ctx context.Context) (gap bool, err error) {
 			return fmt.Errorf("read tick: %w", err)
 		}
 		if gap {
-			if _, err := tx.ExecContext(ctx, `UPDATE leases SET expires_at = clock_timestamp() + $1 * interval '1 millisecond' WHERE name LIKE 'order/%'`, s.times.Claim.Milliseconds()); err != nil {
+			_, err := tx.ExecContext(ctx, `UPDATE leases l SET expires_at = clock_timestamp() + $1 * interval '1 millisecond' FROM orders o
+				WHERE o.state = 'claimed' AND l.name = 'order/' || o.id AND l.holder <> ''`, s.times.Claim.Milliseconds())
+			if err != nil {
 				return fmt.Errorf("prolong claims: %w", err)
 			}
 		}

@@ -266,8 +266,8 @@ func (s *Store) Upgrades(ctx context.Context, q UpgradeQuery) (list []managerapi
 	err = s.view(ctx, func(tx *sqlx.Tx) error {
 		var rows []upgradeRow
 		err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades
-			WHERE ($1 = 0 OR component_id = $1) AND ($2 = 0 OR messaging_exchange_id = $2) AND ($3 = '' OR state = $3) AND ($4 = '' OR id::text < $4)
-			ORDER BY id DESC LIMIT $5`, q.ComponentID, q.ExchangeID, string(q.State), string(q.Before), q.Limit)
+			WHERE ($1 = 0 OR component_id = $1) AND ($2 = 0 OR messaging_exchange_id = $2) AND ($3 = '' OR state = $3) AND id < $4
+			ORDER BY id DESC LIMIT $5`, q.ComponentID, q.ExchangeID, string(q.State), older(string(q.Before)), q.Limit)
 		if err != nil {
 			return err
 		}

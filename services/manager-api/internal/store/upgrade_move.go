@@ -111,7 +111,7 @@ func (s *Store) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curre
 // recordVersion makes the target the component's recorded version and its releases the proven ones: the only writer of both.
 // What is proven is in quarantine no more.
 func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
-	_, err := tx.ExecContext(ctx, `UPDATE releases SET proven_at = now() WHERE id IN (SELECT release_id FROM workflows WHERE upgrade_id = $1 AND NOT restoring)`, string(row.ID))
+	_, err := tx.ExecContext(ctx, `UPDATE releases SET proven_at = now(), first_proven_at = coalesce(first_proven_at, proven_at) WHERE id IN (SELECT release_id FROM workflows WHERE upgrade_id = $1 AND NOT restoring)`, string(row.ID))
 	if err != nil {
 		return fmt.Errorf("mark releases as proven: %w", err)
 	}
@@ -141,7 +141,7 @@ func raiseUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 		message = fmt.Sprintf("%s could not be rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
 	case upgrade.Requested, upgrade.InProgress, upgrade.Verifying, upgrade.Ineligible, upgrade.Canceled, upgrade.Expired, upgrade.Failed:
 	}
-	return raise(ctx, tx, kind, severity, message, map[string]any{
+	return raise(ctx, tx, &row.ExchangeID, kind, severity, message, map[string]any{
 		"upgrade_id": row.ID, "component_id": row.ComponentID, "component_type": row.ComponentType, "messaging_exchange_id": row.ExchangeID,
 		"state": row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.from(), "to": row.to()})
 }

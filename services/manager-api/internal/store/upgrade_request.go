@@ -47,7 +47,8 @@ func find(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (compon
 }
 
 // RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
-// however many ask at once. While it is only requested, a repeat with force adds the force, but not to an operator's rollback. created says which.
+// however many ask at once. created says which. While it is only requested, a request takes an hourly one over, and a
+// repeat with force adds the force; neither changes an operator's rollback.
 func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
 	if r.Trigger == "" {
 		r.Trigger = upgrade.TriggerRequest
@@ -67,14 +68,13 @@ func (s *Store) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest)
 		if err != nil {
 			return err
 		}
-		changed := fresh
-		if !fresh && r.Force && !row.Force && row.State == upgrade.Requested && row.Trigger != upgrade.TriggerRollback {
-			if err := s.addForce(ctx, tx, row, r); err != nil {
+		taken := !fresh && takesOver(r, row)
+		if taken {
+			if err := takeOver(ctx, tx, row, r); err != nil {
 				return err
 			}
-			changed = true
 		}
-		if changed && !r.Quiet {
+		if (fresh || taken) && !r.Quiet {
 			if err := ringRequest(ctx, tx, row); err != nil {
 				return err
 			}
@@ -114,14 +114,28 @@ func (s *Store) request(ctx context.Context, tx *sqlx.Tx, c componentRow, want *
 	return nil, false, fault.New(fault.Unavailable, "upgrades of component %d come and go: try again", c.ID)
 }
 
-func (s *Store) addForce(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
-	row.Force, row.Trigger, row.RequestedBy, row.Reason = true, upgrade.TriggerRequest, r.RequestedBy, r.Reason
-	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = true, trigger = $2, requested_by = $3, reason = $4 WHERE id = $1`,
-		string(row.ID), string(row.Trigger), row.RequestedBy, row.Reason)
-	if err != nil {
-		return fmt.Errorf("force upgrade %s: %w", row.ID, err)
+// takesOver reports whether a request says more than the open upgrade that it met: nobody has asked for an hourly one,
+// which is refused where a request is not.
+func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
+	if r.Trigger != upgrade.TriggerRequest || open.State != upgrade.Requested || open.Trigger == upgrade.TriggerRollback {
+		return false
 	}
-	return journal(ctx, tx, entry{Subject: row.subject(), Code: "forced", Message: "the request was repeated with force", Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
+	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
+}
+
+// takeOver makes the waiting upgrade the one that was asked for.
+func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
+	code, message := "requested", "what an hourly check had found was requested"
+	if r.Force {
+		code, message = "forced", "the request was repeated with force"
+	}
+	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force || r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
+	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5 WHERE id = $1`,
+		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
+	if err != nil {
+		return fmt.Errorf("take over upgrade %s: %w", row.ID, err)
+	}
+	return journal(ctx, tx, entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
 }
 
 // ringRequest tells the overseer of a request; it refers to the upgrade that exists.
@@ -131,7 +145,7 @@ func ringRequest(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 			ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason, RequestID: string(row.ID)}}})
 }
 
-// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the proven one before the current one.
+// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the one before (see earlierRelease).
 type RollbackRequest struct {
 	ComponentID component.ID
 	ExchangeID  component.ExchangeID // 0: any
@@ -186,11 +200,7 @@ func (s *Store) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, 
 
 func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
 	if releaseID == "" {
-		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL ORDER BY `+lastProven+` OFFSET 1 LIMIT 1`, c.ID)
-		if fault.Is(err, fault.NotFound) {
-			return nil, fault.New(fault.Conflict, "component %d has no earlier proven release", c.ID).WithCode(CodeNoRelease)
-		}
-		return r, err
+		return earlierRelease(ctx, tx, c)
 	}
 	r, err := oneRelease(ctx, tx, `WHERE id = $1 AND component_id = $2`, idOf(releaseID), c.ID)
 	switch {
@@ -202,6 +212,24 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 		return nil, fault.New(fault.Invalid, "release %s is of phase %d: name the one of phase 1", releaseID, r.Phase)
 	}
 	return r, nil
+}
+
+// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before the
+// recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a repeat
+// leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the instant
+// of what it brought, and is the earlier one. Conflict: there is none.
+func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
+	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) <> ($2, $3)
+		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
+			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
+			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
+			ORDER BY proven_at DESC, adopted, id DESC LIMIT 1), true)
+		ORDER BY proven_at DESC, adopted, id DESC LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
+			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+	}
+	return r, err
 }
 
 // Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found

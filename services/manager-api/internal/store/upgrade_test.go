@@ -169,6 +169,36 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.codes("component/1")).To(Equal([]string{"eligible"}))
 	})
 
+	DescribeTable("that an hourly check found and that waits is taken over by a request", func(force bool, codes ...string) {
+		w := newWorld()
+		c := w.component(component.Builder)
+		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"}, Create: true})).To(Succeed())
+		Expect(w.outboxed()).To(BeEmpty())
+		ask := func(by string) managerapi.Upgrade {
+			u, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: by, Reason: "now", Force: force})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(created).To(BeFalse())
+			return u
+		}
+		u := ask("alice")
+		Expect([]any{u.State, u.Trigger, u.RequestedBy, u.Reason, u.Force}).To(Equal([]any{upgrade.Requested, upgrade.TriggerRequest, "alice", "now", force}))
+		Expect(w.outboxed()).To(Equal([]string{"overseer upgrade_request"}))
+		Expect(ask("bob").RequestedBy).To(Equal("alice"), "a repeat of a request says nothing new")
+		Expect(w.codes(upgradeSubject(u.ID))).To(Equal(codes))
+	},
+		Entry("a plain one", false, "requested", "requested"),
+		Entry("one with force", true, "requested", "forced"),
+	)
+
+	It("that was requested stays so when the hourly check finds it due", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.request(c)
+		_, _, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, ExchangeID: w.exchange, Term: w.term, Trigger: upgrade.TriggerHourly, RequestedBy: "overseer"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{w.shown(u.ID).Trigger, w.shown(u.ID).RequestedBy}).To(Equal([]any{upgrade.TriggerRequest, "alice"}))
+	})
+
 	It("expires when nobody starts it", func() {
 		w := newWorld()
 		u := w.request(w.component(component.Builder))

@@ -23,7 +23,7 @@ const (
 
 // ExecuteWorkflow begins a workflow that was made over REST: claimed in the database, so that one caller gets nil and
 // every other a Conflict with the predecessor's sentence. Stored execute_options win over options. It runs in the
-// exchange of `deploy_messaging_exchange_id`, else in manager-api's own. A milestone that no executor knows fails the
+// exchange that it belongs to, else in that of `deploy_messaging_exchange_id`, else in manager-api's own. A milestone that no executor knows fails the
 // workflow at once, before anything is touched. NotFound: no such workflow.
 func (s *Store) ExecuteWorkflow(ctx context.Context, id string, options json.RawMessage) error {
 	return s.tx(ctx, func(tx *sqlx.Tx) error {
@@ -60,7 +60,7 @@ func (s *Store) claimWorkflow(ctx context.Context, tx *sqlx.Tx, w *workflowRow, 
 	if string(w.ExecuteOptions) == "null" && len(options) > 0 {
 		w.ExecuteOptions = options
 	}
-	ex, err := s.exchangeFor(ctx, tx, w.ExecuteOptions)
+	ex, err := s.exchangeFor(ctx, tx, w)
 	if err != nil {
 		return err
 	}
@@ -73,15 +73,22 @@ func (s *Store) claimWorkflow(ctx context.Context, tx *sqlx.Tx, w *workflowRow, 
 	return nil
 }
 
-// exchangeFor is the exchange that the options name (a number, or one as a string), else manager-api's own.
-func (s *Store) exchangeFor(ctx context.Context, tx *sqlx.Tx, options json.RawMessage) (component.ExchangeID, error) {
+// exchangeFor is the exchange that the workflow belongs to, else the one that its options name (a number, or one as a
+// string), else manager-api's own. Conflict: options that name another than its own.
+func (s *Store) exchangeFor(ctx context.Context, tx *sqlx.Tx, w *workflowRow) (component.ExchangeID, error) {
 	var o struct {
 		Exchange any `json:"deploy_messaging_exchange_id"`
 	}
-	_ = json.Unmarshal(options, &o) // what is no object names no exchange
+	_ = json.Unmarshal(w.ExecuteOptions, &o) // what is no object names no exchange
 	id, _ := strconv.ParseInt(fmt.Sprint(o.Exchange), 10, 32)
 	if f, ok := o.Exchange.(float64); ok {
 		id = int64(f)
+	}
+	if own := w.ExchangeID; own != nil {
+		if id != 0 && component.ExchangeID(id) != *own {
+			return 0, fault.New(fault.Conflict, "the workflow belongs to exchange %d and cannot run in %d: leave deploy_messaging_exchange_id out", *own, id)
+		}
+		return *own, nil
 	}
 	var found component.ExchangeID
 	err := tx.GetContext(ctx, &found, `SELECT id FROM messaging_exchanges WHERE CASE WHEN $1 = 0 THEN name = $2 ELSE id = $1 END`, id, s.home)

@@ -87,14 +87,15 @@ func (s *Store) Workflow(ctx context.Context, id string) (WorkflowRow, error) {
 	return row, nil
 }
 
-// CreateWorkflow stores a workflow that nobody has started, and returns its id.
-func (s *Store) CreateWorkflow(ctx context.Context, spec WorkflowSpec) (string, error) {
+// CreateWorkflow stores a workflow that nobody has started, and returns its id. One that belongs to an exchange can run
+// there alone; nil leaves it open until it is executed. Invalid: the exchange does not exist.
+func (s *Store) CreateWorkflow(ctx context.Context, spec WorkflowSpec, ex *component.ExchangeID) (string, error) {
 	id := newID()
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO workflows (id, `+restColumns+`)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`, append([]any{id}, spec.values()...)...)
+		_, err := tx.ExecContext(ctx, `INSERT INTO workflows (id, messaging_exchange_id, `+restColumns+`)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`, append([]any{id, ex}, spec.values()...)...)
 		if err != nil {
-			return err
+			return unknownExchange(err)
 		}
 		return journal(ctx, tx, entry{Subject: "workflow/" + id, Code: "workflow_created", Inputs: workflowInput(spec)})
 	})

@@ -145,7 +145,7 @@ CREATE TABLE workflows (
     execute_options         jsonb,
     -- ours
     upgrade_id              uuid,
-    messaging_exchange_id   integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- where its executor runs
+    messaging_exchange_id   integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- where its executor runs; before that, of a bound caller
     component_type          text NOT NULL DEFAULT '',
     phase                   integer NOT NULL DEFAULT 0,
     restoring               boolean NOT NULL DEFAULT false,
@@ -185,6 +185,7 @@ CREATE TABLE system_events (
     assigned_at      timestamptz,
     assignee_id      integer REFERENCES users,
     assigned_by_id   integer REFERENCES users,
+    messaging_exchange_id integer REFERENCES messaging_exchanges ON DELETE SET NULL, -- null: of the whole platform
     inserted_at      timestamptz NOT NULL DEFAULT now(),
     updated_at       timestamptz NOT NULL DEFAULT now()
 );
@@ -192,7 +193,7 @@ CREATE INDEX system_events_inserted ON system_events (inserted_at);
 
 -- Upgrades ------------------------------------------------------------------------------------------------------
 
-CREATE TABLE releases (                    -- immutable, but for the instant of the last proof
+CREATE TABLE releases (                    -- immutable, but for the instants of its proofs
     id                      uuid PRIMARY KEY,
     component_id            integer REFERENCES system_components ON DELETE CASCADE, -- null: of a workflow without upgrade
     phase                   integer NOT NULL DEFAULT 1,     -- type deployer has one release per phase
@@ -207,8 +208,10 @@ CREATE TABLE releases (                    -- immutable, but for the instant of 
     units                   jsonb NOT NULL,
     instances               integer,                        -- null: one per machine of the cluster
     proven_at               timestamptz,                    -- the proven release of a phase is the one proven last
+    first_proven_at         timestamptz,                    -- null: proven_at is the first as well
     inserted_at             timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX releases_component ON releases (component_id, id);
 CREATE INDEX releases_proven ON releases (component_id, phase, proven_at DESC NULLS LAST);
 
 CREATE TABLE upgrades (
@@ -245,7 +248,7 @@ CREATE UNIQUE INDEX upgrades_one_open ON upgrades (component_id)
     WHERE state IN ('requested', 'in_progress', 'verifying', 'rolling_back');
 CREATE UNIQUE INDEX upgrades_one_running ON upgrades (messaging_exchange_id, slot)
     WHERE state IN ('in_progress', 'verifying', 'rolling_back');
-CREATE INDEX upgrades_component ON upgrades (component_id, created_at DESC);
+CREATE INDEX upgrades_component ON upgrades (component_id, id); -- ids rise with age
 
 ALTER TABLE workflows ADD CONSTRAINT workflows_upgrade_fk FOREIGN KEY (upgrade_id) REFERENCES upgrades ON DELETE SET NULL;
 
@@ -348,6 +351,7 @@ CREATE TABLE journal (                     -- append-only
     request_id text NOT NULL DEFAULT ''
 );
 CREATE INDEX journal_subject ON journal (subject, seq);
+CREATE INDEX journal_actor ON journal (actor, seq);
 -- +goose StatementBegin
 CREATE FUNCTION journal_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'journal is append-only'; END $$;
