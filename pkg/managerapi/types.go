@@ -238,11 +238,11 @@ type Release struct {
 	InsertedAt           time.Time                 `json:"inserted_at"`
 }
 
-// JournalEntry is one row of the journal, as /audit shows it.
+// JournalEntry is one row of the journal, as /audit shows it; /events leaves the actor out.
 type JournalEntry struct {
 	Seq       int64           `json:"seq"`
 	At        time.Time       `json:"at"`
-	Actor     string          `json:"actor"`
+	Actor     string          `json:"actor,omitempty"`
 	Subject   string          `json:"subject"`
 	Code      string          `json:"code"`
 	Message   string          `json:"message"`

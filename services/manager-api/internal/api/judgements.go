@@ -147,9 +147,19 @@ func (s *Server) releaseHold(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// journalWithActors is what happened and who did it.
+func (s *Server) journalWithActors(w http.ResponseWriter, r *http.Request) error {
+	return s.listJournal(w, r, store.JournalQuery{Actor: r.URL.Query().Get("actor")}, nil)
+}
+
+// journalForReaders is what happened, for everybody who may read, without who did it.
+func (s *Server) journalForReaders(w http.ResponseWriter, r *http.Request) error {
+	return s.listJournal(w, r, store.JournalQuery{}, func(e *managerapi.JournalEntry) { e.Actor = "" })
+}
+
 // listJournal shows the journal, which says who did what. after=<seq> reads on, oldest first; else the newest come first and
 // cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
-func (s *Server) listJournal(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q store.JournalQuery, hide func(*managerapi.JournalEntry)) error {
 	limit, ok := queryInt(r, "limit", defaultPage)
 	if !ok {
 		return fault.New(fault.Invalid, "limit must be a number")
@@ -163,13 +173,18 @@ func (s *Server) listJournal(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q := store.JournalQuery{Subject: r.URL.Query().Get("subject"), Actor: r.URL.Query().Get("actor"), Before: before, After: after, Limit: limit}
+	q.Subject, q.Before, q.After, q.Limit = r.URL.Query().Get("subject"), before, after, limit
 	if ex := bound(r); ex != 0 {
 		q.Subject = "exchange/" + strconv.FormatInt(int64(ex), 10)
 	}
 	list, err := s.Store.Journal(r.Context(), q)
 	if err != nil {
 		return err
+	}
+	if hide != nil {
+		for i := range list {
+			hide(&list[i])
+		}
 	}
 	return paged(w, list, limit, func(e managerapi.JournalEntry) string { return strconv.FormatInt(e.Seq, 10) })
 }

@@ -46,7 +46,8 @@ func registerUpgradeRoutes(s *Server) {
 
 	s.route("GET /quarantines", Readers, s.listQuarantines)
 	s.route("DELETE /quarantines/{id}", Operators, s.clearQuarantine)
-	s.route("GET /audit", Operators, s.listJournal)
+	s.route("GET /events", Readers, s.journalForReaders)
+	s.route("GET /audit", Operators, s.journalWithActors)
 }
 
 // posted registers a POST that honours Idempotency-Key.
