@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +102,6 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 		l.tell(ctx)
 	case roll.Watch, roll.Fail, roll.Restore, roll.Done, roll.Failed:
 	}
-	l.settled(s, began)
 	if err := l.act(ctx, s); err != nil {
 		return err
 	}
@@ -108,7 +109,9 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	if s.Kind != roll.Watch {
 		l.timed(s.Kind.String()+" "+s.Name, began, l.Now())
 	}
-	l.work.Progress = l.work.Progress.After(s, l.Now())
+	before := l.work.Progress
+	l.work.Progress = before.After(l.plan, s, l.Now())
+	l.settled(before.Clocks, l.work.Progress.Clocks, began)
 	if s.Kind == roll.Fail { // before the instance is touched again: else a restart would try the new definition once more
 		if err := l.files.save(l.work, true); err != nil {
 			l.Log.Error("decision not saved", zap.Error(err))
@@ -117,10 +120,12 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	return nil
 }
 
-// settled records how long the instance in hand took to be healthy, when the next one follows.
-func (l *rollout) settled(s roll.Step, now time.Time) {
-	if p := l.work.Progress; p.InHand != "" && p.InHand != s.Name && !p.Since.IsZero() {
-		l.timed("healthy "+p.InHand, p.Since, now)
+// settled records how long the instances took to be healthy whose clocks have ended.
+func (l *rollout) settled(before, after map[string]time.Time, now time.Time) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, runs := after[name]; !runs {
+			l.timed("healthy "+name, before[name], now)
+		}
 	}
 }
 
@@ -140,17 +145,16 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		}
 		return l.rt.Remove(ctx, s.Name, l.token)
 	case roll.Fail:
-		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed()
+		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed(l.work.Progress.Clocks[s.Name])
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
 }
 
-// disturbed names who was away while the instance in hand was waited for, "" if nobody was: a service that cannot reach
+// disturbed names who was away since an instance was waited for, "" if nobody was: a service that cannot reach
 // its broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
-func (l *rollout) disturbed() string {
+func (l *rollout) disturbed(since time.Time) string {
 	l.look()
-	since := l.work.Progress.Since
 	switch at := l.silentAt.Load(); {
 	case l.hears.missing(since, l.order.HealthDeadline()):
 		return "the broker"
@@ -235,7 +239,9 @@ func (l *rollout) logs(ctx context.Context, name string) string {
 
 // result is what the end of a rollout means.
 func (l *rollout) result(s roll.Step) messages.Result {
-	l.settled(s, l.Now())
+	if s.Kind == roll.Done {
+		l.settled(l.work.Progress.Clocks, nil, l.Now())
+	}
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
