@@ -112,6 +112,7 @@ type Order struct {
 	EtcdToken            string           `json:"etcd_token,omitempty"`
 	Cluster              *Cluster         `json:"cluster,omitempty"`
 	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
+	LeavingUnits         []string         `json:"leaving_units,omitempty"` // names of units of former releases that are not in this one
 	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
 	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -65,6 +66,43 @@ var _ = Describe("A deploy", func() {
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(r.Touched).To(BeFalse())
 	})
+
+	DescribeTable("removes what runs of units that its release does not have, and of no others, once all others are healthy",
+		func(runs, units, leaving, want []string) {
+			s := newSite()
+			for _, name := range runs {
+				d := unitOf("old")
+				d.Name = name
+				Expect(s.cluster.Apply(context.Background(), d, 0, false)).To(Succeed())
+			}
+			s.start()
+			one := 1
+			order := s.put(func(o *messages.Order) {
+				o.FleetConfig, o.DeployableUnits, o.LeavingUnits = &messages.FleetConfig{InstanceCount: &one}, nil, leaving
+				for _, name := range units {
+					d := unitOf("new")
+					d.Name = name
+					o.DeployableUnits = append(o.DeployableUnits, d)
+				}
+			})
+			r := s.result(order)
+			Expect([]any{r.EventType, r.Touched}).To(Equal([]any{messages.EventMilestoneCompleted, true}))
+			all, err := s.cluster.List(context.Background(), []string{"app", "app2", "worker", "stranger"})
+			Expect(err).NotTo(HaveOccurred())
+			var names []string
+			for _, i := range all {
+				names = append(names, i.Sighting.Name)
+			}
+			Expect(names).To(Equal(want))
+			s.set(func(s *site) {
+				Expect(slices.Contains(s.trace[slices.Index(s.trace, "remove"):], "apply")).To(BeFalse())
+			})
+		},
+		Entry("dropped", []string{"app@1.service", "stranger@1.service", "worker@1.service"}, []string{"app@.service"}, []string{"worker@.service"}, []string{"app@1.service", "stranger@1.service"}),
+		Entry("renamed", []string{"app@1.service", "app@2.service"}, []string{"app2@.service"}, []string{"app@.service"}, []string{"app2@1.service"}),
+		Entry("renamed back", []string{"app@1.service", "app2@1.service"}, []string{"app@.service"}, []string{"app2@.service"}, []string{"app@1.service"}),
+		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"}, []string{"app.service"}, []string{"worker.service"}),
+	)
 
 	It("runs one instance per machine when the order has no count", func() {
 		s := newSite()
@@ -226,6 +264,7 @@ var _ = Describe("A deploy", func() {
 			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer_oa.git"
 		}),
 		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
+		Entry("itself, by its own unit that is left behind", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)

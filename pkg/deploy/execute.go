@@ -126,10 +126,10 @@ func (r *run) refuseItself(o messages.Order) error {
 	if o.ComponentType == string(component.Deployer) && o.DeploymentRepo != "" && peer == (r.Service == "deployer-oa") {
 		return failure.New(failure.ExecutorIsTarget, "%s does not replace itself", r.Service)
 	}
-	for _, u := range o.DeployableUnits {
-		name, err := unit.ParseName(u.Name)
+	for _, u := range unitNames(o) {
+		name, err := unit.ParseName(u)
 		if err == nil && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
-			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
+			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u)
 		}
 	}
 	return nil
@@ -150,7 +150,7 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	var found []runtime.Instance
 	count := 0
 	err := r.insist(ctx, j.order.HealthDeadline(), func() (err error) {
-		if found, err = rt.List(ctx, bases(j.order.DeployableUnits)); err != nil {
+		if found, err = rt.List(ctx, bases(j.order)); err != nil {
 			return err
 		}
 		count, err = instances(ctx, rt, j.order.FleetConfig)

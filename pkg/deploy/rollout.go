@@ -45,7 +45,7 @@ type rollout struct {
 
 // roll takes step after step until the plan is reached or has failed.
 func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Result, error) {
-	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order.DeployableUnits), told: r.Now()}
+	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now()}
 	t := trouble{limit: j.order.HealthDeadline()}
 	for {
 		step, err := l.next(ctx)
