@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -286,6 +287,37 @@ var _ = Describe("A deploy", func() {
 		r := s.result(s.put())
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("holds no outage of the cluster against the version", func() {
+		s := newSite()
+		s.running("old", 1)
+		breaks(s, "new")
+		var ahead atomic.Int64
+		s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+		one := 1
+		order := s.put(func(o *messages.Order) {
+			o.HealthDeadlineMS, o.FleetConfig = 60_000, &messages.FleetConfig{InstanceCount: &one}
+		})
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		looks := func() { // with what the cluster says now, twice: the first of them may have begun before
+			for range 2 {
+				seen := s.count("list")()
+				s.cluster.Crash("overseer@1.service")
+				Eventually(s.count("list")).Should(BeNumerically(">", seen))
+			}
+		}
+		looks()
+		s.set(func(s *site) { s.clusterSays = runtime.Unreachable(errors.New("no route")) })
+		looks()
+		ahead.Store(int64(58 * time.Second))
+		s.set(func(s *site) { s.clusterSays = nil })
+		looks()
+		ahead.Store(int64(65 * time.Second))
+		looks()
+		s.set(func(s *site) { s.cluster.Health = nil })
+		s.cluster.Crash("overseer@1.service")
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 
 	It("says so when the cluster does not answer", func() {

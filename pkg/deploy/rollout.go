@@ -40,12 +40,14 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
+	looked   time.Time // when the cluster last showed its instances
+	blind    bool      // it has not answered since
 	answered bool      // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
 func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Result, error) {
-	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now()}
+	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now(), looked: r.Now()}
 	t := trouble{limit: j.order.HealthDeadline()}
 	for {
 		step, err := l.next(ctx)
@@ -75,6 +77,7 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	listed, err := l.rt.List(ctx, l.bases)
 	if err != nil {
+		l.blind = true
 		return roll.Step{}, err
 	}
 	sightings := make([]roll.Sighting, len(listed))
@@ -83,6 +86,10 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	}
 	now := l.Now()
 	l.observed = l.watcher.See(sightings, now)
+	if l.blind { // an outage of the cluster is not held against the version
+		l.work.Progress = l.work.Progress.Blind(l.looked, now)
+	}
+	l.looked, l.blind = now, false
 	if at := l.deadline.Load(); at != nil && l.work.Stage == rolling {
 		l.work.Order.Deadline, l.plan.Deadline = *at, *at
 	}

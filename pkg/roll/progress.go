@@ -20,6 +20,24 @@ func (p Progress) After(plan Plan, s Step, now time.Time) Progress {
 	return p
 }
 
+// Blind is the progress after a time in which nobody could see the instances: it counts for no deadline of theirs.
+func (p Progress) Blind(from, now time.Time) Progress {
+	later := func(since time.Time) time.Time {
+		if since.Before(from) {
+			return since.Add(now.Sub(from))
+		}
+		return now
+	}
+	p.Clocks = maps.Clone(p.Clocks)
+	for name, since := range p.Clocks {
+		p.Clocks[name] = later(since)
+	}
+	if !p.RestoredAt.IsZero() {
+		p.RestoredAt = later(p.RestoredAt)
+	}
+	return p
+}
+
 // begin starts the clock of an instance. One further on than all that had a clock is begun when those before it are
 // steady: their clocks end. One that broke meanwhile gets a clock beside the others, which it keeps, however often it
 // gets healthy and breaks again: a version that dies again and again misses its deadline in the end.

@@ -192,6 +192,13 @@ var _ = Describe("The next step of a rolling deploy", func() {
 		Expect(p.After(plan(), roll.Step{Kind: roll.Restore, Name: "a@1"}, now).RestoredAt).To(Equal(now))
 	})
 
+	It("does not count the time in which nobody could look", func() {
+		p := roll.Progress{Clocks: map[string]time.Time{"a@1": ago(50 * time.Second), "a@2": ago(20 * time.Second)}, RestoredAt: ago(45 * time.Second)}
+		Expect(p.Blind(ago(40*time.Second), now)).To(Equal(roll.Progress{Clocks: map[string]time.Time{"a@1": ago(10 * time.Second), "a@2": now}, RestoredAt: ago(5 * time.Second)}))
+		Expect(p.Clocks).To(HaveKeyWithValue("a@1", ago(50*time.Second)))
+		Expect(roll.Progress{}.Blind(ago(time.Second), now).RestoredAt).To(BeZero())
+	})
+
 	It("names every kind and reason", func() {
 		for k := roll.Apply; k <= roll.Failed; k++ {
 			Expect(k.String()).NotTo(Or(BeEmpty(), Equal("unknown")))
