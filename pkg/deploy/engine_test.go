@@ -462,6 +462,26 @@ var _ = Describe("Claims", func() {
 		Expect(s.reported(order)).To(BeEmpty())
 	})
 
+	It("are taken again by who had them first, when the other one gives them back too", func() {
+		s := newSite()
+		s.running("old", 1)
+		hasty := func(c *deploy.Config) { c.StopLimit = 50 * time.Millisecond }
+		first := s.start(hasty)
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS = 60_000 })
+		Eventually(s.shows).Should(ContainElement("1:new"))
+		first.stop()
+		again := func() { s.set(func(s *site) { s.queue <- *s.orders[order].Order }) }
+		again()
+		second := s.start(hasty, func(c *deploy.Config) { c.Hostname, c.StateDir = "other.deployer-oa-1", GinkgoT().TempDir() })
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(2))
+		s.start()
+		Eventually(s.workFiles).Should(BeEmpty())
+		second.stop()
+		s.set(func(s *site) { s.orders[order].Order.MinHealthyMS = 0 })
+		again()
+		Expect(s.result(order).Token).To(Equal(int64(3)))
+	})
+
 	It("wait for manager-api, with the delivery kept", func() {
 		s := newSite()
 		s.set(func(s *site) { s.down = true })

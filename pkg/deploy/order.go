@@ -203,6 +203,7 @@ func (r *run) perform(j *job) {
 		r.report(j, result)
 	case errors.Is(err, runtime.ErrSuperseded):
 		log.Info("order superseded", zap.Error(err))
+		r.unremember(j.order)
 		r.metrics.orders.WithLabelValues(string(j.order.CurrentStep), "superseded").Inc()
 		if j.work != nil {
 			r.forget(j.work)
@@ -226,9 +227,7 @@ func (r *run) putDown(j *job, claimed bool) {
 
 // giveBack releases the claim, so that nobody waits for it to expire.
 func (r *run) giveBack(j *job) {
-	r.mu.Lock()
-	delete(r.seen, j.order.OrderID) // it may be sent to this process again
-	r.mu.Unlock()
+	r.unremember(j.order)
 	ctx, cancel := context.WithTimeout(r.hard, releaseLimit)
 	defer cancel()
 	if err := r.Manager.ReleaseClaim(ctx, j.order.OrderID, j.token); err != nil && r.hard.Err() == nil {
