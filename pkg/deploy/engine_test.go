@@ -105,6 +105,22 @@ var _ = Describe("A deploy", func() {
 		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"}, []string{"app.service"}, []string{"worker.service"}),
 	)
 
+	DescribeTable("goes by the time that is left, whatever the clocks say",
+		func(off time.Duration, step messages.Milestone) {
+			s := newSite()
+			s.extension = time.Minute
+			s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
+			s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(off) } })
+			order := s.put(func(o *messages.Order) {
+				o.CurrentStep, o.Deadline, o.MinHealthyMS = step, time.Now().Add(time.Minute), 30
+			})
+			Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+		},
+		Entry("ahead", 2*time.Hour, messages.MilestoneDeployOA),
+		Entry("behind", -2*time.Hour, messages.MilestoneDeployOA),
+		Entry("ahead, while repositories are fetched", 2*time.Hour, messages.MilestoneConfig),
+	)
+
 	It("runs one instance per machine when the order has no count", func() {
 		s := newSite()
 		s.cluster.Hosts = 2

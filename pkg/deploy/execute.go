@@ -51,7 +51,7 @@ func (r *run) execute(ctx context.Context, j *job) (messages.Result, error) {
 
 // config renders the release of an order.
 func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
-	ctx, cancel := context.WithDeadline(ctx, j.order.Deadline)
+	ctx, cancel := context.WithTimeout(ctx, j.order.Deadline.Sub(r.Now()))
 	defer cancel()
 	began := r.Now()
 	rel, err := r.render(ctx, j.order)

@@ -80,4 +80,16 @@ var _ = Describe("A deploy order", func() {
 		w.runConfig(u)
 		Expect(leaving(w, u)).To(BeEmpty())
 	})
+
+	It("tells at every claim and renewal how much time is left, as clocks differ", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		k := w.claim(w.order(u, "config"), "exec-1")
+		left := w.times.OrderDeadline.Milliseconds()
+		Expect(k.DeadlineInMS).To(BeNumerically("~", left, 10_000))
+		w.exec(`UPDATE orders SET deadline = now() + interval '7 seconds' WHERE id = $1`, k.Order.OrderID)
+		k, err := w.Renew(ctx(), k.Order.OrderID, w.exchange, k.Token)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(k.DeadlineInMS).To(BeNumerically("~", 5_000, 2_000))
+	})
 })
