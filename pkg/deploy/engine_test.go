@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -447,6 +448,7 @@ var _ = Describe("Claims", func() {
 		d := unitOf("other")
 		d.Name = "overseer@1.service"
 		Expect(s.cluster.Apply(context.Background(), d, 99, false)).To(Succeed())
+		s.set(func(s *site) { s.superseded = true })
 		s.start()
 		order := s.put()
 		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(1))
@@ -454,6 +456,24 @@ var _ = Describe("Claims", func() {
 		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
 		Expect(s.shows()).To(Equal([]string{"1:other"}))
 	})
+
+	DescribeTable("are reported to be behind, when the cluster has seen a higher token and manager-api no higher claim",
+		func(runs string, n int, touched bool) {
+			s := newSite()
+			s.running("old", 3)
+			d := unitOf(runs)
+			d.Name = fmt.Sprintf("overseer@%d.service", n)
+			Expect(s.cluster.Apply(context.Background(), d, 99, true)).To(Succeed())
+			s.start()
+			r := s.result(s.put())
+			Expect(reasons(r)).To(Equal(failed(failure.TokensBehind)))
+			Expect(r.Touched).To(Equal(touched))
+			Expect(r.Message).To(And(ContainSubstring("holds token 99, which is higher than 1"), ContainSubstring("setval('lease_tokens'")))
+		},
+		Entry("at the first apply", "old", 1, false),
+		Entry("half way", "old", 2, true),
+		Entry("at what is left as it is", "new", 2, false),
+	)
 
 	It("fence what they leave as it is", func() {
 		s := newSite()

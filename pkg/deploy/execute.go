@@ -112,7 +112,7 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 			return messages.Result{}, err
 		}
 		if err := r.fence(ctx, j, rt); err != nil {
-			return messages.Result{}, err
+			return messages.Result{}, r.outranked(ctx, j, err)
 		}
 	}
 	return r.roll(ctx, j, rt)
@@ -188,6 +188,19 @@ func (r *run) fence(ctx context.Context, j *job, rt runtime.Runtime) error {
 		}
 	}
 	return nil
+}
+
+// outranked tells a cluster that refuses our token though manager-api says that the order is ours from an order that
+// somebody else has: then nobody else would report anything.
+func (r *run) outranked(ctx context.Context, j *job, err error) error {
+	if !isSuperseded(err) {
+		return err
+	}
+	if _, refused := r.Manager.Renew(ctx, j.order.OrderID, j.token); refused != nil {
+		return err
+	}
+	return failure.New(failure.TokensBehind, "cluster %s has seen higher tokens than manager-api gives (%w): its database was restored from an older backup, "+
+		"or another installation deploys there. In the first case run SELECT setval('lease_tokens', n) with an n above them", j.order.Cluster.EtcdToken, err)
 }
 
 func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig) (int, error) {

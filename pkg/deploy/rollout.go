@@ -68,7 +68,7 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 			return messages.Result{}, err
 		}
 		if err := t.bear(ctx, err, r.Now()); err != nil {
-			return l.broken(err)
+			return l.broken(r.outranked(ctx, j, err))
 		}
 	}
 }
@@ -139,23 +139,26 @@ func (l *rollout) settled(before, after map[string]time.Time, now time.Time) {
 func (l *rollout) act(ctx context.Context, s roll.Step) error {
 	switch s.Kind {
 	case roll.Apply:
-		l.acted = true
 		d, _ := l.work.definition(s.Name)
-		return l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning)
+		return l.changed(l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning))
 	case roll.Remove:
-		l.acted = true
-		return l.rt.Remove(ctx, s.Name, l.token)
+		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Restore:
-		l.acted = true
 		if d, had := find(l.work.Found, s.Name); had {
-			return l.rt.Apply(ctx, d, l.token, false)
+			return l.changed(l.rt.Apply(ctx, d, l.token, false))
 		}
-		return l.rt.Remove(ctx, s.Name, l.token)
+		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Fail:
 		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed(l.work.Progress.Clocks[s.Name])
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
+}
+
+// changed notes that an instance was changed, also where the answer is lost; a token that is too low changes nothing.
+func (l *rollout) changed(err error) error {
+	l.acted = l.acted || !isSuperseded(err)
+	return err
 }
 
 // disturbed names who was away since an instance was waited for, "" if nobody was: a service that cannot reach

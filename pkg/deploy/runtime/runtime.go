@@ -45,5 +45,10 @@ var (
 	ErrRefused     = errors.New("cluster refuses the request")
 )
 
+// Superseded is ErrSuperseded of a unit that holds a higher token than was given.
+func Superseded(name string, token, held int64) error {
+	return fmt.Errorf("%w: unit %s holds token %d, which is higher than %d", ErrSuperseded, name, held, token)
+}
+
 // Unreachable wraps err as ErrUnreachable.
 func Unreachable(err error) error { return fmt.Errorf("%w: %w", ErrUnreachable, err) }
