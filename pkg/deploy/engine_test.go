@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,9 +48,9 @@ var _ = Describe("A deploy", func() {
 		Expect(r.Instances).To(Equal(3))
 		Expect(r.Touched).To(BeTrue())
 		Expect(r.Token).To(Equal(int64(1)))
-		Expect(r.Replaced).To(HaveLen(4))
-		Expect(r.Replaced[3].Name).To(Equal("overseer@4.service"))
-		Expect(r.Replaced[3].Options).To(Equal(unitOf("old").Options))
+		Expect(r.ReplacedUnits()).To(HaveLen(4))
+		Expect(r.ReplacedUnits()[3].Name).To(Equal("overseer@4.service"))
+		Expect(r.ReplacedUnits()[3].Options).To(Equal(unitOf("old").Options))
 		Expect(r.Steps).NotTo(BeEmpty())
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
 		Eventually(s.workFiles).Should(BeEmpty())
@@ -105,6 +106,37 @@ var _ = Describe("A deploy", func() {
 		Entry("renamed back", []string{"app@1.service", "app2@1.service"}, []string{"app@.service"}, []string{"app2@.service"}, []string{"app@1.service"}),
 		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"}, []string{"app.service"}, []string{"worker.service"}),
 	)
+
+	big := func(s *site, same bool) {
+		for i := range 40 {
+			d := unitOf("old")
+			d.Name = fmt.Sprintf("overseer@%d.service", i+1)
+			d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment", Value: strings.Repeat("v", 20_000)})
+			if !same {
+				d.Options[1].Value += d.Name
+			}
+			Expect(s.cluster.Apply(context.Background(), d, 0, false)).To(Succeed())
+		}
+	}
+
+	It("tells what it replaced, each definition once", func() {
+		s := newSite()
+		big(s, true)
+		s.start()
+		r := s.result(s.put())
+		Expect(r.Replaced).To(HaveLen(1))
+		Expect(r.ReplacedUnits()).To(HaveLen(40))
+	})
+
+	It("does not begin where it could not tell what it replaced", func() {
+		s := newSite()
+		big(s, false)
+		s.start()
+		r := s.result(s.put())
+		Expect(reasons(r)).To(Equal(failed(failure.UnitInvalid)))
+		Expect(r.Message).To(ContainSubstring("nothing is touched"))
+		Expect(s.cluster.Starts()).To(HaveLen(40))
+	})
 
 	DescribeTable("goes by the time that is left, whatever the clocks say",
 		func(off time.Duration, step messages.Milestone) {
@@ -311,7 +343,9 @@ var _ = Describe("A deploy", func() {
 		s.running("old", 1)
 		breaks(s, "new")
 		var ahead atomic.Int64
-		s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+		s.start(func(c *deploy.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		})
 		one := 1
 		order := s.put(func(o *messages.Order) {
 			o.HealthDeadlineMS, o.FleetConfig = 60_000, &messages.FleetConfig{InstanceCount: &one}
@@ -559,7 +593,7 @@ var _ = Describe("Claims", func() {
 		r := s.result(order)
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(r.Token).To(Equal(int64(2)))
-		Expect(r.Replaced[0].Options).To(Equal(unitOf("old").Options))
+		Expect(r.ReplacedUnits()[0].Options).To(Equal(unitOf("old").Options))
 	})
 })
 
