@@ -222,10 +222,19 @@ func (l *rollout) tell(ctx context.Context) {
 	}
 }
 
+// In what an instance wrote, secrets follow `name=`, `name: ` or a bare name. A password in an address may contain a slash
+// or an @, so that everything up to the last @ is taken for it where a colon says that there is one.
 var (
-	credentials = regexp.MustCompile(`://[^/\s@]*@`)
-	secrets     = regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api_?key|bearer)["']?\s*[=: ]\s*["']?)[^\s"',;&]+`)
+	credentials = regexp.MustCompile(`://(?:[^\s/@:]*:\S*@|[^/\s]*@)`)
+	named       = regexp.MustCompile(`(?i)((?:pass(?:w(?:or)?d|phrase|[_-]|\b)|(?:pwd|secret|token|credential|bearer|(?:private|access|api)[_-]?key))[\w-]*["']?\s*[=:]\s*["']?)[^\s"',;&]+`)
+	bare        = regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api_?key|bearer)["']?\s+["']?)[^\s"',;&:=][^\s"',;&]*`)
 )
+
+// scrub takes secrets out of a text.
+func scrub(text string) string {
+	text = credentials.ReplaceAllString(text, "://…@")
+	return bare.ReplaceAllString(named.ReplaceAllString(text, "${1}…"), "${1}…")
+}
 
 // logs is the end of an instance's log, fit for a message: printable, short, without credentials in addresses.
 func (l *rollout) logs(ctx context.Context, name string) string {
@@ -240,7 +249,7 @@ func (l *rollout) logs(ctx context.Context, name string) string {
 			return c
 		}
 		return -1
-	}, secrets.ReplaceAllString(credentials.ReplaceAllString(text, "://…@"), "${1}…"))
+	}, scrub(text))
 	if len(text) > maxTail {
 		text = strings.ToValidUTF8(text[len(text)-maxTail:], "")
 	}
