@@ -310,22 +310,20 @@ var _ = Describe("A deploy", func() {
 		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "overseer@1.service" }),
 		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
 		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
-		Entry("itself, by its repository", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) {
-			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer_oa.git"
-		}),
 		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
 		Entry("itself, by its own unit that is left behind", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
 
-	It("replaces its peer", func() {
-		s := newSite()
-		s.start()
-		Expect(s.result(s.put(func(o *messages.Order) {
-			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer"
-		})).EventType).To(Equal(messages.EventMilestoneCompleted))
-	})
+	DescribeTable("replaces its peer, whatever the name of its repository",
+		func(repo string) {
+			s := newSite()
+			s.start()
+			Expect(s.result(s.put(func(o *messages.Order) { o.ComponentType, o.DeploymentRepo = "deployer", repo })).EventType).To(Equal(messages.EventMilestoneCompleted))
+		},
+		Entry("a plain name", "org/deployer"), Entry("one that ends as the second phase's", "org/deployer_oa.git"),
+	)
 
 	It("goes on when the cluster was away for a while", func() {
 		s := newSite()

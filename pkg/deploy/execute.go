@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
@@ -119,13 +118,9 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 }
 
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
-// (design section 2).
+// (design section 2). The milestone sends each phase to the peer; the unit's name tells where that was set up wrongly.
 func (r *run) refuseItself(o messages.Order) error {
-	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:]                   // of <host>.<unit>
-	peer := strings.HasSuffix(strings.TrimSuffix(o.DeploymentRepo, ".git"), "_oa") // phase 2 replaces deployer-oa
-	if o.ComponentType == string(component.Deployer) && o.DeploymentRepo != "" && peer == (r.Service == "deployer-oa") {
-		return failure.New(failure.ExecutorIsTarget, "%s does not replace itself", r.Service)
-	}
+	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:] // of <host>.<unit>
 	for _, u := range unitNames(o) {
 		name, err := unit.ParseName(u)
 		if err == nil && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {

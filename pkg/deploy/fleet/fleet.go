@@ -88,7 +88,7 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 // too, unitd does not.
 func instance(u fleetUnit, states []fleetState) runtime.Instance {
 	hash := unit.Hash(u.Options)
-	out := runtime.Instance{Definition: definition(u), Token: unit.Token(u.Options),
+	out := runtime.Instance{Definition: definition(u),
 		Sighting: roll.Sighting{Name: u.Name, Hash: hash, Health: roll.Down}}
 	if u.DesiredState != launched {
 		return out

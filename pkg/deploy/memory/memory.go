@@ -60,7 +60,7 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 		if err != nil || m.gone || !slices.Contains(bases, parsed.Base) {
 			continue
 		}
-		all = append(all, runtime.Instance{Definition: m.definition, Token: m.token, Sighting: roll.Sighting{
+		all = append(all, runtime.Instance{Definition: m.definition, Sighting: roll.Sighting{
 			Name: name, Hash: Hash(m.definition), Health: c.health(m.definition), Spell: fmt.Sprint(m.spell)}})
 	}
 	slices.SortFunc(all, func(a, b runtime.Instance) int { return strings.Compare(a.Sighting.Name, b.Sighting.Name) })

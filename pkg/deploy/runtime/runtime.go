@@ -13,7 +13,6 @@ import (
 // Instance is one instance as a cluster shows it.
 type Instance struct {
 	Definition messages.UnitDefinition // without the fencing token
-	Token      int64                   // 0: never tagged
 	Sighting   roll.Sighting
 }
 
