@@ -5,6 +5,8 @@ package messages
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -112,6 +114,7 @@ type Order struct {
 	EtcdToken            string           `json:"etcd_token,omitempty"`
 	Cluster              *Cluster         `json:"cluster,omitempty"`
 	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
+	LeavingUnits         []string         `json:"leaving_units,omitempty"` // names of units of former releases that are not in this one
 	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
 	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
 }
@@ -168,12 +171,43 @@ type Result struct {
 	DeploymentCommitHash string           `json:"deployment_commit_hash,omitempty"`
 
 	// Of a deploy milestone, completed or failed.
-	Instances int              `json:"instances,omitempty"` // how many instances run after it
-	Touched   bool             `json:"touched,omitempty"`   // whether any instance was changed
-	Restored  bool             `json:"restored,omitempty"`  // whether the failing instance was put back and got healthy
-	Undone    bool             `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
-	Replaced  []UnitDefinition `json:"replaced,omitempty"`  // per instance, the definition that this order found
-	Steps     []Step           `json:"steps,omitempty"`     // where the time went
+	Instances int        `json:"instances,omitempty"` // how many instances run after it
+	Touched   bool       `json:"touched,omitempty"`   // whether any instance was changed
+	Restored  bool       `json:"restored,omitempty"`  // whether the failing instance was put back and got healthy
+	Undone    bool       `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
+	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found: each definition once
+	Steps     []Step     `json:"steps,omitempty"`     // where the time went
+}
+
+// Replaced is one definition that an order found, and the instances that had it.
+type Replaced struct {
+	Names   []string `json:"names"`
+	Options []Option `json:"options"`
+}
+
+// Distinct names each definition once, in the order of the first instances that have them.
+func Distinct(found []UnitDefinition) []Replaced {
+	var out []Replaced
+	for _, u := range found {
+		i := slices.IndexFunc(out, func(r Replaced) bool { return slices.Equal(r.Options, u.Options) })
+		if i < 0 {
+			i, out = len(out), append(out, Replaced{Options: u.Options})
+		}
+		out[i].Names = append(out[i].Names, u.Name)
+	}
+	return out
+}
+
+// ReplacedUnits is what the order found, per instance, sorted by name.
+func (r Result) ReplacedUnits() []UnitDefinition {
+	var out []UnitDefinition
+	for _, d := range r.Replaced {
+		for _, name := range d.Names {
+			out = append(out, UnitDefinition{Name: name, Options: d.Options})
+		}
+	}
+	slices.SortFunc(out, func(a, b UnitDefinition) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // Step is one timed action of an executor, for the table of where the time goes.

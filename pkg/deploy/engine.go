@@ -199,6 +199,7 @@ func (r *run) finish(w *work) {
 		switch err := r.reclaim(w); {
 		case errors.Is(err, runtime.ErrSuperseded):
 			log.Info("order is no longer ours", zap.Error(err))
+			r.unremember(w.Order)
 			r.guardOrForget(w)
 			return
 		case err != nil:
@@ -256,6 +257,13 @@ func (e *Engine) remember(o messages.Order) {
 		clear(e.seen) // what is delivered again is refused at its claim: it has ended
 	}
 	e.seen[o.OrderID] = max(e.seen[o.OrderID], o.Attempt)
+}
+
+// unremember lets an order be taken that is sent to this process again, also at the same attempt: one that was given back.
+func (e *Engine) unremember(o messages.Order) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.seen, o.OrderID)
 }
 
 func (e *Engine) known(o messages.Order) bool {

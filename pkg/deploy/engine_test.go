@@ -3,8 +3,12 @@ package deploy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -44,9 +48,9 @@ var _ = Describe("A deploy", func() {
 		Expect(r.Instances).To(Equal(3))
 		Expect(r.Touched).To(BeTrue())
 		Expect(r.Token).To(Equal(int64(1)))
-		Expect(r.Replaced).To(HaveLen(4))
-		Expect(r.Replaced[3].Name).To(Equal("overseer@4.service"))
-		Expect(r.Replaced[3].Options).To(Equal(unitOf("old").Options))
+		Expect(r.ReplacedUnits()).To(HaveLen(4))
+		Expect(r.ReplacedUnits()[3].Name).To(Equal("overseer@4.service"))
+		Expect(r.ReplacedUnits()[3].Options).To(Equal(unitOf("old").Options))
 		Expect(r.Steps).NotTo(BeEmpty())
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
 		Eventually(s.workFiles).Should(BeEmpty())
@@ -65,6 +69,90 @@ var _ = Describe("A deploy", func() {
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(r.Touched).To(BeFalse())
 	})
+
+	DescribeTable("removes what runs of units that its release does not have, and of no others, once all others are healthy",
+		func(runs, units, leaving, want []string) {
+			s := newSite()
+			for _, name := range runs {
+				d := unitOf("old")
+				d.Name = name
+				Expect(s.cluster.Apply(context.Background(), d, 0, false)).To(Succeed())
+			}
+			s.start()
+			one := 1
+			order := s.put(func(o *messages.Order) {
+				o.FleetConfig, o.DeployableUnits, o.LeavingUnits = &messages.FleetConfig{InstanceCount: &one}, nil, leaving
+				for _, name := range units {
+					d := unitOf("new")
+					d.Name = name
+					o.DeployableUnits = append(o.DeployableUnits, d)
+				}
+			})
+			r := s.result(order)
+			Expect([]any{r.EventType, r.Touched}).To(Equal([]any{messages.EventMilestoneCompleted, true}))
+			all, err := s.cluster.List(context.Background(), []string{"app", "app2", "worker", "stranger"})
+			Expect(err).NotTo(HaveOccurred())
+			var names []string
+			for _, i := range all {
+				names = append(names, i.Sighting.Name)
+			}
+			Expect(names).To(Equal(want))
+			s.set(func(s *site) {
+				Expect(slices.Contains(s.trace[slices.Index(s.trace, "remove"):], "apply")).To(BeFalse())
+			})
+		},
+		Entry("dropped", []string{"app@1.service", "stranger@1.service", "worker@1.service"}, []string{"app@.service"}, []string{"worker@.service"}, []string{"app@1.service", "stranger@1.service"}),
+		Entry("renamed", []string{"app@1.service", "app@2.service"}, []string{"app2@.service"}, []string{"app@.service"}, []string{"app2@1.service"}),
+		Entry("renamed back", []string{"app@1.service", "app2@1.service"}, []string{"app@.service"}, []string{"app2@.service"}, []string{"app@1.service"}),
+		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"}, []string{"app.service"}, []string{"worker.service"}),
+	)
+
+	big := func(s *site, same bool) {
+		for i := range 40 {
+			d := unitOf("old")
+			d.Name = fmt.Sprintf("overseer@%d.service", i+1)
+			d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment", Value: strings.Repeat("v", 20_000)})
+			if !same {
+				d.Options[1].Value += d.Name
+			}
+			Expect(s.cluster.Apply(context.Background(), d, 0, false)).To(Succeed())
+		}
+	}
+
+	It("tells what it replaced, each definition once", func() {
+		s := newSite()
+		big(s, true)
+		s.start()
+		r := s.result(s.put())
+		Expect(r.Replaced).To(HaveLen(1))
+		Expect(r.ReplacedUnits()).To(HaveLen(40))
+	})
+
+	It("does not begin where it could not tell what it replaced", func() {
+		s := newSite()
+		big(s, false)
+		s.start()
+		r := s.result(s.put())
+		Expect(reasons(r)).To(Equal(failed(failure.UnitInvalid)))
+		Expect(r.Message).To(ContainSubstring("nothing is touched"))
+		Expect(s.cluster.Starts()).To(HaveLen(40))
+	})
+
+	DescribeTable("goes by the time that is left, whatever the clocks say",
+		func(off time.Duration, step messages.Milestone) {
+			s := newSite()
+			s.extension = time.Minute
+			s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
+			s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(off) } })
+			order := s.put(func(o *messages.Order) {
+				o.CurrentStep, o.Deadline, o.MinHealthyMS = step, time.Now().Add(time.Minute), 30
+			})
+			Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+		},
+		Entry("ahead", 2*time.Hour, messages.MilestoneDeployOA),
+		Entry("behind", -2*time.Hour, messages.MilestoneDeployOA),
+		Entry("ahead, while repositories are fetched", 2*time.Hour, messages.MilestoneConfig),
+	)
 
 	It("runs one instance per machine when the order has no count", func() {
 		s := newSite()
@@ -222,21 +310,20 @@ var _ = Describe("A deploy", func() {
 		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "overseer@1.service" }),
 		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
 		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
-		Entry("itself, by its repository", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) {
-			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer_oa.git"
-		}),
 		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
+		Entry("itself, by its own unit that is left behind", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
 
-	It("replaces its peer", func() {
-		s := newSite()
-		s.start()
-		Expect(s.result(s.put(func(o *messages.Order) {
-			o.ComponentType, o.DeploymentRepo = "deployer", "org/deployer"
-		})).EventType).To(Equal(messages.EventMilestoneCompleted))
-	})
+	DescribeTable("replaces its peer, whatever the name of its repository",
+		func(repo string) {
+			s := newSite()
+			s.start()
+			Expect(s.result(s.put(func(o *messages.Order) { o.ComponentType, o.DeploymentRepo = "deployer", repo })).EventType).To(Equal(messages.EventMilestoneCompleted))
+		},
+		Entry("a plain name", "org/deployer"), Entry("one that ends as the second phase's", "org/deployer_oa.git"),
+	)
 
 	It("goes on when the cluster was away for a while", func() {
 		s := newSite()
@@ -247,6 +334,39 @@ var _ = Describe("A deploy", func() {
 		r := s.result(s.put())
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("holds no outage of the cluster against the version", func() {
+		s := newSite()
+		s.running("old", 1)
+		breaks(s, "new")
+		var ahead atomic.Int64
+		s.start(func(c *deploy.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		})
+		one := 1
+		order := s.put(func(o *messages.Order) {
+			o.HealthDeadlineMS, o.FleetConfig = 60_000, &messages.FleetConfig{InstanceCount: &one}
+		})
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		looks := func() { // with what the cluster says now, twice: the first of them may have begun before
+			for range 2 {
+				seen := s.count("list")()
+				s.cluster.Crash("overseer@1.service")
+				Eventually(s.count("list")).Should(BeNumerically(">", seen))
+			}
+		}
+		looks()
+		s.set(func(s *site) { s.clusterSays = runtime.Unreachable(errors.New("no route")) })
+		looks()
+		ahead.Store(int64(58 * time.Second))
+		s.set(func(s *site) { s.clusterSays = nil })
+		looks()
+		ahead.Store(int64(65 * time.Second))
+		looks()
+		s.set(func(s *site) { s.cluster.Health = nil })
+		s.cluster.Crash("overseer@1.service")
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 
 	It("says so when the cluster does not answer", func() {
@@ -360,6 +480,7 @@ var _ = Describe("Claims", func() {
 		d := unitOf("other")
 		d.Name = "overseer@1.service"
 		Expect(s.cluster.Apply(context.Background(), d, 99, false)).To(Succeed())
+		s.set(func(s *site) { s.superseded = true })
 		s.start()
 		order := s.put()
 		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(1))
@@ -367,6 +488,24 @@ var _ = Describe("Claims", func() {
 		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
 		Expect(s.shows()).To(Equal([]string{"1:other"}))
 	})
+
+	DescribeTable("are reported to be behind, when the cluster has seen a higher token and manager-api no higher claim",
+		func(runs string, n int, touched bool) {
+			s := newSite()
+			s.running("old", 3)
+			d := unitOf(runs)
+			d.Name = fmt.Sprintf("overseer@%d.service", n)
+			Expect(s.cluster.Apply(context.Background(), d, 99, true)).To(Succeed())
+			s.start()
+			r := s.result(s.put())
+			Expect(reasons(r)).To(Equal(failed(failure.TokensBehind)))
+			Expect(r.Touched).To(Equal(touched))
+			Expect(r.Message).To(And(ContainSubstring("holds token 99, which is higher than 1"), ContainSubstring("setval('lease_tokens'")))
+		},
+		Entry("at the first apply", "old", 1, false),
+		Entry("half way", "old", 2, true),
+		Entry("at what is left as it is", "new", 2, false),
+	)
 
 	It("fence what they leave as it is", func() {
 		s := newSite()
@@ -389,6 +528,26 @@ var _ = Describe("Claims", func() {
 		s.set(func(s *site) { Expect(s.released).To(Equal([]string{order})) })
 		Expect(s.workFiles()).To(HaveLen(1))
 		Expect(s.reported(order)).To(BeEmpty())
+	})
+
+	It("are taken again by who had them first, when the other one gives them back too", func() {
+		s := newSite()
+		s.running("old", 1)
+		hasty := func(c *deploy.Config) { c.StopLimit = 50 * time.Millisecond }
+		first := s.start(hasty)
+		order := s.put(func(o *messages.Order) { o.MinHealthyMS = 60_000 })
+		Eventually(s.shows).Should(ContainElement("1:new"))
+		first.stop()
+		again := func() { s.set(func(s *site) { s.queue <- *s.orders[order].Order }) }
+		again()
+		second := s.start(hasty, func(c *deploy.Config) { c.Hostname, c.StateDir = "other.deployer-oa-1", GinkgoT().TempDir() })
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(2))
+		s.start()
+		Eventually(s.workFiles).Should(BeEmpty())
+		second.stop()
+		s.set(func(s *site) { s.orders[order].Order.MinHealthyMS = 0 })
+		again()
+		Expect(s.result(order).Token).To(Equal(int64(3)))
 	})
 
 	It("wait for manager-api, with the delivery kept", func() {
@@ -432,7 +591,7 @@ var _ = Describe("Claims", func() {
 		r := s.result(order)
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect(r.Token).To(Equal(int64(2)))
-		Expect(r.Replaced[0].Options).To(Equal(unitOf("old").Options))
+		Expect(r.ReplacedUnits()[0].Options).To(Equal(unitOf("old").Options))
 	})
 })
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
@@ -51,7 +50,7 @@ func (r *run) execute(ctx context.Context, j *job) (messages.Result, error) {
 
 // config renders the release of an order.
 func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
-	ctx, cancel := context.WithDeadline(ctx, j.order.Deadline)
+	ctx, cancel := context.WithTimeout(ctx, j.order.Deadline.Sub(r.Now()))
 	defer cancel()
 	began := r.Now()
 	rel, err := r.render(ctx, j.order)
@@ -112,24 +111,20 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 			return messages.Result{}, err
 		}
 		if err := r.fence(ctx, j, rt); err != nil {
-			return messages.Result{}, err
+			return messages.Result{}, r.outranked(ctx, j, err)
 		}
 	}
 	return r.roll(ctx, j, rt)
 }
 
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
-// (design section 2).
+// (design section 2). The milestone sends each phase to the peer; the unit's name tells where that was set up wrongly.
 func (r *run) refuseItself(o messages.Order) error {
-	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:]                   // of <host>.<unit>
-	peer := strings.HasSuffix(strings.TrimSuffix(o.DeploymentRepo, ".git"), "_oa") // phase 2 replaces deployer-oa
-	if o.ComponentType == string(component.Deployer) && o.DeploymentRepo != "" && peer == (r.Service == "deployer-oa") {
-		return failure.New(failure.ExecutorIsTarget, "%s does not replace itself", r.Service)
-	}
-	for _, u := range o.DeployableUnits {
-		name, err := unit.ParseName(u.Name)
+	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:] // of <host>.<unit>
+	for _, u := range unitNames(o) {
+		name, err := unit.ParseName(u)
 		if err == nil && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
-			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
+			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u)
 		}
 	}
 	return nil
@@ -150,7 +145,7 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	var found []runtime.Instance
 	count := 0
 	err := r.insist(ctx, j.order.HealthDeadline(), func() (err error) {
-		if found, err = rt.List(ctx, bases(j.order.DeployableUnits)); err != nil {
+		if found, err = rt.List(ctx, bases(j.order)); err != nil {
 			return err
 		}
 		count, err = instances(ctx, rt, j.order.FleetConfig)
@@ -165,6 +160,9 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	w, err := newWork(j.order, j.token, count, found)
 	if err != nil {
 		return nil, err
+	}
+	if raw, err := json.Marshal(messages.Distinct(w.Found)); err != nil || len(raw) > maxRelease {
+		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
 	j.timed("look", began, r.Now())
 	began = r.Now()
@@ -188,6 +186,19 @@ func (r *run) fence(ctx context.Context, j *job, rt runtime.Runtime) error {
 		}
 	}
 	return nil
+}
+
+// outranked tells a cluster that refuses our token though manager-api says that the order is ours from an order that
+// somebody else has: then nobody else would report anything.
+func (r *run) outranked(ctx context.Context, j *job, err error) error {
+	if !isSuperseded(err) {
+		return err
+	}
+	if _, refused := r.Manager.Renew(ctx, j.order.OrderID, j.token); refused != nil {
+		return err
+	}
+	return failure.New(failure.TokensBehind, "cluster %s has seen higher tokens than manager-api gives (%w): its database was restored from an older backup, "+
+		"or another installation deploys there. In the first case run SELECT setval('lease_tokens', n) with an n above them", j.order.Cluster.EtcdToken, err)
 }
 
 func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig) (int, error) {

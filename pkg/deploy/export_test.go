@@ -21,6 +21,9 @@ func Settled(componentType string, r messages.Result, age time.Duration, view *m
 // Encode is the body of a result's message.
 func Encode(r messages.Result) ([]byte, error) { return encode(r) }
 
+// Scrub takes secrets out of a text.
+func Scrub(text string) string { return scrub(text) }
+
 // Join is how an executor's start joins its exchange.
 func Join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (*member.Member, error) {
 	return join(ctx, cfg, env)

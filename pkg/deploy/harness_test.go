@@ -121,7 +121,7 @@ func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) 
 		s.token++
 		s.tokens = append(s.tokens, s.token)
 		v.State, v.Holder, v.Token = "claimed", r.Hostname, s.token
-		k = managerapi.Claim{Token: s.token, ExpiresInMS: 60, Order: *v.Order}
+		k = managerapi.Claim{Token: s.token, ExpiresInMS: 60, DeadlineInMS: time.Until(v.Order.Deadline).Milliseconds(), Order: *v.Order}
 		return nil
 	})
 }
@@ -132,7 +132,7 @@ func (s *site) Renew(ctx context.Context, id string, token int64) (managerapi.Cl
 		s.renewals++
 		if s.extension > 0 {
 			k.Order = *v.Order
-			k.Order.Deadline = time.Now().Add(s.extension)
+			k.Order.Deadline, k.DeadlineInMS = time.Now().Add(s.extension), s.extension.Milliseconds()
 		}
 		if s.superseded || v.Token > token {
 			return fault.New(fault.Conflict, "superseded").WithCode("superseded")

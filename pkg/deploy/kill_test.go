@@ -79,8 +79,8 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 	Expect(reasons(r)).To(Equal(st.result))
 	Expect(r.Undone).To(Equal(r.Reason == string(failure.NotSettled)))
 	Expect(r.Touched).To(BeTrue())
-	Expect(r.Replaced).To(HaveLen(4))
-	for _, d := range r.Replaced {
+	Expect(r.ReplacedUnits()).To(HaveLen(4))
+	for _, d := range r.ReplacedUnits() {
 		Expect(d.Options).To(Equal(unitOf("old").Options))
 	}
 	Expect(s.shows()).To(Equal(st.end))

@@ -36,7 +36,7 @@ type job struct {
 	acted bool  // this process has changed an instance
 	steps []messages.Step
 
-	deadline atomic.Pointer[time.Time] // what the last renewal said, nil before the first
+	deadline atomic.Pointer[time.Time] // on our clock, by the last renewal; nil before the first
 	silentAt atomic.Pointer[time.Time] // when a renewal was not answered last, nil if all were
 }
 
@@ -89,7 +89,8 @@ func (r *run) take(ctx context.Context, order messages.Order) error {
 	return nil
 }
 
-// claim asks for the order and finds what is left of an earlier attempt at it.
+// claim asks for the order and finds what is left of an earlier attempt at it. From here on the order's deadline is on our
+// own clock: it is not compared with the database's.
 func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 	began := r.Now()
 	left, guarded := r.left(order.OrderID) // before the claim: to the guard its token would be somebody else's
@@ -104,6 +105,9 @@ func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 	if k.Order.OrderID == order.OrderID { // the row's truth, not the message's copy
 		j.order = k.Order
 		j.order.Attempt = order.Attempt
+	}
+	if k.DeadlineInMS > 0 {
+		j.order.Deadline = k.DeadlineAt(began)
 	}
 	if k.ExpiresInMS > 0 {
 		j.ttl = time.Duration(k.ExpiresInMS) * time.Millisecond
@@ -141,6 +145,7 @@ func (r *run) reclaim(w *work) error {
 	defer cancel()
 	request := managerapi.ClaimRequest{Attempt: w.Order.Attempt, Hostname: r.Hostname, BootID: r.BootID}
 	var k managerapi.Claim
+	began := r.Now()
 	err := managerapi.Retry(ctx, func() (err error) {
 		k, err = r.Manager.Claim(ctx, w.Order.OrderID, request)
 		return err
@@ -158,7 +163,7 @@ func (r *run) reclaim(w *work) error {
 	}
 	w.Token = k.Token
 	if k.Order.OrderID == w.Order.OrderID {
-		w.Order.Attempt, w.Order.Deadline = max(w.Order.Attempt, k.Order.Attempt), k.Order.Deadline
+		w.Order.Attempt, w.Order.Deadline = max(w.Order.Attempt, k.Order.Attempt), k.DeadlineAt(began)
 	}
 	r.remember(w.Order)
 	return nil
@@ -203,6 +208,7 @@ func (r *run) perform(j *job) {
 		r.report(j, result)
 	case errors.Is(err, runtime.ErrSuperseded):
 		log.Info("order superseded", zap.Error(err))
+		r.unremember(j.order)
 		r.metrics.orders.WithLabelValues(string(j.order.CurrentStep), "superseded").Inc()
 		if j.work != nil {
 			r.forget(j.work)
@@ -226,9 +232,7 @@ func (r *run) putDown(j *job, claimed bool) {
 
 // giveBack releases the claim, so that nobody waits for it to expire.
 func (r *run) giveBack(j *job) {
-	r.mu.Lock()
-	delete(r.seen, j.order.OrderID) // it may be sent to this process again
-	r.mu.Unlock()
+	r.unremember(j.order)
 	ctx, cancel := context.WithTimeout(r.hard, releaseLimit)
 	defer cancel()
 	if err := r.Manager.ReleaseClaim(ctx, j.order.OrderID, j.token); err != nil && r.hard.Err() == nil {
@@ -267,7 +271,8 @@ func (r *run) renew(ctx context.Context, cancel context.CancelCauseFunc, j *job)
 func (j *job) heard(k managerapi.Claim, err error, now time.Time) {
 	switch {
 	case err == nil && !k.Order.Deadline.IsZero():
-		j.deadline.Store(&k.Order.Deadline)
+		at := k.DeadlineAt(now)
+		j.deadline.Store(&at)
 	case fault.Is(err, fault.Unavailable):
 		j.silentAt.Store(&now)
 	}

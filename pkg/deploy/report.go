@@ -37,13 +37,14 @@ func (e *Engine) message(res messages.Result) (rabbit.Message, error) {
 		Type: messages.TypeMilestoneResult, CorrelationID: res.WorkflowID, AppID: e.Service + "/" + e.Hostname, Body: body}, nil
 }
 
-// encode leaves out what is least needed from a result that would not fit into a message.
+// encode leaves out what is least needed from a result that would not fit into a message. What was replaced stays: it is
+// what the first deploy of a component is rolled back to, and begin has seen that it fits.
 func encode(res messages.Result) ([]byte, error) {
 	body, err := json.Marshal(res)
 	if err != nil || len(body) <= messages.MaxBody {
 		return body, err
 	}
-	res.Steps, res.Replaced, res.Log = nil, nil, ""
+	res.Steps, res.Log = nil, ""
 	if len(res.Message) > maxTail {
 		res.Message = res.Message[:maxTail]
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,12 +40,14 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
+	looked   time.Time // when the cluster last showed its instances
+	blind    bool      // it has not answered since
 	answered bool      // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
 func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Result, error) {
-	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order.DeployableUnits), told: r.Now()}
+	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now(), looked: r.Now()}
 	t := trouble{limit: j.order.HealthDeadline()}
 	for {
 		step, err := l.next(ctx)
@@ -64,7 +68,7 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 			return messages.Result{}, err
 		}
 		if err := t.bear(ctx, err, r.Now()); err != nil {
-			return l.broken(err)
+			return l.broken(r.outranked(ctx, j, err))
 		}
 	}
 }
@@ -73,6 +77,7 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	listed, err := l.rt.List(ctx, l.bases)
 	if err != nil {
+		l.blind = true
 		return roll.Step{}, err
 	}
 	sightings := make([]roll.Sighting, len(listed))
@@ -81,6 +86,10 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	}
 	now := l.Now()
 	l.observed = l.watcher.See(sightings, now)
+	if l.blind { // an outage of the cluster is not held against the version
+		l.work.Progress = l.work.Progress.Blind(l.looked, now)
+	}
+	l.looked, l.blind = now, false
 	if at := l.deadline.Load(); at != nil && l.work.Stage == rolling {
 		l.work.Order.Deadline, l.plan.Deadline = *at, *at
 	}
@@ -100,7 +109,6 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 		l.tell(ctx)
 	case roll.Watch, roll.Fail, roll.Restore, roll.Done, roll.Failed:
 	}
-	l.settled(s, began)
 	if err := l.act(ctx, s); err != nil {
 		return err
 	}
@@ -108,7 +116,9 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	if s.Kind != roll.Watch {
 		l.timed(s.Kind.String()+" "+s.Name, began, l.Now())
 	}
-	l.work.Progress = l.work.Progress.After(s, l.Now())
+	before := l.work.Progress
+	l.work.Progress = before.After(l.plan, s, l.Now())
+	l.settled(before.Clocks, l.work.Progress.Clocks, began)
 	if s.Kind == roll.Fail { // before the instance is touched again: else a restart would try the new definition once more
 		if err := l.files.save(l.work, true); err != nil {
 			l.Log.Error("decision not saved", zap.Error(err))
@@ -117,40 +127,44 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 	return nil
 }
 
-// settled records how long the instance in hand took to be healthy, when the next one follows.
-func (l *rollout) settled(s roll.Step, now time.Time) {
-	if p := l.work.Progress; p.InHand != "" && p.InHand != s.Name && !p.Since.IsZero() {
-		l.timed("healthy "+p.InHand, p.Since, now)
+// settled records how long the instances took to be healthy whose clocks have ended.
+func (l *rollout) settled(before, after map[string]time.Time, now time.Time) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, runs := after[name]; !runs {
+			l.timed("healthy "+name, before[name], now)
+		}
 	}
 }
 
 func (l *rollout) act(ctx context.Context, s roll.Step) error {
 	switch s.Kind {
 	case roll.Apply:
-		l.acted = true
 		d, _ := l.work.definition(s.Name)
-		return l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning)
+		return l.changed(l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning))
 	case roll.Remove:
-		l.acted = true
-		return l.rt.Remove(ctx, s.Name, l.token)
+		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Restore:
-		l.acted = true
 		if d, had := find(l.work.Found, s.Name); had {
-			return l.rt.Apply(ctx, d, l.token, false)
+			return l.changed(l.rt.Apply(ctx, d, l.token, false))
 		}
-		return l.rt.Remove(ctx, s.Name, l.token)
+		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Fail:
-		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed()
+		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed(l.work.Progress.Clocks[s.Name])
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
 }
 
-// disturbed names who was away while the instance in hand was waited for, "" if nobody was: a service that cannot reach
+// changed notes that an instance was changed, also where the answer is lost; a token that is too low changes nothing.
+func (l *rollout) changed(err error) error {
+	l.acted = l.acted || !isSuperseded(err)
+	return err
+}
+
+// disturbed names who was away since an instance was waited for, "" if nobody was: a service that cannot reach
 // its broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
-func (l *rollout) disturbed() string {
+func (l *rollout) disturbed(since time.Time) string {
 	l.look()
-	since := l.work.Progress.Since
 	switch at := l.silentAt.Load(); {
 	case l.hears.missing(since, l.order.HealthDeadline()):
 		return "the broker"
@@ -208,10 +222,19 @@ func (l *rollout) tell(ctx context.Context) {
 	}
 }
 
+// In what an instance wrote, secrets follow `name=`, `name: ` or a bare name. A password in an address may contain a slash
+// or an @, so that everything up to the last @ is taken for it where a colon says that there is one.
 var (
-	credentials = regexp.MustCompile(`://[^/\s@]*@`)
-	secrets     = regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api_?key|bearer)["']?\s*[=: ]\s*["']?)[^\s"',;&]+`)
+	credentials = regexp.MustCompile(`://(?:[^\s/@:]*:\S*@|[^/\s]*@)`)
+	named       = regexp.MustCompile(`(?i)((?:pass(?:w(?:or)?d|phrase|[_-]|\b)|(?:pwd|secret|token|credential|bearer|(?:private|access|api)[_-]?key))[\w-]*["']?\s*[=:]\s*["']?)[^\s"',;&]+`)
+	bare        = regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api_?key|bearer)["']?\s+["']?)[^\s"',;&:=][^\s"',;&]*`)
 )
+
+// scrub takes secrets out of a text.
+func scrub(text string) string {
+	text = credentials.ReplaceAllString(text, "://…@")
+	return bare.ReplaceAllString(named.ReplaceAllString(text, "${1}…"), "${1}…")
+}
 
 // logs is the end of an instance's log, fit for a message: printable, short, without credentials in addresses.
 func (l *rollout) logs(ctx context.Context, name string) string {
@@ -226,7 +249,7 @@ func (l *rollout) logs(ctx context.Context, name string) string {
 			return c
 		}
 		return -1
-	}, secrets.ReplaceAllString(credentials.ReplaceAllString(text, "://…@"), "${1}…"))
+	}, scrub(text))
 	if len(text) > maxTail {
 		text = strings.ToValidUTF8(text[len(text)-maxTail:], "")
 	}
@@ -235,7 +258,9 @@ func (l *rollout) logs(ctx context.Context, name string) string {
 
 // result is what the end of a rollout means.
 func (l *rollout) result(s roll.Step) messages.Result {
-	l.settled(s, l.Now())
+	if s.Kind == roll.Done {
+		l.settled(l.work.Progress.Clocks, nil, l.Now())
+	}
 	out := l.summary()
 	if l.work.Stage == undoing {
 		out.EventType, out.Undone, out.Restored, out.Touched = messages.EventMilestoneFailed, true, s.Kind == roll.Done, true
@@ -326,7 +351,7 @@ func (l *rollout) reasonOf(r roll.Reason) failure.Reason {
 }
 
 func (l *rollout) summary() messages.Result {
-	return messages.Result{Touched: l.acted || l.work.touched(l.observed), Replaced: l.work.Found}
+	return messages.Result{Touched: l.acted || l.work.touched(l.observed), Replaced: messages.Distinct(l.work.Found)}
 }
 
 // broken ends a rollout whose cluster failed; what was touched is still told.

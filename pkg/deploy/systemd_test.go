@@ -87,7 +87,7 @@ var _ = Describe("An upgrade before unitd on systemd", Label("systemd"), func() 
 		first := runs(v1)
 		r := rollOut(helloOn(v2, false))
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
-		Expect(r.Replaced).To(HaveLen(3))
+		Expect(r.ReplacedUnits()).To(HaveLen(3))
 		second := runs(v2)
 		for name, spell := range second {
 			Expect(spell).NotTo(Equal(first[name]))

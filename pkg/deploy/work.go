@@ -72,11 +72,20 @@ func newWork(o messages.Order, token int64, count int, found []runtime.Instance)
 	return w, nil
 }
 
-// bases are the names before the `@` of all units of an order.
-func bases(units []messages.UnitDefinition) []string {
+// unitNames are the names of all units that an order is about: what it deploys and what it leaves behind.
+func unitNames(o messages.Order) []string {
 	var list []string
-	for _, u := range units {
-		if name, err := unit.ParseName(u.Name); err == nil && !slices.Contains(list, name.Base) {
+	for _, u := range o.DeployableUnits {
+		list = append(list, u.Name)
+	}
+	return append(list, o.LeavingUnits...)
+}
+
+// bases are the names before the `@` of all units that an order is about.
+func bases(o messages.Order) []string {
+	var list []string
+	for _, u := range unitNames(o) {
+		if name, err := unit.ParseName(u); err == nil && !slices.Contains(list, name.Base) {
 			list = append(list, name.Base)
 		}
 	}

@@ -190,11 +190,21 @@ type ClaimRequest struct {
 	BootID   string `json:"boot_id"`
 }
 
-// Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy.
+// Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy. Its deadline
+// is on the database's clock: an executor goes by the time that was left at the answer, 0 if that is not told.
 type Claim struct {
-	Token       int64          `json:"token"`
-	ExpiresInMS int64          `json:"expires_in_ms"`
-	Order       messages.Order `json:"order"`
+	Token        int64          `json:"token"`
+	ExpiresInMS  int64          `json:"expires_in_ms"`
+	DeadlineInMS int64          `json:"deadline_in_ms"`
+	Order        messages.Order `json:"order"`
+}
+
+// DeadlineAt is the order's deadline on the clock of who asked at now.
+func (c Claim) DeadlineAt(now time.Time) time.Time {
+	if c.DeadlineInMS <= 0 {
+		return c.Order.Deadline
+	}
+	return now.Add(time.Duration(c.DeadlineInMS) * time.Millisecond).UTC()
 }
 
 // Renewal renews or releases a claim.

@@ -4,7 +4,8 @@
 // Invariants (design section 8): one instance at a time, in the plan's order; an instance that has the wanted definition
 // and has been healthy for MinHealthy is left alone, so repeating a deploy changes nothing; instances beyond the plan go
 // last, after all others are healthy; the first instance that misses its deadline, or that the order's deadline finds half
-// done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell restarts the MinHealthy clock and nothing else.
+// done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell restarts the MinHealthy clock and
+// nothing else: whichever instances break while others are waited for, each has one clock until a further one is begun.
 package roll
 
 import (
@@ -49,8 +50,9 @@ type Instance struct {
 
 // Progress is what has been done; the zero value is nothing.
 type Progress struct {
-	InHand     string    // the instance whose clock runs
-	Since      time.Time // when it was applied, or first seen unhealthy
+	// Clocks are the instances whose health deadline runs, and since when: it was applied, or first seen unhealthy after
+	// it had been finished. They run until an instance further on in the plan is begun.
+	Clocks     map[string]time.Time
 	Failing    string    // the instance that missed its deadline; this decision is never taken back
 	Expired    bool      // Failing was decided by the order's deadline
 	RestoredAt time.Time // when Failing got back what it had; zero: not yet
@@ -152,8 +154,11 @@ func (p Plan) target(t Target, observed map[string]Instance, done Progress, now 
 	if wanted && o.steady(p.MinHealthy, now) {
 		return Step{}, true
 	}
-	if done.InHand == t.Name {
-		return p.inHand(t.Name, wanted, o, done, now), false
+	if since, runs := done.Clocks[t.Name]; runs {
+		if p.expired(now) {
+			return Step{Kind: Fail, Name: p.lastInHand(observed, done, now), Reason: OrderExpired}, false
+		}
+		return p.inHand(t.Name, wanted, o, since, now), false
 	}
 	switch {
 	case !there:
@@ -169,11 +174,9 @@ func (p Plan) target(t Target, observed map[string]Instance, done Progress, now 
 }
 
 // inHand waits for the instance whose clock runs, or finds that it failed.
-func (p Plan) inHand(name string, wanted bool, o Instance, done Progress, now time.Time) Step {
-	limit := done.Since.Add(p.HealthDeadline)
+func (p Plan) inHand(name string, wanted bool, o Instance, since, now time.Time) Step {
+	limit := since.Add(p.HealthDeadline)
 	switch {
-	case p.expired(now):
-		return Step{Kind: Fail, Name: name, Reason: OrderExpired}
 	case !now.Before(limit):
 		return Step{Kind: Fail, Name: name, Reason: DeadlineMissed}
 	case !wanted:
@@ -181,6 +184,17 @@ func (p Plan) inHand(name string, wanted bool, o Instance, done Progress, now ti
 	default:
 		return Step{Kind: Wait, Name: name, Reason: Unsteady, Until: earliest(limit, p.Deadline, o.steadyAt(p.MinHealthy))}
 	}
+}
+
+// lastInHand is the last instance whose clock runs in vain; those before it were finished once.
+func (p Plan) lastInHand(observed map[string]Instance, done Progress, now time.Time) string {
+	for _, t := range slices.Backward(p.Targets) {
+		o := observed[t.Name]
+		if _, runs := done.Clocks[t.Name]; runs && (o.Hash != t.Hash || !o.steady(p.MinHealthy, now)) {
+			return t.Name
+		}
+	}
+	return ""
 }
 
 // putBack ends a deploy whose instance Failing missed its deadline.

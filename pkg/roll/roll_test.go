@@ -3,6 +3,7 @@ package roll_test
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -41,11 +42,15 @@ func young(hash string, age time.Duration) roll.Instance {
 func starting(hash string) roll.Instance { return roll.Instance{Hash: hash, Health: roll.Starting} }
 func down(hash string) roll.Instance     { return roll.Instance{Hash: hash} }
 
-func inHand(name string, age time.Duration) roll.Progress {
-	return roll.Progress{InHand: name, Since: ago(age)}
+func inHand(name string, age time.Duration, broken ...any) roll.Progress {
+	clocks := map[string]time.Time{name: ago(age)}
+	for i := 0; i < len(broken); i += 2 {
+		clocks[broken[i].(string)] = ago(broken[i+1].(time.Duration)) //nolint:forcetypeassert // pairs
+	}
+	return roll.Progress{Clocks: clocks}
 }
 func failing(name string, restored ...time.Duration) roll.Progress {
-	p := roll.Progress{InHand: name, Since: ago(2 * deadline), Failing: name}
+	p := roll.Progress{Clocks: map[string]time.Time{name: ago(2 * deadline)}, Failing: name}
 	if len(restored) > 0 {
 		p.RestoredAt = ago(restored[0])
 	}
@@ -75,6 +80,12 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			world{"a@1": steady("new"), "a@2": steady("old")}, roll.Progress{}),
 		Entry("the first again, when it broke while the second was in hand", roll.Step{Kind: roll.Watch, Name: "a@1", Reason: roll.Unsteady}, plan(),
 			world{"a@1": starting("new"), "a@2": starting("new")}, inHand("a@2", time.Second)),
+		Entry("wait for the first, which broke before and is at it again", roll.Step{Kind: roll.Wait, Name: "a@1", Reason: roll.Unsteady, Until: now.Add(deadline - 20*time.Second)}, plan(),
+			world{"a@1": starting("new"), "a@2": starting("new")}, inHand("a@2", 30*time.Second, "a@1", 20*time.Second)),
+		Entry("fail, when the first has broken for long enough", roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.DeadlineMissed}, plan(),
+			world{"a@1": young("new", time.Second), "a@2": starting("new")}, inHand("a@2", deadline+time.Second, "a@1", deadline)),
+		Entry("fail, when the second missed its deadline while the first was waited for", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.DeadlineMissed}, plan(),
+			world{"a@1": steady("new"), "a@2": starting("new")}, inHand("a@2", deadline, "a@1", deadline/2)),
 		// in hand
 		Entry("wait, while the runtime lags", roll.Step{Kind: roll.Wait, Name: "a@1", Reason: roll.Lagging, Until: now.Add(deadline - time.Second)}, plan(),
 			world{"a@1": steady("old")}, inHand("a@1", time.Second)),
@@ -127,6 +138,8 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			world{"a@1": down("new"), "a@2": steady("old")}, roll.Progress{}),
 		Entry("fail, when the one in hand is not healthy at the end, though another one broke", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
 			world{"a@1": starting("new"), "a@2": starting("new")}, inHand("a@2", time.Second)),
+		Entry("fail, when two are not healthy at the end: the one that was half done", roll.Step{Kind: roll.Fail, Name: "a@2", Reason: roll.OrderExpired}, plan(expired),
+			world{"a@1": starting("new"), "a@2": starting("new")}, inHand("a@2", time.Second, "a@1", time.Second)),
 		Entry("fail, when the one in hand is not healthy at the end", roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, plan(expired),
 			world{"a@1": starting("new")}, inHand("a@1", time.Second)),
 		Entry("failed, when only extras are left", roll.Step{Kind: roll.Failed, Name: "a@3", Reason: roll.OrderExpired}, plan(expired),
@@ -160,18 +173,30 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			world{"a@1": down("new")}, failing("a@1")),
 	)
 
-	It("takes the clock of an instance from when it was taken in hand", func() {
-		p := roll.Progress{InHand: "a@1", Since: ago(time.Hour)}
+	It("gives an instance one clock, which runs until one further on is begun", func() {
+		p := roll.Progress{}
 		for _, k := range []roll.Kind{roll.Apply, roll.Watch} {
-			Expect(p.After(roll.Step{Kind: k, Name: "a@2"}, now)).To(Equal(roll.Progress{InHand: "a@2", Since: now}))
+			p = p.After(plan(), roll.Step{Kind: k, Name: "a@1"}, ago(time.Hour))
+			Expect(p.Clocks).To(Equal(map[string]time.Time{"a@1": ago(time.Hour)}))
 		}
+		p = p.After(plan(), roll.Step{Kind: roll.Apply, Name: "a@2"}, ago(time.Minute))
+		Expect(p.Clocks).To(Equal(map[string]time.Time{"a@2": ago(time.Minute)}))
+		p = p.After(plan(), roll.Step{Kind: roll.Watch, Name: "a@1"}, now)
+		Expect(p.Clocks).To(Equal(map[string]time.Time{"a@2": ago(time.Minute), "a@1": now}))
 		for _, k := range []roll.Kind{roll.Wait, roll.Remove, roll.Done, roll.Failed} {
-			Expect(p.After(roll.Step{Kind: k, Name: "a@2"}, now)).To(Equal(p))
+			Expect(p.After(plan(), roll.Step{Kind: k, Name: "a@2"}, now)).To(Equal(p))
 		}
-		p = p.After(roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, now)
+		p = p.After(plan(), roll.Step{Kind: roll.Fail, Name: "a@1", Reason: roll.OrderExpired}, now)
 		Expect(p.Failing).To(Equal("a@1"))
 		Expect(p.Expired).To(BeTrue())
-		Expect(p.After(roll.Step{Kind: roll.Restore, Name: "a@1"}, now).RestoredAt).To(Equal(now))
+		Expect(p.After(plan(), roll.Step{Kind: roll.Restore, Name: "a@1"}, now).RestoredAt).To(Equal(now))
+	})
+
+	It("does not count the time in which nobody could look", func() {
+		p := roll.Progress{Clocks: map[string]time.Time{"a@1": ago(50 * time.Second), "a@2": ago(20 * time.Second)}, RestoredAt: ago(45 * time.Second)}
+		Expect(p.Blind(ago(40*time.Second), now)).To(Equal(roll.Progress{Clocks: map[string]time.Time{"a@1": ago(10 * time.Second), "a@2": now}, RestoredAt: ago(5 * time.Second)}))
+		Expect(p.Clocks).To(HaveKeyWithValue("a@1", ago(50*time.Second)))
+		Expect(roll.Progress{}.Blind(ago(time.Second), now).RestoredAt).To(BeZero())
 	})
 
 	It("names every kind and reason", func() {
@@ -190,6 +215,12 @@ var _ = Describe("The next step of a rolling deploy", func() {
 			simulate(rand.New(rand.NewPCG(seed, 1))) //nolint:gosec // a reproducible game
 		}
 	})
+
+	It("blames a version whose instances get healthy and die, however they alternate", func() {
+		for seed := range uint64(300) {
+			crash(rand.New(rand.NewPCG(seed, 2))) //nolint:gosec // a reproducible game
+		}
+	})
 })
 
 // simulate plays one deploy in a world in which some definitions never get healthy.
@@ -197,10 +228,11 @@ func simulate(r *rand.Rand) {
 	p := plan(func(p *roll.Plan) { p.Deadline = now.Add(time.Duration(r.IntN(400)) * time.Second) })
 	observed := world{"a@1": steady("old"), "a@2": steady("old"), "a@3": steady("old")}
 	broken := map[string]bool{"new": r.IntN(2) == 0, "old": r.IntN(4) == 0}
+	crashes, crashed := r.IntN(4), map[string]bool{} // of instances whatever their state
 	done, clock := roll.Progress{}, now
 	for range 1000 {
 		step := roll.Next(p, observed, done, clock)
-		done = done.After(step, clock)
+		done = done.After(p, step, clock)
 		switch step.Kind {
 		case roll.Apply:
 			observed[step.Name] = starting("new")
@@ -220,17 +252,56 @@ func simulate(r *rand.Rand) {
 				continue
 			}
 			clock = step.Until
+			if name := slices.Sorted(maps.Keys(observed))[r.IntN(len(observed))]; crashes > 0 {
+				crashes--
+				observed[name] = starting(observed[name].Hash)
+				crashed[name] = true
+			}
 		case roll.Watch, roll.Fail:
 		}
 		away := 0
-		for _, o := range observed {
-			if o.Health != roll.Healthy {
+		for name, o := range observed {
+			if o.Health != roll.Healthy && !crashed[name] {
 				away++
 			}
 		}
 		Expect(away).To(BeNumerically("<=", 1))
 	}
 	Fail("the deploy does not end")
+}
+
+// crash plays a deploy of a version that dies a while after it got healthy, in every instance again and again.
+func crash(r *rand.Rand) {
+	p := plan()
+	observed := world{"a@1": steady("old"), "a@2": steady("old")}
+	life := time.Duration(11+r.IntN(9)) * time.Second // longer than minHealthy
+	done := roll.Progress{}
+	for clock := now; clock.Before(now.Add(20 * deadline)); clock = clock.Add(time.Second) {
+		for name, o := range observed {
+			switch {
+			case o.Health == roll.Healthy && o.Hash == "new" && clock.Sub(o.HealthySince) >= life:
+				observed[name] = starting("new")
+			case o.Health != roll.Healthy && r.IntN(2) == 0:
+				observed[name] = roll.Instance{Hash: o.Hash, Health: roll.Healthy, HealthySince: clock}
+			}
+		}
+		step := roll.Next(p, observed, done, clock)
+		done = done.After(p, step, clock)
+		switch step.Kind {
+		case roll.Apply:
+			observed[step.Name] = starting("new")
+		case roll.Restore:
+			observed[step.Name] = starting("old")
+		case roll.Failed:
+			Expect(step.Reason).To(Equal(roll.PutBack))
+			Expect(clock).To(BeTemporally("<", now.Add(4*deadline)))
+			return
+		case roll.Done: // all were steady at once: that is for the proof to judge
+			return
+		case roll.Watch, roll.Wait, roll.Remove, roll.Fail:
+		}
+	}
+	Fail("the version is never blamed")
 }
 
 var _ = Describe("A watcher", func() {

@@ -30,6 +30,7 @@ const (
 	NoMachines         Reason = "no_machines"         // a cluster without machines and without instance_cnt
 	RuntimeUnreachable Reason = "runtime_unreachable" // the cluster's endpoint does not answer
 	RuntimeRefused     Reason = "runtime_refused"     // the cluster's endpoint does not accept what was sent
+	TokensBehind       Reason = "tokens_behind"       // the cluster has seen higher tokens than manager-api gives
 	NoProgress         Reason = "no_progress"         // the order's deadline passed
 	MilestoneUnknown   Reason = "milestone_unknown"   // not a milestone of this executor
 	ExecutorIsTarget   Reason = "executor_is_target"  // an executor never replaces itself

@@ -58,7 +58,6 @@ type fleetState struct {
 	Active    string `json:"systemdActiveState"`
 	Since     string `json:"activeSince"`
 	Restarts  int    `json:"restarts"`
-	Result    string `json:"result"`
 }
 
 type page struct {

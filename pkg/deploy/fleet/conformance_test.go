@@ -85,7 +85,7 @@ var _ = Describe("Every runtime", func() {
 				Expect(rt.Apply(ctx, a1(2000), 6, false)).To(Succeed())
 				healthy(a1(2000))
 				Expect(only().Definition).To(Equal(a1(2000)))
-				Expect(only().Token).To(Equal(int64(6)))
+				Expect(rt.Apply(ctx, a1(3000), 5, false)).To(MatchError(runtime.ErrSuperseded))
 				Expect(rt.Remove(ctx, "a@1.service", 6)).To(Succeed())
 				Eventually(func() ([]runtime.Instance, error) { return rt.List(ctx, []string{"a"}) }).Should(BeEmpty())
 				Expect(rt.Remove(ctx, "a@1.service", 6)).To(Succeed())

@@ -88,7 +88,7 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 // too, unitd does not.
 func instance(u fleetUnit, states []fleetState) runtime.Instance {
 	hash := unit.Hash(u.Options)
-	out := runtime.Instance{Definition: definition(u), Token: unit.Token(u.Options),
+	out := runtime.Instance{Definition: definition(u),
 		Sighting: roll.Sighting{Name: u.Name, Hash: hash, Health: roll.Down}}
 	if u.DesiredState != launched {
 		return out
@@ -195,8 +195,8 @@ func (c *Cluster) Fence(ctx context.Context, name string, token int64) error {
 // fenced reads a unit and refuses a token that is lower than the one stored with it.
 func (c *Cluster) fenced(ctx context.Context, name string, token int64) (fleetUnit, bool, error) {
 	u, exists, err := c.unit(ctx, name)
-	if err == nil && exists && unit.Token(u.Options) > token {
-		err = fmt.Errorf("%w: unit %s, token %d", runtime.ErrSuperseded, name, token)
+	if held := unit.Token(u.Options); err == nil && exists && held > token {
+		err = runtime.Superseded(name, token, held)
 	}
 	return u, exists, err
 }

@@ -262,7 +262,6 @@ var _ = Describe("A real fleet", func() {
 			} else {
 				Expect(all[0].Sighting.Hash).NotTo(Equal(unit.Hash(options)))
 			}
-			Expect(all[0].Token).To(Equal(int64(9)))
 			Expect(all[0].Definition.Options).To(Equal([]messages.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}))
 		},
 		Entry("active", func(_, _ map[string]any) {}, roll.Healthy, true),

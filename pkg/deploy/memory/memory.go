@@ -60,7 +60,7 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 		if err != nil || m.gone || !slices.Contains(bases, parsed.Base) {
 			continue
 		}
-		all = append(all, runtime.Instance{Definition: m.definition, Token: m.token, Sighting: roll.Sighting{
+		all = append(all, runtime.Instance{Definition: m.definition, Sighting: roll.Sighting{
 			Name: name, Hash: Hash(m.definition), Health: c.health(m.definition), Spell: fmt.Sprint(m.spell)}})
 	}
 	slices.SortFunc(all, func(a, b runtime.Instance) int { return strings.Compare(a.Sighting.Name, b.Sighting.Name) })
@@ -87,7 +87,7 @@ func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token in
 		m = &member{gone: true}
 		c.units[d.Name] = m
 	case token < m.token:
-		return runtime.ErrSuperseded
+		return runtime.Superseded(d.Name, token, m.token)
 	}
 	m.token = token
 	if !m.gone && Hash(m.definition) == Hash(d) && !restart {
@@ -109,7 +109,7 @@ func (c *Cluster) Fence(ctx context.Context, name string, token int64) error {
 	case !ok || m.gone:
 		return ctx.Err()
 	case token < m.token:
-		return runtime.ErrSuperseded
+		return runtime.Superseded(name, token, m.token)
 	}
 	m.token = token
 	return ctx.Err()
@@ -127,7 +127,7 @@ func (c *Cluster) Remove(ctx context.Context, name string, token int64) error {
 		return nil
 	}
 	if token < m.token {
-		return runtime.ErrSuperseded
+		return runtime.Superseded(name, token, m.token)
 	}
 	m.token, m.gone = token, true
 	c.announce()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 )
@@ -21,10 +22,29 @@ type Git struct {
 	cache sync.Mutex // one change of the cache at a time
 }
 
-// NewGit returns a Git. It creates the cache directory.
+const (
+	unfinished = "new-"              // begins the name of a repository that is being made
+	unusedFor  = 30 * 24 * time.Hour // until a cached repository is dropped
+)
+
+// NewGit returns a Git. It creates the cache directory, and drops what nobody uses any more and what a killed process has
+// left half made: no other process may use it.
 func NewGit(c GitConfig) (*Git, error) {
 	if err := os.MkdirAll(c.CacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make git cache: %w", err)
+	}
+	entries, err := os.ReadDir(c.CacheDir)
+	if err != nil {
+		return nil, fmt.Errorf("read git cache: %w", err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && (strings.HasPrefix(e.Name(), unfinished) || time.Since(info.ModTime()) > unusedFor) {
+			err = os.RemoveAll(filepath.Join(c.CacheDir, e.Name()))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("clean git cache: %w", err)
+		}
 	}
 	return &Git{cfg: c.withDefaults()}, nil
 }
@@ -127,11 +147,12 @@ func (g *Git) fetchInto(ctx context.Context, c commit, extra []string, ref strin
 func (g *Git) prepare(ctx context.Context, c commit) error {
 	if _, err := os.Stat(c.dir); err == nil {
 		if size(c.dir) < g.cfg.MaxBytes/2 {
-			return nil
+			now := time.Now()
+			return os.Chtimes(c.dir, now, now) // it is in use
 		}
 		_ = os.RemoveAll(c.dir)
 	}
-	fresh, err := os.MkdirTemp(g.cfg.CacheDir, "new-")
+	fresh, err := os.MkdirTemp(g.cfg.CacheDir, unfinished)
 	if err != nil {
 		return fmt.Errorf("make cached repository: %w", err)
 	}

@@ -24,6 +24,33 @@ var _ = Describe("Fetching", func() {
 		return err
 	}
 
+	It("drops at its start what is half made or long unused, and keeps what is in use", func() {
+		dir, old := GinkgoT().TempDir(), time.Now().Add(-31*24*time.Hour)
+		in := func(c *release.GitConfig) { c.CacheDir = dir }
+		cached := func() []string {
+			list, err := filepath.Glob(filepath.Join(dir, "*"))
+			Expect(err).NotTo(HaveOccurred())
+			return list
+		}
+		age := func() {
+			for _, d := range cached() {
+				Expect(os.Chtimes(d, old, old)).To(Succeed())
+			}
+		}
+		repo, g := newRepo(goodFiles()), newGit(in)
+		Expect(ask(g, repo.dir, "master")).To(Succeed())
+		Expect(cached()).To(HaveLen(1))
+		age()
+		repo.commit(map[string]string{"more": "x"})
+		Expect(ask(g, repo.dir, "master")).To(Succeed())
+		Expect(os.Mkdir(filepath.Join(dir, "new-1"), 0o700)).To(Succeed())
+		newGit(in)
+		Expect(cached()).To(HaveLen(1))
+		age()
+		newGit(in)
+		Expect(cached()).To(BeEmpty())
+	})
+
 	DescribeTable("refuses the address",
 		func(repo string) {
 			mark := filepath.Join(GinkgoT().TempDir(), "ran")

@@ -13,7 +13,6 @@ import (
 // Instance is one instance as a cluster shows it.
 type Instance struct {
 	Definition messages.UnitDefinition // without the fencing token
-	Token      int64                   // 0: never tagged
 	Sighting   roll.Sighting
 }
 
@@ -44,6 +43,11 @@ var (
 	ErrUnreachable = errors.New("cluster does not answer")
 	ErrRefused     = errors.New("cluster refuses the request")
 )
+
+// Superseded is ErrSuperseded of a unit that holds a higher token than was given.
+func Superseded(name string, token, held int64) error {
+	return fmt.Errorf("%w: unit %s holds token %d, which is higher than %d", ErrSuperseded, name, held, token)
+}
 
 // Unreachable wraps err as ErrUnreachable.
 func Unreachable(err error) error { return fmt.Errorf("%w: %w", ErrUnreachable, err) }

@@ -173,7 +173,7 @@ func lockOrderOf(ctx context.Context, tx *sqlx.Tx, orderID string, ex component.
 
 func claimOf(o *orderRow, l lease.Lease) (managerapi.Claim, error) {
 	m, err := o.message()
-	return managerapi.Claim{Token: l.Token, ExpiresInMS: l.Remaining().Milliseconds(), Order: m}, err
+	return managerapi.Claim{Token: l.Token, ExpiresInMS: l.Remaining().Milliseconds(), DeadlineInMS: o.Deadline.Sub(o.Now).Milliseconds(), Order: m}, err
 }
 
 func dropLeases(ctx context.Context, tx *sqlx.Tx, names []string) error {

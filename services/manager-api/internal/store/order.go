@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -13,6 +14,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -125,7 +127,51 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 	if err := json.Unmarshal(r.Units, &o.DeployableUnits); err != nil {
 		return nil, fmt.Errorf("decode units of release %s: %w", r.ID, err)
 	}
-	return nil, nil
+	o.LeavingUnits, err = leavingUnits(ctx, tx, w, r, o.DeployableUnits)
+	return nil, err
+}
+
+// leavingUnits are the names of units that may run though they are not among the wanted: those of the release that was
+// proven last, of all since then, and of this upgrade. A name before the `@` that a release of another component, or of
+// another phase, has for the same cluster is left alone.
+func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow, wanted []messages.UnitDefinition) ([]string, error) {
+	if r.ComponentID == nil {
+		return nil, nil
+	}
+	var known []string
+	err := tx.SelectContext(ctx, &known, `SELECT DISTINCT jsonb_path_query(r.units, '$[*].name') #>> '{}' AS name
+		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven ON true
+		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3) AND (proven.at IS NULL OR r.proven_at = proven.at
+			OR r.inserted_at > proven.at OR r.id IN (SELECT release_id FROM workflows WHERE upgrade_id = $4)) ORDER BY name`,
+		*r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID)
+	if err != nil {
+		return nil, fmt.Errorf("list units of former releases: %w", err)
+	}
+	taken := make([]string, len(wanted))
+	for i, u := range wanted {
+		taken[i] = u.Name
+	}
+	leaving := withoutBases(known, taken)
+	if len(leaving) == 0 {
+		return nil, nil
+	}
+	taken = nil
+	err = tx.SelectContext(ctx, &taken, `SELECT DISTINCT jsonb_path_query(units, '$[*].name') #>> '{}' FROM releases
+		WHERE (component_id IS DISTINCT FROM $1 OR phase <> $2) AND lower(etcd_token) = lower($3)`, *r.ComponentID, r.Phase, r.EtcdToken)
+	if err != nil {
+		return nil, fmt.Errorf("list units of other components: %w", err)
+	}
+	return withoutBases(leaving, taken), nil
+}
+
+// withoutBases are the unit names whose part before the `@` none of the others has.
+func withoutBases(names, others []string) []string {
+	base := func(name string) string { n, _ := unit.ParseName(name); return n.Base }
+	taken := map[string]bool{"": true} // no unit's name: nothing to touch
+	for _, name := range others {
+		taken[base(name)] = true
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return taken[base(name)] })
 }
 
 // clusterOf finds the cluster that a release is for; a cluster of another exchange fails the workflow.

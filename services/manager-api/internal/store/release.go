@@ -132,7 +132,7 @@ func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r mes
 	if err := json.Unmarshal(current.Units, &wanted); err != nil {
 		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
 	}
-	units, count := templates(r.Replaced, wanted)
+	units, count := templates(r.ReplacedUnits(), wanted)
 	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true, SourceRepo: x.upgrade.FromRepo,
 		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken, definitions: units,
 		Instances: &count, ProvenAt: &x.workflow.Now}

@@ -172,8 +172,8 @@ var _ = Describe("What a second attempt finds", func() {
 			var c messages.Result
 			configured(&c)
 			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
-			r.Replaced = []messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options},
-				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}}
+			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options},
+				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}})
 		}))
 		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
 	})

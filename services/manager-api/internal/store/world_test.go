@@ -160,7 +160,7 @@ func configured(r *messages.Result) {
 
 func deployed(r *messages.Result) {
 	r.Instances, r.Touched = 2, true
-	r.Replaced = []messages.UnitDefinition{{Name: "x@1.service"}, {Name: "x@2.service"}}
+	r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service"}, {Name: "x@2.service"}})
 }
 
 func failed(cause messages.Cause, reason string, touched bool) func(*messages.Result) {
