@@ -316,11 +316,14 @@ var _ = Describe("Dispatch", func() {
 		r := start()
 		home := func() error { return r.brokers.Home(ctx()) }
 		Eventually(home, "10s").Should(Succeed())
-		_, err := r.db.Exec(`UPDATE messaging_exchanges SET name = 'elsewhere'`)
-		Expect(err).NotTo(HaveOccurred())
+		rename := func(name string) {
+			_, err := r.db.Exec(`UPDATE messaging_exchanges SET name = $1`, name)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		rename("elsewhere")
 		Eventually(home, "10s").Should(MatchError(ContainSubstring(`no exchange is named "here"`)))
 		Eventually(func() error { return r.brokers.Ready(ctx()) }, "10s").Should(Succeed())
-		r.register("here")
+		rename("here")
 		Eventually(home, "10s").Should(Succeed())
 	})
 
