@@ -146,8 +146,7 @@ func inContainers(ctx context.Context, root string, args []string) error {
 		fmt.Printf("\nmanager-api  %s\ntoken        %s\nstop it with: make compose-down\n", p.URL, filepath.Join(p.Generated, "admin_token"))
 		return nil
 	case "down":
-		// Mounted secrets must be there for docker-compose to understand its file.
-		return errors.Join(p.Init(ctx), p.Down(ctx), p.Forget())
+		return p.Remove(ctx)
 	default:
 		return fmt.Errorf("compose %q: want up or down", args)
 	}
