@@ -35,4 +35,22 @@ var _ = Describe("A project", func() {
 		Expect(p.Remove(ctx)).To(MatchError(ContainSubstring("no daemon")))
 		Expect(filepath.Join(p.Generated, "postgres_password")).To(BeAnExistingFile())
 	})
+
+	It("closes the directory of its secrets, also one that was there", func(ctx SpecContext) {
+		p := project("exit 0")
+		Expect(os.Mkdir(p.Generated, 0o755)).To(Succeed())
+		Expect(p.Init(ctx)).To(Succeed())
+		info, err := os.Stat(p.Generated)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(info.Mode().Perm()).To(Equal(os.FileMode(0o700)))
+		Expect(filepath.Glob(filepath.Join(p.Generated, "*.new"))).To(BeEmpty())
+	})
+
+	It("refuses a secret that is empty, and says which", func(ctx SpecContext) {
+		p := project("exit 0")
+		Expect(os.Mkdir(p.Generated, 0o755)).To(Succeed())
+		empty := filepath.Join(p.Generated, "admin_token")
+		Expect(os.WriteFile(empty, nil, 0o600)).To(Succeed())
+		Expect(p.Init(ctx)).To(MatchError(ContainSubstring(empty + " is empty")))
+	})
 })
