@@ -25,8 +25,8 @@ test: ## Every suite of every module under -race, against private servers; total
 
 systemd-test: ## unitd's suite on systemd, and an upgrade through it, in containers with systemd as PID 1 (needs docker)
 	@deploy/systemd/image.sh
-	go test -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
-	go test -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
+	go test -count=1 -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
+	go test -count=1 -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
 
 lint: ## golangci-lint (v2.15.0) once per module, stopping at the first failure
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && golangci-lint run ./...) || exit 1; done
