@@ -278,6 +278,9 @@ func workspace() (string, error) {
 	if here, err = filepath.EvalSymlinks(here); err != nil { // processes are recognised by their real paths
 		return "", fmt.Errorf("find the workspace: %w", err)
 	}
+	if strings.ContainsAny(here, " \t\n\"'\\%$") {
+		return "", fmt.Errorf("find the workspace: units and scripts name their files by path, and %q has a space or a quoting character: move it", here)
+	}
 	for dir := here; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
 			return dir, nil

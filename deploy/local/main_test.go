@@ -44,3 +44,13 @@ var _ = Describe("down", func() {
 		Expect(left()).To(ConsistOf("other"))
 	}, NodeTimeout(time.Minute))
 })
+
+var _ = Describe("the workspace", func() {
+	It("is refused where units could not name its files", func() {
+		dir := filepath.Join(GinkgoT().TempDir(), "my projects")
+		Expect(os.Mkdir(dir, 0o755)).To(Succeed())
+		GinkgoT().Chdir(dir)
+		_, err := workspace()
+		Expect(err).To(MatchError(ContainSubstring("has a space")))
+	})
+})
