@@ -24,7 +24,7 @@ test: ## Every suite of every module under -race, against private servers; total
 	@$(LOCAL) test
 
 systemd-test: ## unitd's suite on systemd, and an upgrade through it, in containers with systemd as PID 1 (needs docker)
-	@deploy/systemd/image.sh
+	@docker image inspect openaperture/systemd:12 >/dev/null 2>&1 || deploy/images/debian.sh openaperture/systemd:12 systemd,systemd-sysv,dbus
 	go test -count=1 -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
 	go test -count=1 -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
 
