@@ -24,9 +24,9 @@ test: ## Every suite of every module under -race, against private servers; total
 	@$(LOCAL) test
 
 systemd-test: ## unitd's suite on systemd, and an upgrade through it, in containers with systemd as PID 1 (needs docker)
-	@deploy/systemd/image.sh
-	go test -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
-	go test -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
+	@docker image inspect openaperture/systemd:12 >/dev/null 2>&1 || deploy/images/debian.sh openaperture/systemd:12 systemd,systemd-sysv,dbus
+	go test -count=1 -race -tags systemd -timeout 15m ./services/unitd/internal/systemd
+	go test -count=1 -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
 
 lint: ## golangci-lint (v2.15.0) once per module, stopping at the first failure
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && golangci-lint run ./...) || exit 1; done
@@ -41,7 +41,7 @@ up: ## Start the whole suite on this machine, without containers; harmless when 
 	@deploy/local/install.sh up
 	@$(LOCAL) up
 
-down: ## Stop it and remove everything that it left
+down: ## Stop it and remove everything that it left, also of a failed chaos or bench
 	@$(LOCAL) down
 
 demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leaves the stack up

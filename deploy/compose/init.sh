@@ -6,12 +6,17 @@ cd "$(dirname "$0")"
 umask 077
 mkdir -p "${GENERATED:-generated}"
 cd "${GENERATED:-generated}"
+chmod 700 . # it may have been there before
 mkdir -p repos
 chmod 755 repos
 
 random() { od -An -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 # Containers run as another user and read their secrets as mounted: the files are open, the directory is not.
-keep() { [ -e "$1" ] || { cat >"$1" && chmod 644 "$1"; }; }
+# A file is there whole or not at all.
+keep() {
+	[ -e "$1" ] || { cat >"$1.new" && [ -s "$1.new" ] && chmod 644 "$1.new" && mv "$1.new" "$1"; }
+	[ -s "$1" ] || { echo "$(pwd)/$1 is empty: remove it and start this again" >&2; exit 1; }
+}
 hash() { printf 'sha256:'; tr -d '\n' <"$1" | sha256sum | cut -d' ' -f1; }
 
 for secret in postgres_password rabbitmq_password admin_token service_token unitd_token; do random | keep $secret; done

@@ -34,31 +34,9 @@ build() {
 have() { docker image inspect "$1" >/dev/null 2>&1; }
 obtain() { have "$1" || timeout 300 docker pull -q "$1" >/dev/null 2>&1; }
 
-# debian makes the base out of the packages that this machine's own sources offer.
-debian() {
-	if ! command -v mmdebstrap >/dev/null; then
-		[ "$(id -u)" = 0 ] || { echo "missing: mmdebstrap (apt-get install mmdebstrap)" >&2; exit 1; }
-		apt-get -qq -o DPkg::Lock::Timeout=600 update >&2
-		DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=600 install --no-install-recommends mmdebstrap >/dev/null
-	fi
-	sources=/etc/apt/sources.list.d/debian.sources
-	[ -e $sources ] || sources=/etc/apt/sources.list
-	[ "$(id -u)" = 0 ] && mode=root || mode=unshare
-	work=$(mktemp -d /var/tmp/openaperture-base-XXXXXX)
-	trap 'rm -rf "$work"' EXIT
-	# A session of its own: mmdebstrap ends its process group when it is done.
-	TMPDIR=$work setsid -w mmdebstrap --quiet --variant=minbase --mode=$mode \
-		--include=postgresql-15,rabbitmq-server,git,openssh-client,ca-certificates \
-		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		--dpkgopt=force-unsafe-io --aptopt='APT::Install-Recommends "0"' --aptopt='Acquire::Languages "none"' \
-		--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
-		--customize-hook='rm -rf "$1"/usr/lib/x86_64-linux-gnu/libLLVM* "$1"/usr/lib/postgresql/15/lib/bitcode "$1"/usr/lib/postgresql/15/lib/llvmjit*' \
-		bookworm "$work/base.tar" $sources
-	docker import -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$work/base.tar" $BASE >/dev/null
-	rm -rf "$work"
-}
-
-have $BASE || debian
+have $BASE || deploy/images/debian.sh $BASE postgresql-15,rabbitmq-server,git,openssh-client,ca-certificates \
+	--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
+	--customize-hook='rm -rf "$1"/usr/lib/x86_64-linux-gnu/libLLVM* "$1"/usr/lib/postgresql/15/lib/bitcode "$1"/usr/lib/postgresql/15/lib/llvmjit*'
 if ! obtain $POSTGRES || ! obtain $RABBITMQ; then
 	POSTGRES=openaperture/postgres:15 RABBITMQ=openaperture/rabbitmq:3
 	build $POSTGRES -f deploy/images/postgres.Dockerfile deploy/images

@@ -28,7 +28,7 @@ import (
 const usage = `usage: local <command>
 
   up          start the stack, or what of it does not run
-  down        stop it and remove what it left
+  down [dir]  stop it and remove what it left, also of chaos and bench; or the stack of that directory, which a suite has kept
   demo        up, then watch the suite upgrade itself
   e2e [n]     the same story as a spec, n times from nothing
   chaos       up, then kill the suite while it upgrades itself (SEED, KILLS)
@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	case "up":
 		return up(ctx, root)
 	case "down":
-		return down(ctx, root)
+		return down(ctx, root, args)
 	case "demo":
 		s, err := openStack(ctx, root)
 		if err != nil {
@@ -117,11 +117,37 @@ func up(ctx context.Context, root string) error {
 	return nil
 }
 
-func down(ctx context.Context, root string) error {
-	if _, err := os.Stat(filepath.Join(root, ".run", "stack.json")); errors.Is(err, os.ErrNotExist) {
-		return os.RemoveAll(filepath.Join(root, ".run"))
+// down takes the stack down and what trials have left beside it, or the stacks of the directories that are named.
+func down(ctx context.Context, root string, dirs []string) error {
+	if len(dirs) > 0 {
+		for _, dir := range dirs {
+			if _, err := os.Stat(filepath.Join(dir, "stack.json")); err != nil {
+				return fmt.Errorf("find the stack of %s: %w", dir, err)
+			}
+		}
+	} else {
+		trials, err := filepath.Glob(filepath.Join(root, ".run-*"))
+		if err != nil {
+			return fmt.Errorf("find stacks: %w", err)
+		}
+		dirs = append(trials, filepath.Join(root, ".run"))
 	}
-	s, err := openStack(ctx, root)
+	var all []error
+	for _, dir := range dirs {
+		all = append(all, downOne(ctx, root, dir))
+	}
+	return errors.Join(all...)
+}
+
+func downOne(ctx context.Context, root, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("find the stack of %s: %w", dir, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "stack.json")); errors.Is(err, os.ErrNotExist) {
+		return os.RemoveAll(dir)
+	}
+	s, err := stack.Open(ctx, root, dir, times.Fast) // its own profile stands in stack.json
 	if err != nil {
 		return err
 	}
@@ -146,8 +172,7 @@ func inContainers(ctx context.Context, root string, args []string) error {
 		fmt.Printf("\nmanager-api  %s\ntoken        %s\nstop it with: make compose-down\n", p.URL, filepath.Join(p.Generated, "admin_token"))
 		return nil
 	case "down":
-		// Mounted secrets must be there for docker-compose to understand its file.
-		return errors.Join(p.Init(ctx), p.Down(ctx), p.Forget())
+		return p.Remove(ctx)
 	default:
 		return fmt.Errorf("compose %q: want up or down", args)
 	}
@@ -227,7 +252,7 @@ func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) e
 	}
 	s.Tuning = tuning
 	if err := f(s); err != nil {
-		return fmt.Errorf("%w (the stack is still up under %s; the next trial removes it)", err, dir)
+		return fmt.Errorf("%w (the stack is still up under %s; make down or the next trial removes it)", err, dir)
 	}
 	return s.Down(ctx, tell)
 }
@@ -252,6 +277,9 @@ func workspace() (string, error) {
 	}
 	if here, err = filepath.EvalSymlinks(here); err != nil { // processes are recognised by their real paths
 		return "", fmt.Errorf("find the workspace: %w", err)
+	}
+	if strings.ContainsAny(here, " \t\n\"'\\%$") {
+		return "", fmt.Errorf("find the workspace: units and scripts name their files by path, and %q has a space or a quoting character: move it", here)
 	}
 	for dir := here; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {

@@ -23,8 +23,9 @@ type Env struct {
 	Metrics *prometheus.Registry
 	Service string
 	Version string
-	// Hostname names this instance in its exchange: env HOSTNAME, else the host's
-	// name. It contains no '/'.
+	// Hostname names this instance in its exchange, and must be its own there: leases
+	// and claims go by it. It is env HOSTNAME, else <host>.<service>, which is enough
+	// for one of each kind on a host. It contains no '/'.
 	Hostname  string
 	BootID    string // UUID, new for every process
 	StartedAt time.Time
@@ -60,7 +61,7 @@ func NewEnv(service, version string, base Base, log *zap.Logger) (*Env, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find host name: %w", err)
 		}
-		host = name
+		host = name + "." + service
 	}
 	if strings.Contains(host, "/") {
 		return nil, fmt.Errorf("HOSTNAME %q: a host name must not contain '/'", host)

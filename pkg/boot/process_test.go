@@ -91,6 +91,16 @@ var _ = Describe("A process", func() {
 		Expect(bytes.Count(s.Err.Contents(), []byte(`"hostname":"box-1"`))).To(BeNumerically(">", 2))
 	})
 
+	It("is named after the host and the service without HOSTNAME: several services share a host", func() {
+		host, err := os.Hostname()
+		Expect(err).ToNot(HaveOccurred())
+		s := sampleProcess([]string{"HOSTNAME="})
+		address(s)
+		s.Terminate()
+		Eventually(s, "5s").Should(gexec.Exit(0))
+		Expect(string(s.Err.Contents())).To(ContainSubstring(`"hostname":"` + host + `.sample"`))
+	})
+
 	It("is alive but not ready while it starts, and answers its routes with 503 then", func() {
 		s := sampleProcess([]string{"OPENAPERTURE_BEHAVIOUR=starting"})
 		url := "http://" + address(s)

@@ -1,6 +1,6 @@
 // Package systemdtest gives specs a host of their own with systemd as PID 1: a container. It is for suites only.
 //
-// It needs docker and the image that deploy/systemd/image.sh builds; without them specs fail, they do not skip.
+// It needs docker and the image that `make systemd-test` makes; without them specs fail, they do not skip.
 package systemdtest
 
 import (

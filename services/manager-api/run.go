@@ -32,6 +32,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	env.Health.Add("database", s.store.Ping)
 	env.Health.Add("schema", s.store.Usable)
 	env.Health.Add("broker", s.brokers.Ready)
+	env.Health.AddInfo("home exchange", s.brokers.Home)
 	env.Health.AddInfo("other brokers", s.brokers.Others)
 	env.Handle(s.gate(s.api))
 	return env.RunParts(ctx,

@@ -169,7 +169,7 @@ func (s socketServer) run(ctx context.Context) error {
 // unitsCollector shows the number of units by active state.
 type unitsCollector struct{ host *host.Host }
 
-var unitsMetric = prometheus.NewDesc("unitd_units", "Units of this host by systemd active state.", []string{"state"}, nil)
+var unitsMetric = prometheus.NewDesc("openaperture_unitd_units", "Units of this host by systemd active state.", []string{"state"}, nil)
 
 // Describe implements prometheus.Collector.
 func (c unitsCollector) Describe(to chan<- *prometheus.Desc) { to <- unitsMetric }

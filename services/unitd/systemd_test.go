@@ -38,7 +38,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
 		Eventually(unitDir + "/x.service").WithTimeout(patience).ShouldNot(BeAnExistingFile())
 		Eventually(func() string { return systemctl("show", "-P", "LoadState", "x.service") }).WithTimeout(patience).Should(Equal("not-found\n"))
-		Eventually(u.path("state/systemd/x.service.json")).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+		record := u.path("state/systemd/x.service.json")
+		Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
 	})
 
 	It("of somebody else is never touched, wherever its file is", func() {

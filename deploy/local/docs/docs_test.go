@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"context"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
@@ -159,6 +161,20 @@ var _ = Describe("The documentation", func() {
 		}
 	})
 
+	It("turns a unit template into what an executor makes of it, in docs/self-upgrade.md", func(ctx SpecContext) {
+		page, dir := read("docs/self-upgrade.md"), GinkgoT().TempDir()
+		text := marked(page, "unit")
+		Expect(os.WriteFile(filepath.Join(dir, "deployer@.service.tmpl"), []byte(text+"Environment=\"A=b\\\\c\"\n"), 0o600)).To(Succeed())
+		out, err := exec.CommandContext(ctx, "sh", "-euc", marked(page, "functions")+"TAG=v7; options "+dir+" deployer").Output()
+		Expect(err).NotTo(HaveOccurred())
+		var options []unit.Option
+		Expect(json.Unmarshal([]byte("["+string(out)+"]"), &options)).To(Succeed())
+		want, err := unit.Parse(strings.ReplaceAll(text, "{{.source_ref}}", "v7") + "Environment=\"A=b\\\\c\"\n")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(options).To(Equal(want))
+		Expect(unit.Validate(options)).To(Succeed())
+	}, NodeTimeout(time.Minute))
+
 	It("shows commands that work as written", func(ctx SpecContext) {
 		blocks := regexp.MustCompile("(?s)<!-- spec -->\n```sh\n(.*?)```").FindAllStringSubmatch(read("README.md"), -1)
 		Expect(blocks).NotTo(BeEmpty())
@@ -167,6 +183,14 @@ var _ = Describe("The documentation", func() {
 		}
 	}, NodeTimeout(5*time.Minute))
 })
+
+// marked is the code block of a page under <!-- spec: name -->.
+func marked(page, name string) string {
+	GinkgoHelper()
+	m := regexp.MustCompile("(?s)<!-- spec: " + name + " -->\n```[a-z]*\n(.*?)```").FindStringSubmatch(page)
+	Expect(m).NotTo(BeNil(), name)
+	return m[1]
+}
 
 // section is what stands under a heading of the second rank.
 func section(page, heading string) string {

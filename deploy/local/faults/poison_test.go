@@ -47,12 +47,17 @@ var _ = Describe("A message that nobody can read", Label("faults"), func() {
 
 	It("is put aside, and every service goes on", func(ctx SpecContext) {
 		before := own()
+		Expect(channel.Confirm(false)).To(Succeed())
+		returned := channel.NotifyReturn(make(chan amqp.Return, len(queues)*len(poison)))
 		for queue := range queues {
 			for _, body := range poison {
-				Expect(channel.PublishWithContext(ctx, local.Root, local.Key(queue), false, false,
-					amqp.Publishing{ContentType: "application/json", Body: []byte(body)})).To(Succeed())
+				confirmed, err := channel.PublishWithDeferredConfirmWithContext(ctx, local.Root, local.Key(queue), true, false,
+					amqp.Publishing{ContentType: "application/json", Body: []byte(body)})
+				Expect(err).NotTo(HaveOccurred())
+				Expect(confirmed.WaitContext(ctx)).To(BeTrue(), "%s took %q", queue, body)
 			}
 		}
+		Expect(returned).To(BeEmpty(), "an empty queue proves nothing where nothing arrived")
 		for queue, kept := range queues {
 			name := local.QueueName(queue)
 			Eventually(waiting(name)).WithContext(ctx).WithTimeout(20*time.Second).Should(BeZero(), name)

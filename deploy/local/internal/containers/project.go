@@ -65,6 +65,17 @@ func (p Project) Forget() error {
 	return errors.Join(all...)
 }
 
+// Remove is Down and Forget. Secrets stay where Down has failed: the volumes that are left need them.
+func (p Project) Remove(ctx context.Context) error {
+	if err := p.Init(ctx); err != nil { // docker-compose refuses its file where what it mounts is missing
+		return err
+	}
+	if err := p.Down(ctx); err != nil {
+		return err
+	}
+	return p.Forget()
+}
+
 // Logs are the last lines of every container, to be shown when something failed.
 func (p Project) Logs(ctx context.Context) (string, error) {
 	return p.compose(ctx, "logs", "--no-color", "--tail=40")

@@ -125,7 +125,11 @@ func (p Postgres) running() bool {
 		return false
 	}
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "postgres"
+	if err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != "postgres" {
+		return false
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // a server works in its data; the host's may have the number
+	return err == nil && cwd == p.Dir
 }
 
 // initialize makes the data directory. The password reaches initdb in a file, never in its arguments.

@@ -3,6 +3,7 @@ package servers_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/servers"
 )
@@ -48,6 +50,23 @@ var _ = Describe("Servers", Label("integration"), func() {
 			return errors.Join(p.Start(ctx), p.CreateDatabase(ctx, "kept"))
 		}).WithTimeout(20 * time.Second).Should(Succeed())
 	}, NodeTimeout(2*time.Minute))
+
+	It("leave a PostgreSQL alone that works elsewhere and has the number of theirs by now", func(ctx SpecContext) {
+		other := filepath.Join(directory(), "postgres") // such as the host's own
+		text, err := os.ReadFile("/bin/sleep")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(os.WriteFile(other, text, 0o755)).To(Succeed())
+		cmd := exec.Command(other, "600")
+		cmd.Dir = "/"
+		session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { session.Kill().Wait(10 * time.Second) })
+		p := servers.Postgres{Dir: directory()}
+		number := strconv.Itoa(cmd.Process.Pid) + "\n" + p.Dir + "\n"
+		Expect(os.WriteFile(filepath.Join(p.Dir, "postmaster.pid"), []byte(number), 0o600)).To(Succeed())
+		Expect(p.Stop(ctx)).To(Succeed())
+		Consistently(session, "500ms").ShouldNot(gexec.Exit())
+	}, NodeTimeout(time.Minute))
 
 	It("start RabbitMQ again after all of it was killed", func(ctx SpecContext) {
 		ports, err := servers.FreePorts(ctx, 3)

@@ -28,7 +28,7 @@ func Open(ctx context.Context, root, suite string, failed func() bool) *stack.St
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) { //nolint:contextcheck // the framework gives the clean-up a context of its own
 		if failed() && os.Getenv("KEEP") != "" {
-			ginkgo.AddReportEntry("kept", dir)
+			ginkgo.AddReportEntry("kept", "go run ./deploy/local down "+dir)
 			return
 		}
 		gomega.Expect(s.Down(ctx, func(what string) { ginkgo.GinkgoWriter.Println(what) })).To(gomega.Succeed())

@@ -69,6 +69,7 @@ type Brokers struct {
 	routes   map[int64]*route
 	unusable map[int64]string
 	home     string // name of manager-api's own exchange, "" until the database was read
+	homeless bool   // no exchange has that name
 }
 
 // New makes the own broker; nothing is dialled before Run. Its errors never quote a URL.
@@ -118,6 +119,16 @@ func (b *Brokers) Ready(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.own.unserved()[b.home]
+}
+
+// Home says whether manager-api's own exchange is registered, for /readyz to show: until then it doesn't beat.
+func (b *Brokers) Home(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.homeless {
+		return fmt.Errorf("no exchange is named %q: manager-api sends no heartbeats; register it, or correct home_exchange", b.home)
+	}
+	return nil
 }
 
 // Others names the other brokers that cannot be used and the exchanges that are not served, for /readyz to show.
@@ -219,6 +230,7 @@ func (b *Brokers) reread(ctx, detached context.Context) error {
 	}
 	b.mu.Lock()
 	b.home = plan.Home
+	b.homeless = !slices.ContainsFunc(plan.Routes, func(r store.Route) bool { return r.Exchange.Name == plan.Home })
 	current := make(map[int64]*route, len(b.routes))
 	for id, r := range b.routes {
 		current[id] = r

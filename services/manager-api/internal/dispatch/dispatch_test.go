@@ -314,6 +314,21 @@ var _ = Describe("Dispatch", func() {
 		Eventually(func() bool { r.workflow(id); _, ok := taken(far, "far.deployer"); return ok }, "15s", "300ms").Should(BeTrue())
 	})
 
+	It("shows a home exchange that is not registered, which gates nothing", func() {
+		r := start()
+		home := func() error { return r.brokers.Home(ctx()) }
+		Eventually(home, "10s").Should(Succeed())
+		rename := func(name string) {
+			_, err := r.db.Exec(`UPDATE messaging_exchanges SET name = $1`, name)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		rename("elsewhere")
+		Eventually(home, "10s").Should(MatchError(ContainSubstring(`no exchange is named "here"`)))
+		Eventually(func() error { return r.brokers.Ready(ctx()) }, "10s").Should(Succeed())
+		rename("here")
+		Eventually(home, "10s").Should(Succeed())
+	})
+
 	It("sweeps: an order that was confirmed and not claimed comes again", func() {
 		r := start()
 		r.workflow(r.exchange)

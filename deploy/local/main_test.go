@@ -1,0 +1,56 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/pkg/times"
+)
+
+func TestLocal(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "local")
+}
+
+var _ = Describe("down", func() {
+	It("takes what a failed trial has left, or the stack that is named, and nothing else", func(ctx SpecContext) {
+		root, err := os.MkdirTemp("/var/tmp", "openaperture-local-")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(os.RemoveAll, root)
+		for _, dir := range []string{".run-bench", "kept"} {
+			_, err := stack.Open(ctx, root, filepath.Join(root, dir), times.Fast)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		Expect(os.Mkdir(filepath.Join(root, "other"), 0o755)).To(Succeed())
+		left := func() []string {
+			entries, err := os.ReadDir(root)
+			Expect(err).NotTo(HaveOccurred())
+			names := []string{}
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			return names
+		}
+		Expect(down(ctx, root, nil)).To(Succeed())
+		Expect(left()).To(ConsistOf("kept", "other"))
+		Expect(down(ctx, root, []string{filepath.Join(root, "other")})).To(MatchError(ContainSubstring("find the stack of")))
+		Expect(down(ctx, root, []string{filepath.Join(root, "kept")})).To(Succeed())
+		Expect(left()).To(ConsistOf("other"))
+	}, NodeTimeout(time.Minute))
+})
+
+var _ = Describe("the workspace", func() {
+	It("is refused where units could not name its files", func() {
+		dir := filepath.Join(GinkgoT().TempDir(), "my projects")
+		Expect(os.Mkdir(dir, 0o755)).To(Succeed())
+		GinkgoT().Chdir(dir)
+		_, err := workspace()
+		Expect(err).To(MatchError(ContainSubstring("has a space")))
+	})
+})
