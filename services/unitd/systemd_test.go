@@ -83,6 +83,62 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "active/running")
 	})
 
+	Context("that has failed and that an administrator starts", func() {
+		// started returns the process that runs from then on.
+		started := func(u *unitd) int {
+			GinkgoHelper()
+			u.put("x.service", "launched", `ExecStart=/bin/sh -c "[ -e `+u.path("ok")+` ] && exec sleep 3600"`)
+			u.becomes("x.service", "failed/failed")
+			Expect(os.WriteFile(u.path("ok"), nil, 0o600)).To(Succeed())
+			systemctl("start", "x.service")
+			pid, err := strconv.Atoi(strings.TrimSpace(systemctl("show", "-P", "MainPID", "x.service")))
+			Expect(err).NotTo(HaveOccurred())
+			return pid
+		}
+
+		It("is shown as it is, and followed", func() {
+			u := startUnitd()
+			pid := started(u)
+			Expect(u.becomes("x.service", "active/running").MainPID).To(Equal(pid))
+			systemctl("stop", "x.service")
+			u.becomes("x.service", "inactive/dead")
+		})
+
+		DescribeTable("is replaced by what is put then", func(noticed bool) {
+			u := startUnitd()
+			failed := started(u)
+			if noticed {
+				u.becomes("x.service", "active/running")
+			}
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
+				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, failed)))))
+			Expect(alive(failed)).To(BeFalse())
+			Expect(os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", u.state("x.service").MainPID))).To(ContainSubstring("7200"))
+		},
+			Entry("at once", false),
+			Entry("after unitd has seen it", true),
+		)
+
+		It("is stopped when it is to be inactive", func() {
+			u := startUnitd()
+			pid := started(u)
+			u.put("x.service", "inactive")
+			Eventually(alive).WithArguments(pid).WithTimeout(patience).Should(BeFalse())
+		})
+
+		It("is stopped when it is deleted, and leaves nothing", func() {
+			u := startUnitd()
+			pid := started(u)
+			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
+			Eventually(u.path("state/systemd/x.service.json")).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+			Expect(alive(pid)).To(BeFalse())
+			Expect(unitDir + "/x.service").NotTo(BeAnExistingFile())
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+			u.becomes("x.service", "active/running")
+		})
+	})
+
 	It("is looked after again when D-Bus was gone", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")

@@ -73,48 +73,46 @@ func (b *Backend) Units() ([]string, error) {
 
 // Check implements host.Backend: nobody else has a unit of this name, in whatever directory.
 func (b *Backend) Check(ctx context.Context, name string) error {
+	_, _, err := b.look(ctx, name)
+	return err
+}
+
+// look reads a unit's properties, and whether its file is there. host.ErrForeign: the unit is somebody else's.
+func (b *Backend) look(ctx context.Context, name string) (p properties, written bool, err error) {
 	exists, ours, err := b.files.ours(name)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if exists && !ours {
-		return fmt.Errorf("%w: %s", host.ErrForeign, b.files.path(name))
+		return nil, false, fmt.Errorf("%w: %s", host.ErrForeign, b.files.path(name))
 	}
-	p, err := b.bus.properties(ctx, name)
-	if err != nil {
-		return err
+	if p, err = b.bus.properties(ctx, name); err != nil {
+		return nil, false, err
 	}
 	where := p.text("FragmentPath")
 	switch {
 	case p.text("LoadState") == "masked":
-		return fmt.Errorf("%w: it is masked", host.ErrForeign)
+		err = fmt.Errorf("%w: it is masked", host.ErrForeign)
 	case where != "" && where != b.files.path(name):
-		return fmt.Errorf("%w: %s", host.ErrForeign, where)
+		err = fmt.Errorf("%w: %s", host.ErrForeign, where)
 	case !exists && p.alive():
-		return fmt.Errorf("%w: it runs without its file", host.ErrForeign)
+		err = fmt.Errorf("%w: it runs without its file", host.ErrForeign)
 	}
-	return nil
+	return p, exists, err
 }
 
 // Find implements host.Backend. A unit of somebody else counts as nothing.
 func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
+	p, written, err := b.look(ctx, name)
+	switch {
+	case errors.Is(err, host.ErrForeign):
+		return host.Found{}, nil
+	case err != nil || !written:
+		return host.Found{}, err
+	}
 	kept, known, err := b.notes.read(name)
 	if err != nil {
 		b.log.Warn("unit's note cannot be read", zap.String("unit", name), zap.Error(err))
-	}
-	switch err := b.Check(ctx, name); {
-	case errors.Is(err, host.ErrForeign):
-		return host.Found{}, nil
-	case err != nil:
-		return host.Found{}, err
-	}
-	exists, _, err := b.files.ours(name)
-	if err != nil || !exists {
-		return host.Found{}, err
-	}
-	p, err := b.bus.properties(ctx, name)
-	if err != nil {
-		return host.Found{}, err
 	}
 	found := host.Found{Generation: kept.Generation, Hash: kept.Hash, Status: p.status()}
 	ran := kept.Taken || !p.moment("InactiveEnterTimestamp").IsZero() || p.text("ActiveState") == "failed"
@@ -128,26 +126,30 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	return found, nil
 }
 
-// Start implements host.Backend.
+// Watch implements host.Backend: every signal of a unit may be of a start.
+func (b *Backend) Watch(name string) (<-chan struct{}, func()) { return b.bus.watch(name) }
+
+// Start implements host.Backend. The order of its steps makes the note true at each of them: whoever starts the unit before
+// the note is written may start either definition, and the old note has unitd replace it; after it, systemd knows the new one.
 func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
 	if err := b.Check(ctx, name); err != nil {
 		return nil, err
 	}
-	before, known, err := b.notes.read(name)
+	earlier, known, err := b.notes.read(name)
 	if err != nil {
 		return nil, err
 	}
 	kept := note{Generation: a.Generation, Hash: a.Service.Hash, BootID: b.bootID, Created: time.Now()}
 	if known {
-		kept.Created = before.Created
-	}
-	if err := b.notes.write(name, kept); err != nil {
-		return nil, err
+		kept.Created = earlier.Created
 	}
 	if err := b.files.write(name, a.Options); err != nil {
 		return nil, err
 	}
 	if err := b.bus.reload(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.notes.write(name, kept); err != nil {
 		return nil, err
 	}
 	b.bus.resetFailed(ctx, name)
@@ -177,8 +179,19 @@ func (b *Backend) End(ctx context.Context, name string, requested bool) host.End
 	return p.ended(requested, time.Now())
 }
 
-// Forget implements host.Backend.
+// Forget implements host.Backend. What somebody else has started from our file just before is stopped first.
 func (b *Backend) Forget(ctx context.Context, name string) error {
+	_, written, err := b.look(ctx, name)
+	if err != nil && !errors.Is(err, host.ErrForeign) {
+		return err
+	}
+	if written && err == nil {
+		unit := newRunning(b.bus, name, b.log)
+		unit.Stop()
+		if err := unit.Follow(ctx, func(host.Status) {}); err != nil {
+			return err
+		}
+	}
 	removed, err := b.files.remove(name)
 	if err != nil {
 		return err
