@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -137,6 +138,43 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
 			u.becomes("x.service", "active/running")
 		})
+	})
+
+	Context("that has failed and whose new definition is accepted", func() {
+		const file = unitDir + "/x.service"
+		read := func(name string) func() string {
+			return func() string {
+				text, _ := os.ReadFile(name)
+				return string(text)
+			}
+		}
+
+		// reached returns when unitd has come to a step of the start of what was put.
+		DescribeTable("is started by the next unitd, wherever the one before was killed", func(reached func(u *unitd, earlierNote string)) {
+			u := startUnitd()
+			u.put("x.service", "launched", "ExecStart=/bin/false")
+			u.becomes("x.service", "failed/failed")
+			earlierNote := read(u.path("state/systemd/x.service.json"))()
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+			reached(u, earlierNote)
+			u.restart()
+			pid := u.becomes("x.service", "active/running").MainPID
+			Expect(os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))).To(ContainSubstring("7200"))
+			Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
+			Expect(filepath.Glob(u.path("state/systemd/.unitd-*"))).To(BeEmpty())
+		},
+			Entry("before the unit file", func(*unitd, string) {}),
+			Entry("after it", func(*unitd, string) {
+				Eventually(read(file)).WithTimeout(patience).WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
+			}),
+			Entry("after the reload", func(*unitd, string) {
+				Eventually(func() string { return systemctl("show", "-P", "ExecStart", "x.service") }).WithTimeout(patience).
+					WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
+			}),
+			Entry("after the note", func(u *unitd, earlierNote string) {
+				Eventually(read(u.path("state/systemd/x.service.json"))).WithTimeout(patience).WithPolling(time.Millisecond).ShouldNot(Equal(earlierNote))
+			}),
+		)
 	})
 
 	It("is looked after again when D-Bus was gone", func() {

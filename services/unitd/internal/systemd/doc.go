@@ -12,4 +12,5 @@
 //     the unit's note names, or is replaced; so the note is written when systemd
 //     has read the unit file, and before the order to start it.
 //   - An order that systemd may not have got is given again by the next unitd.
+//     It has got one if the note says so, or if the unit was started since.
 package systemd

@@ -13,6 +13,9 @@ func Ended(p map[string]any) host.Ended { return properties(p).ended(false, time
 // Alive tells whether a unit with these properties runs.
 func Alive(p map[string]any) bool { return properties(p).alive() }
 
+// Ran tells whether a unit was started since the order that a note is of.
+func Ran(before string, taken bool, p map[string]any) bool { return note{Before: before, Taken: taken}.ran(p) }
+
 // Render writes journal entries as lines.
 func Render(name, journal string, lines, limit int) string {
 	return render(name, []byte(journal), lines, limit)

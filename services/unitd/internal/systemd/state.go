@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"encoding/hex"
 	"fmt"
 	"syscall"
 	"time"
@@ -25,6 +26,11 @@ func (p properties) moment(name string) time.Time {
 		return time.UnixMicro(int64(at)) //nolint:gosec // microseconds since 1970 fit
 	}
 	return time.Time{}
+}
+
+// invocation is the ID of the unit's latest start, as long as systemd keeps the unit loaded.
+func (p properties) invocation() string {
+	return hex.EncodeToString(property[[]byte](p, "InvocationID"))
 }
 
 // pending tells whether a job of the unit waits or runs.

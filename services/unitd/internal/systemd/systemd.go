@@ -115,11 +115,10 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 		b.log.Warn("unit's note cannot be read", zap.String("unit", name), zap.Error(err))
 	}
 	found := host.Found{Generation: kept.Generation, Hash: kept.Hash, Status: p.status()}
-	ran := kept.Taken || !p.moment("InactiveEnterTimestamp").IsZero() || p.text("ActiveState") == "failed"
 	switch {
 	case p.alive():
 		found.Running = newRunning(b.bus, name, b.log)
-	case known && kept.BootID == b.bootID && ran:
+	case known && kept.BootID == b.bootID && kept.ran(p):
 		ended := p.ended(kept.Stopped, time.Now())
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
 	}
@@ -149,6 +148,11 @@ func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (ho
 	if err := b.bus.reload(ctx); err != nil {
 		return nil, err
 	}
+	p, err := b.bus.properties(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	kept.Before = p.invocation()
 	if err := b.notes.write(name, kept); err != nil {
 		return nil, err
 	}

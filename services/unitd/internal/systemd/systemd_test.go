@@ -49,6 +49,18 @@ var _ = Describe("A unit's end", func() {
 	)
 })
 
+var _ = Describe("An order", func() {
+	before := []byte{1, 2}
+	DescribeTable("has been carried out if the unit was started since", func(taken bool, p map[string]any, ran bool) {
+		Expect(systemd.Ran("0102", taken, p)).To(Equal(ran))
+	},
+		Entry("systemd took it", true, map[string]any{}, true),
+		Entry("failed before it", false, map[string]any{"ActiveState": "failed", "InactiveEnterTimestamp": uint64(7), "InvocationID": before}, false),
+		Entry("failed since", false, map[string]any{"ActiveState": "failed", "InvocationID": []byte{3}}, true),
+		Entry("unloaded", false, map[string]any{"InvocationID": []byte{}}, false),
+	)
+})
+
 var _ = Describe("A unit file", func() {
 	sleeper := []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1"}}
 
