@@ -52,7 +52,7 @@ func (n notes) write(name string, one note) error {
 	if err != nil {
 		return fmt.Errorf("write note of unit %s: %w", name, err)
 	}
-	return replaceFile(n.path(name), text, 0o600)
+	return replaceFile(n.path(name), temporaryPrefix, text, 0o600)
 }
 
 func (n notes) remove(name string) error {

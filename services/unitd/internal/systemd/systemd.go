@@ -37,7 +37,7 @@ func Open(ctx context.Context, stateDir, unitDir string, log *zap.Logger) (*Back
 	if err != nil {
 		return nil, err
 	}
-	b.files = unitFiles{dir: unitDir, mark: markPrefix + id}
+	b.files = unitFiles{dir: unitDir, machine: id}
 	if b.bootID, err = shim.BootID(); err != nil {
 		return nil, err
 	}
@@ -58,6 +58,9 @@ func (b *Backend) Honours() bool { return true }
 
 // Units implements host.Backend.
 func (b *Backend) Units() ([]string, error) {
+	if err := errors.Join(removeUnfinished(b.notes.dir, temporaryPrefix), removeUnfinished(b.files.dir, b.files.temporary())); err != nil {
+		return nil, err
+	}
 	noted, err := b.notes.list()
 	if err != nil {
 		return nil, err

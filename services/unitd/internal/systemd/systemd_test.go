@@ -88,6 +88,17 @@ var _ = Describe("A unit file", func() {
 		Expect(systemd.Remove(dir, "m1", "a.service")).To(BeTrue())
 		Expect(os.ReadDir(dir)).To(HaveLen(3))
 	})
+
+	It("that was not finished is removed, but for another machine's", func() {
+		notes, dir := GinkgoT().TempDir(), GinkgoT().TempDir()
+		Expect(systemd.Write(dir, "m1", "a.service", sleeper)).To(Succeed())
+		for _, file := range []string{notes + "/.unitd-1", notes + "/a.service.json", dir + "/.unitd-m1-1", dir + "/.unitd-m2-1"} {
+			Expect(os.WriteFile(file, nil, 0o600)).To(Succeed())
+		}
+		Expect(systemd.Units(notes, dir, "m1")).To(Equal([]string{"a.service"}))
+		Expect(filepath.Glob(notes + "/.unitd-*")).To(BeEmpty())
+		Expect(filepath.Glob(dir + "/.unitd-*")).To(HaveExactElements(dir + "/.unitd-m2-1"))
+	})
 })
 
 var _ = Describe("A journal", func() {
