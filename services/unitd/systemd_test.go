@@ -74,6 +74,16 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Expect(os.ReadFile(unitDir + "/x.service")).To(BeEquivalentTo(foreign))
 	})
 
+	It("that is a template is kept, and systemd is not asked for it", func() {
+		u := startUnitd()
+		u.put("t@.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.put("t@1.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.becomes("t@1.service", "active/running")
+		Expect(u.do("GET", "/fleet/v1/units/t@.service", "").body).To(ContainSubstring(`"desiredState":"launched"`))
+		Expect(u.do("DELETE", "/fleet/v1/units/t@.service", "").status).To(Equal(204))
+		Expect(string(u.session.Err.Contents())).NotTo(ContainSubstring("cannot be looked for"))
+	})
+
 	It("that an administrator stops stays down until it is put again", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "Restart=always")

@@ -27,7 +27,7 @@ type Unit struct {
 func (h *Host) reconcile() {
 	h.placed = place(h.machine, h.candidates())
 	for name, r := range h.records {
-		if r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
+		if r.Deleted || !runnable(name) || r.DesiredState == Inactive && h.supervisors[name] == nil {
 			continue
 		}
 		s := h.supervise(name)
@@ -59,13 +59,17 @@ func (h *Host) wants(r record, before want) want {
 	return w
 }
 
+// runnable tells whether a unit can be run at all: a template is kept, never run.
+func runnable(name string) bool {
+	parsed, err := unit.ParseName(name)
+	return err == nil && !parsed.IsTemplate()
+}
+
 // candidates are the units that want a place, oldest first; h.mu is held.
 func (h *Host) candidates() []candidate {
 	var wanting []record
 	for _, r := range h.records {
-		name, err := unit.ParseName(r.Name)
-		runnable := err == nil && !name.IsTemplate() // a template is kept, never run
-		if runnable && !r.Deleted && r.DesiredState != Inactive {
+		if runnable(r.Name) && !r.Deleted && r.DesiredState != Inactive {
 			wanting = append(wanting, r)
 		}
 	}
