@@ -187,6 +187,19 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		)
 	})
 
+	It("that somebody starts while it is stopped is stopped again", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'sleep 0.5; exit 0' TERM; echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
+		u.becomes("x.service", "active/running")
+		pidIn(u.path("pid")) // the trap is set
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "deactivating/stop-sigterm")
+		systemctl("start", "x.service")
+		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.processes()).To(BeEmpty())
+	})
+
 	It("is looked after again when D-Bus was gone", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")

@@ -43,6 +43,9 @@ func (p properties) pending() bool {
 	return id != 0
 }
 
+// ending tells whether the unit is being stopped.
+func (p properties) ending() bool { return p.text("ActiveState") == "deactivating" }
+
 // alive tells whether the unit runs, ends, waits for its restart or is about to start.
 func (p properties) alive() bool {
 	state := p.text("ActiveState")

@@ -236,7 +236,10 @@ func (r running) Stop() {
 func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 	signals, done := r.bus.watch(r.name)
 	defer done()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
 	var last host.Status
+	var asked, taken bool // to stop it; systemd has taken that
 	unreached := false
 	for {
 		p, err := r.bus.properties(ctx, r.name)
@@ -251,34 +254,29 @@ func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 				last = status
 				report(status)
 			}
+			if asked && (!taken || !p.pending() && !p.ending()) { // again where somebody else has started it meanwhile
+				taken = r.stop(ctx)
+			}
 		case !unreached:
 			unreached = true
 			r.log.Error("unit cannot be followed, trying again", zap.Error(err))
 		}
-		if err := r.next(ctx, signals); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-signals:
+		case <-ticker.C:
+		case <-r.ask:
+			asked = true
 		}
 	}
 }
 
-// next returns when there may be news, and hands a wish to stop on. One that systemd did not take is tried again.
-func (r running) next(ctx context.Context, signals <-chan struct{}) error {
-	timer := time.NewTimer(lookEvery)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-signals:
-	case <-timer.C:
-	case <-r.ask:
-		if err := r.bus.stop(ctx, r.name); err != nil && ctx.Err() == nil {
-			r.log.Error("unit cannot be stopped, trying again", zap.Error(err))
-			r.Stop()
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-			}
-		}
+// stop hands the wish to stop on, and tells whether systemd took it.
+func (r running) stop(ctx context.Context) bool {
+	err := r.bus.stop(ctx, r.name)
+	if err != nil && ctx.Err() == nil {
+		r.log.Error("unit cannot be stopped, trying again", zap.Error(err))
 	}
-	return nil
+	return err == nil
 }
