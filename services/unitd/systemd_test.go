@@ -125,7 +125,7 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
 				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, failed)))))
 			Expect(alive(failed)).To(BeFalse())
-			Expect(os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", u.state("x.service").MainPID))).To(ContainSubstring("7200"))
+			Eventually(commandLine).WithArguments(u.state("x.service").MainPID).WithTimeout(patience).Should(ContainSubstring("7200"))
 		},
 			Entry("at once", false),
 			Entry("after unitd has seen it", true),
@@ -169,7 +169,7 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			reached(u, earlierNote)
 			u.restart()
 			pid := u.becomes("x.service", "active/running").MainPID
-			Expect(os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))).To(ContainSubstring("7200"))
+			Eventually(commandLine).WithArguments(pid).WithTimeout(patience).Should(ContainSubstring("7200"))
 			Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
 			Expect(filepath.Glob(u.path("state/systemd/.unitd-*"))).To(BeEmpty())
 		},
@@ -189,12 +189,13 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 
 	It("that somebody starts while it is stopped is stopped again", func() {
 		u := startUnitd()
-		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'sleep 0.5; exit 0' TERM; echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'while [ ! -e `+u.path("end")+` ]; do sleep 0.05; done; exit 0' TERM; echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
 		u.becomes("x.service", "active/running")
 		pidIn(u.path("pid")) // the trap is set
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "deactivating/stop-sigterm")
-		systemctl("start", "x.service")
+		systemctl("start", "--no-block", "x.service")
+		Expect(os.WriteFile(u.path("end"), nil, 0o600)).To(Succeed())
 		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
 		u.becomes("x.service", "inactive/dead")
 		Expect(u.processes()).To(BeEmpty())
@@ -227,3 +228,9 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "active/running")
 	})
 })
+
+// commandLine of a process is systemd's own until it has become the unit's program.
+func commandLine(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(text)
+}
