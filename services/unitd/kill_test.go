@@ -50,7 +50,7 @@ var _ = Describe("unitd that is killed", func() {
 		openFirst()
 		u.start()
 		u.becomes("first.service", "active/running")
-		Expect(u.state("second.service").Active).To(Equal("activating"))
+		u.becomes("second.service", "activating/start")
 		openSecond()
 		u.becomes("second.service", "active/running")
 		Expect([]int{u.state("first.service").MainPID, u.state("second.service").MainPID}).To(Equal(pids))

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -74,6 +75,16 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Expect(os.ReadFile(unitDir + "/x.service")).To(BeEquivalentTo(foreign))
 	})
 
+	It("that is a template is kept, and systemd is not asked for it", func() {
+		u := startUnitd()
+		u.put("t@.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.put("t@1.service", "launched", "ExecStart=/bin/sleep 3600")
+		u.becomes("t@1.service", "active/running")
+		Expect(u.do("GET", "/fleet/v1/units/t@.service", "").body).To(ContainSubstring(`"desiredState":"launched"`))
+		Expect(u.do("DELETE", "/fleet/v1/units/t@.service", "").status).To(Equal(204))
+		Expect(string(u.session.Err.Contents())).NotTo(ContainSubstring("cannot be looked for"))
+	})
+
 	It("that an administrator stops stays down until it is put again", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "Restart=always")
@@ -82,6 +93,113 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "inactive/dead")
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
 		u.becomes("x.service", "active/running")
+	})
+
+	Context("that has failed and that an administrator starts", func() {
+		// started returns the process that runs from then on.
+		started := func(u *unitd) int {
+			GinkgoHelper()
+			u.put("x.service", "launched", `ExecStart=/bin/sh -c "[ -e `+u.path("ok")+` ] && exec sleep 3600"`)
+			u.becomes("x.service", "failed/failed")
+			Expect(os.WriteFile(u.path("ok"), nil, 0o600)).To(Succeed())
+			systemctl("start", "x.service")
+			pid, err := strconv.Atoi(strings.TrimSpace(systemctl("show", "-P", "MainPID", "x.service")))
+			Expect(err).NotTo(HaveOccurred())
+			return pid
+		}
+
+		It("is shown as it is, and followed", func() {
+			u := startUnitd()
+			pid := started(u)
+			Expect(u.becomes("x.service", "active/running").MainPID).To(Equal(pid))
+			systemctl("stop", "x.service")
+			u.becomes("x.service", "inactive/dead")
+		})
+
+		DescribeTable("is replaced by what is put then", func(noticed bool) {
+			u := startUnitd()
+			failed := started(u)
+			if noticed {
+				u.becomes("x.service", "active/running")
+			}
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
+				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, failed)))))
+			Expect(alive(failed)).To(BeFalse())
+			Eventually(commandLine).WithArguments(u.state("x.service").MainPID).WithTimeout(patience).Should(ContainSubstring("7200"))
+		},
+			Entry("at once", false),
+			Entry("after unitd has seen it", true),
+		)
+
+		It("is stopped when it is to be inactive", func() {
+			u := startUnitd()
+			pid := started(u)
+			u.put("x.service", "inactive")
+			Eventually(alive).WithArguments(pid).WithTimeout(patience).Should(BeFalse())
+		})
+
+		It("is stopped when it is deleted, and leaves nothing", func() {
+			u := startUnitd()
+			pid := started(u)
+			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
+			Eventually(u.path("state/systemd/x.service.json")).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+			Expect(alive(pid)).To(BeFalse())
+			Expect(unitDir + "/x.service").NotTo(BeAnExistingFile())
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+			u.becomes("x.service", "active/running")
+		})
+	})
+
+	Context("that has failed and whose new definition is accepted", func() {
+		const file = unitDir + "/x.service"
+		read := func(name string) func() string {
+			return func() string {
+				text, _ := os.ReadFile(name)
+				return string(text)
+			}
+		}
+
+		// reached returns when unitd has come to a step of the start of what was put.
+		DescribeTable("is started by the next unitd, wherever the one before was killed", func(reached func(u *unitd, earlierNote string)) {
+			u := startUnitd()
+			u.put("x.service", "launched", "ExecStart=/bin/false")
+			u.becomes("x.service", "failed/failed")
+			earlierNote := read(u.path("state/systemd/x.service.json"))()
+			u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+			reached(u, earlierNote)
+			u.restart()
+			pid := u.becomes("x.service", "active/running").MainPID
+			Eventually(commandLine).WithArguments(pid).WithTimeout(patience).Should(ContainSubstring("7200"))
+			Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
+			Expect(filepath.Glob(u.path("state/systemd/.unitd-*"))).To(BeEmpty())
+		},
+			Entry("before the unit file", func(*unitd, string) {}),
+			Entry("after it", func(*unitd, string) {
+				Eventually(read(file)).WithTimeout(patience).WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
+			}),
+			Entry("after the reload", func(*unitd, string) {
+				Eventually(func() string { return systemctl("show", "-P", "ExecStart", "x.service") }).WithTimeout(patience).
+					WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
+			}),
+			Entry("after the note", func(u *unitd, earlierNote string) {
+				Eventually(read(u.path("state/systemd/x.service.json"))).WithTimeout(patience).WithPolling(time.Millisecond).ShouldNot(Equal(earlierNote))
+			}),
+		)
+	})
+
+	It("that somebody starts while it is stopped is stopped again", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'while [ ! -e `+u.path("end")+` ]; do sleep 0.05; done; exit 0' TERM; echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
+		u.becomes("x.service", "active/running")
+		pidIn(u.path("pid")) // the trap is set
+		u.put("x.service", "loaded")
+		u.becomes("x.service", "deactivating/stop-sigterm")
+		systemctl("start", "--no-block", "x.service")
+		Expect(os.WriteFile(u.path("end"), nil, 0o600)).To(Succeed())
+		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
+		u.becomes("x.service", "inactive/dead")
+		Expect(u.processes()).To(BeEmpty())
 	})
 
 	It("is looked after again when D-Bus was gone", func() {
@@ -111,3 +229,9 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "active/running")
 	})
 })
+
+// commandLine of a process is systemd's own until it has become the unit's program.
+func commandLine(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(text)
+}

@@ -95,6 +95,9 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	return found, nil
 }
 
+// Watch implements host.Backend: only unitd starts units.
+func (b *Backend) Watch(string) (<-chan struct{}, func()) { return nil, func() {} }
+
 // Start implements host.Backend.
 func (b *Backend) Start(_ context.Context, name string, a host.Activation) (host.Running, error) {
 	handle, err := shim.Start(b.program, b.runDir(name), shim.Activation{

@@ -19,12 +19,16 @@ type Backend interface {
 	Name() string
 	// Honours tells whether options of [Service] that unitd does not know have an effect all the same.
 	Honours() bool
-	// Units are the names of which something is left by an earlier unitd.
+	// Units are the names of which something is left by an earlier unitd. It is called with the state directory locked, and
+	// removes what unfinished writes left.
 	Units() ([]string, error)
 	// Check tells whether a unit may be run under this name; ErrForeign if not.
 	Check(ctx context.Context, name string) error
 	// Find says what is left of a unit's latest activation. What runs is not touched; half dead remains are ended.
 	Find(ctx context.Context, name string) (Found, error)
+	// Watch returns a channel that rings when somebody else may have started a unit, and the function that ends it. nil:
+	// nobody else can.
+	Watch(name string) (<-chan struct{}, func())
 	// Start starts an activation of a unit that does not run.
 	Start(ctx context.Context, name string, a Activation) (Running, error)
 	// End says how the activation that Follow saw end did so; nothing of it is left then. requested: a stop was asked for.

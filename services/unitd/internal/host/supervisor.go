@@ -29,6 +29,7 @@ type supervisor struct {
 	running Running
 	follow  sync.WaitGroup
 	events  chan event
+	others  <-chan struct{} // rings when somebody else may have started the unit, nil: nobody can
 }
 
 // event is news of the running activation: a status, or its death.
@@ -58,14 +59,22 @@ func (s *supervisor) wanted() want {
 // forgotten (true).
 func (s *supervisor) run(ctx context.Context) bool {
 	defer s.follow.Wait()
+	var done func()
+	s.others, done = s.backend.Watch(s.name)
+	defer done()
 	s.takeOver(ctx)
 	for ctx.Err() == nil {
 		then := next(s.wanted(), s.have, s.now())
 		s.report(s.have, s.status, then)
 		switch then.verb {
-		case forget:
-			return true
-		case start, restart:
+		case forget, start, restart:
+			// Where others can start it too, what was down may run by now.
+			if s.others != nil && s.revived(ctx, s.find(ctx)) || ctx.Err() != nil {
+				continue
+			}
+			if then.verb == forget {
+				return true
+			}
 			s.start(ctx, then.verb == restart)
 			continue
 		case stop:
@@ -85,10 +94,18 @@ func (s *supervisor) sleep(ctx context.Context, then step) {
 	if then.verb == wait {
 		timer = time.After(then.until.Sub(s.now()))
 	}
+	others := s.others
+	if s.have.alive {
+		others = nil // it is followed
+	}
 	select {
 	case <-ctx.Done():
 	case <-timer:
 	case <-s.wake:
+	case <-others:
+		if found, err := s.backend.Find(ctx, s.name); err == nil { // else the next ring tells
+			s.revived(ctx, found)
+		}
 	case e := <-s.events:
 		if !e.dead {
 			s.status = e.status
@@ -101,12 +118,7 @@ func (s *supervisor) sleep(ctx context.Context, then step) {
 // takeOver finds what an earlier unitd left: a running unit is followed and
 // not touched, one that ended is judged by how it did.
 func (s *supervisor) takeOver(ctx context.Context) {
-	found, err := s.backend.Find(ctx, s.name)
-	for err != nil && ctx.Err() == nil { // to start it unseen could make a second copy
-		s.log.Error("unit cannot be looked for, trying again", zap.Error(err))
-		s.pause(ctx)
-		found, err = s.backend.Find(ctx, s.name)
-	}
+	found := s.find(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -122,6 +134,30 @@ func (s *supervisor) takeOver(ctx context.Context) {
 	case found.Exit != nil:
 		s.bury(Ended{Status: found.Status, Exit: *found.Exit, Up: found.Up})
 	}
+}
+
+// find looks for the unit until that works or ctx ends: to start it unseen could make a second copy.
+func (s *supervisor) find(ctx context.Context) Found {
+	for ctx.Err() == nil {
+		found, err := s.backend.Find(ctx, s.name)
+		if err == nil {
+			return found
+		}
+		s.log.Error("unit cannot be looked for, trying again", zap.Error(err))
+		s.pause(ctx)
+	}
+	return Found{}
+}
+
+// revived adopts a unit that was down and was started by somebody else, and tells whether it did.
+func (s *supervisor) revived(ctx context.Context, found Found) bool {
+	if found.Running == nil {
+		return false
+	}
+	s.log.Info("unit was started by somebody else", zap.Int("main_pid", found.Status.MainPID))
+	s.have.generation, s.have.hash, s.status = found.Generation, found.Hash, found.Status
+	s.adopt(ctx, found.Running)
+	return true
 }
 
 func (s *supervisor) start(ctx context.Context, again bool) {

@@ -30,6 +30,7 @@ func (*lone) Check(context.Context, string) error                    { return ni
 func (*lone) Find(context.Context, string) (host.Found, error)       { return host.Found{}, nil }
 func (*lone) Forget(context.Context, string) error                   { return nil }
 func (*lone) Logs(context.Context, string, int, int) (string, error) { return "", nil }
+func (*lone) Watch(string) (<-chan struct{}, func())                 { return nil, func() {} }
 func (b *lone) Stop()                                                { close(b.end) }
 
 func (b *lone) Start(context.Context, string, host.Activation) (host.Running, error) {

@@ -27,7 +27,7 @@ type Unit struct {
 func (h *Host) reconcile() {
 	h.placed = place(h.machine, h.candidates())
 	for name, r := range h.records {
-		if r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
+		if _, ok := runnable(name); !ok || r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
 			continue
 		}
 		s := h.supervise(name)
@@ -59,13 +59,17 @@ func (h *Host) wants(r record, before want) want {
 	return w
 }
 
+// runnable is the name of a unit that can be run: a template is kept, never run.
+func runnable(name string) (unit.Name, bool) {
+	parsed, err := unit.ParseName(name)
+	return parsed, err == nil && !parsed.IsTemplate()
+}
+
 // candidates are the units that want a place, oldest first; h.mu is held.
 func (h *Host) candidates() []candidate {
 	var list []candidate
 	for _, r := range h.records {
-		name, err := unit.ParseName(r.Name)
-		runnable := err == nil && !name.IsTemplate() // a template is kept, never run
-		if runnable && !r.Deleted && r.DesiredState != Inactive {
+		if name, ok := runnable(r.Name); ok && !r.Deleted && r.DesiredState != Inactive {
 			list = append(list, newCandidate(name, r.Options))
 		}
 	}

@@ -16,6 +16,8 @@ const (
 	reloadLimit = 60 * time.Second
 	lookEvery   = time.Second // between two looks at a unit of which no signal came
 	redialEvery = time.Second
+	// The same for the units that are down: a start by somebody else is signalled, but a signal may be lost.
+	sweepEvery = 15 * time.Second
 )
 
 // errNoBus says that there is no connection at the moment.
@@ -54,6 +56,8 @@ func (b *bus) dial(ctx context.Context) error {
 func (b *bus) run(ctx context.Context) error {
 	ticker := time.NewTicker(redialEvery)
 	defer ticker.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	for {
 		b.mu.Lock()
 		updates := b.updates
@@ -65,6 +69,8 @@ func (b *bus) run(ctx context.Context) error {
 			b.wake(update.UnitName)
 		case <-ticker.C:
 			b.keep(ctx)
+		case <-sweep.C:
+			b.wakeAll()
 		}
 	}
 }
@@ -108,10 +114,22 @@ func (b *bus) close() {
 func (b *bus) wake(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for c := range b.waiters[name] {
+	ring(b.waiters[name])
+}
+
+func (b *bus) wakeAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, waiters := range b.waiters {
+		ring(waiters)
+	}
+}
+
+func ring(waiters map[chan struct{}]bool) {
+	for c := range waiters {
 		select {
 		case c <- struct{}{}:
-		default:
+		default: // it rings already
 		}
 	}
 }
@@ -160,10 +178,11 @@ func (b *bus) reload(ctx context.Context) error {
 	return b.do(ctx, reloadLimit, "reload unit files", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
 }
 
-// start has systemd take the order; the start itself is seen in the unit's state.
+// start has systemd take the order; the start itself is seen in the unit's state. It is a restart: on a unit that somebody
+// else has started just before, a start would do nothing, and what they started would pass for what was ordered.
 func (b *bus) start(ctx context.Context, name string) error {
 	return b.do(ctx, callLimit, "start unit", func(ctx context.Context, c *dbus.Conn) error {
-		_, err := c.StartUnitContext(ctx, name, "replace", nil)
+		_, err := c.RestartUnitContext(ctx, name, "replace", nil)
 		return err
 	})
 }

@@ -8,7 +8,9 @@
 //     setting, StartLimitIntervalSec=0 where a unit has none of its own: the
 //     fifth quick start of a unit is as good as the first (package host decides
 //     when there is one).
-//   - What generation a unit file is of is on disk before the file, and that
-//     systemd has taken the order after it: an order that systemd may not have
-//     got is given again by the next unitd.
+//   - Others may start and stop our units. What runs is of the definition that
+//     the unit's note names, or is replaced; so the note is written when systemd
+//     has read the unit file, and before the order to start it.
+//   - An order that systemd may not have got is given again by the next unitd.
+//     It has got one if the note says so, or if the unit was started since.
 package systemd

@@ -13,6 +13,11 @@ func Ended(p map[string]any) host.Ended { return properties(p).ended(false, time
 // Alive tells whether a unit with these properties runs.
 func Alive(p map[string]any) bool { return properties(p).alive() }
 
+// Ran tells whether a unit was started since the order that a note is of.
+func Ran(before string, taken bool, p map[string]any) bool {
+	return note{Before: before, Taken: taken}.ran(p)
+}
+
 // Render writes journal entries as lines.
 func Render(name, journal string, lines, limit int) string {
 	return render(name, []byte(journal), lines, limit)
@@ -20,13 +25,18 @@ func Render(name, journal string, lines, limit int) string {
 
 // Write writes a unit file with a machine's mark.
 func Write(dir, machine, name string, options []unit.Option) error {
-	return unitFiles{dir, markPrefix + machine}.write(name, options)
+	return unitFiles{dir, machine}.write(name, options)
 }
 
 // Remove removes a unit file, if it has the machine's mark.
 func Remove(dir, machine, name string) (bool, error) {
-	return unitFiles{dir, markPrefix + machine}.remove(name)
+	return unitFiles{dir, machine}.remove(name)
 }
 
 // List names the unit files with a machine's mark.
-func List(dir, machine string) ([]string, error) { return unitFiles{dir, markPrefix + machine}.list() }
+func List(dir, machine string) ([]string, error) { return unitFiles{dir, machine}.list() }
+
+// Units names the units of which something is left in the two directories.
+func Units(notesDir, unitDir, machine string) ([]string, error) {
+	return (&Backend{notes: notes{notesDir}, files: unitFiles{unitDir, machine}}).Units()
+}

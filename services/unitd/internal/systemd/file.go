@@ -18,9 +18,14 @@ const markPrefix = "# X-OpenAperture: written by unitd "
 
 // unitFiles is the directory in which unitd writes its unit files.
 type unitFiles struct {
-	dir  string
-	mark string
+	dir     string
+	machine string // whose files they are
 }
+
+func (f unitFiles) mark() string { return markPrefix + f.machine }
+
+// temporary begins the names of unfinished writes, by machine: those of a second unitd on the host are its own.
+func (f unitFiles) temporary() string { return temporaryPrefix + f.machine + "-" }
 
 func (f unitFiles) path(name string) string { return filepath.Join(f.dir, name) }
 
@@ -42,7 +47,7 @@ func (f unitFiles) ours(name string) (exists, ours bool, err error) {
 	}
 	defer func() { _ = file.Close() }()
 	lines := bufio.NewScanner(file)
-	return true, lines.Scan() && lines.Text() == f.mark, nil
+	return true, lines.Scan() && lines.Text() == f.mark(), nil
 }
 
 // list names the unit files with the mark.
@@ -71,7 +76,7 @@ func (f unitFiles) write(name string, options []unit.Option) error {
 	if err := os.MkdirAll(f.dir, 0o755); err != nil { //nolint:gosec // systemd's directory of unit files is public
 		return fmt.Errorf("write unit file: %w", err)
 	}
-	return replaceFile(f.path(name), []byte(f.mark+"\n"+unit.Render(withoutStartLimit(options))), 0o644)
+	return replaceFile(f.path(name), f.temporary(), []byte(f.mark()+"\n"+unit.Render(withoutStartLimit(options))), 0o644)
 }
 
 // remove removes a unit file that has the mark.
@@ -96,10 +101,12 @@ func withoutStartLimit(options []unit.Option) []unit.Option {
 	return append(slices.Clone(options), unit.Option{Section: "Unit", Name: "StartLimitIntervalSec", Value: "0"})
 }
 
-// replaceFile writes a temporary file in the same directory, syncs and renames it. The name of the temporary one is no
-// unit's, so systemd never reads it.
-func replaceFile(name string, text []byte, mode os.FileMode) error {
-	temporary, err := os.CreateTemp(filepath.Dir(name), ".unitd-*")
+// temporaryPrefix begins the names of temporary files. They are no unit's, so systemd never reads one.
+const temporaryPrefix = ".unitd-"
+
+// replaceFile writes a temporary file in the same directory, whose name begins with prefix, syncs and renames it.
+func replaceFile(name, prefix string, text []byte, mode os.FileMode) error {
+	temporary, err := os.CreateTemp(filepath.Dir(name), prefix+"*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -113,6 +120,23 @@ func replaceFile(name string, text []byte, mode os.FileMode) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return syncDirectory(filepath.Dir(name))
+}
+
+// removeUnfinished removes what killed calls of replaceFile left.
+func removeUnfinished(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove unfinished files: %w", err)
+	}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), prefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+			return fmt.Errorf("remove unfinished file: %w", err)
+		}
+	}
+	return nil
 }
 
 func syncDirectory(dir string) error {

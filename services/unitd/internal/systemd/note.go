@@ -15,9 +15,16 @@ type note struct {
 	Generation string    `json:"generation"`
 	Hash       string    `json:"hash"`
 	BootID     string    `json:"boot_id"`
+	Before     string    `json:"before"`  // its invocation ID before the order to start it, empty: none
 	Taken      bool      `json:"taken"`   // systemd has taken the order to start it
 	Stopped    bool      `json:"stopped"` // it ended because unitd asked for it
 	Created    time.Time `json:"created"` // since when the unit is ours: its log begins there
+}
+
+// ran tells whether a unit with these properties was started since the order that the note is of.
+func (n note) ran(p properties) bool {
+	invocation := p.invocation()
+	return n.Taken || invocation != "" && invocation != n.Before
 }
 
 // notes is their directory.
@@ -45,7 +52,7 @@ func (n notes) write(name string, one note) error {
 	if err != nil {
 		return fmt.Errorf("write note of unit %s: %w", name, err)
 	}
-	return replaceFile(n.path(name), text, 0o600)
+	return replaceFile(n.path(name), temporaryPrefix, text, 0o600)
 }
 
 func (n notes) remove(name string) error {

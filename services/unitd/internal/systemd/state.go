@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"encoding/hex"
 	"fmt"
 	"syscall"
 	"time"
@@ -27,6 +28,11 @@ func (p properties) moment(name string) time.Time {
 	return time.Time{}
 }
 
+// invocation is the ID of the unit's latest start, as long as systemd keeps the unit loaded.
+func (p properties) invocation() string {
+	return hex.EncodeToString(property[[]byte](p, "InvocationID"))
+}
+
 // pending tells whether a job of the unit waits or runs.
 func (p properties) pending() bool {
 	job := property[[]any](p, "Job")
@@ -36,6 +42,9 @@ func (p properties) pending() bool {
 	id, _ := job[0].(uint32)
 	return id != 0
 }
+
+// ending tells whether the unit is being stopped.
+func (p properties) ending() bool { return p.text("ActiveState") == "deactivating" }
 
 // alive tells whether the unit runs, ends, waits for its restart or is about to start.
 func (p properties) alive() bool {

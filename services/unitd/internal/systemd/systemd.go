@@ -37,7 +37,7 @@ func Open(ctx context.Context, stateDir, unitDir string, log *zap.Logger) (*Back
 	if err != nil {
 		return nil, err
 	}
-	b.files = unitFiles{dir: unitDir, mark: markPrefix + id}
+	b.files = unitFiles{dir: unitDir, machine: id}
 	if b.bootID, err = shim.BootID(); err != nil {
 		return nil, err
 	}
@@ -58,6 +58,9 @@ func (b *Backend) Honours() bool { return true }
 
 // Units implements host.Backend.
 func (b *Backend) Units() ([]string, error) {
+	if err := errors.Join(removeUnfinished(b.notes.dir, temporaryPrefix), removeUnfinished(b.files.dir, b.files.temporary())); err != nil {
+		return nil, err
+	}
 	noted, err := b.notes.list()
 	if err != nil {
 		return nil, err
@@ -73,81 +76,87 @@ func (b *Backend) Units() ([]string, error) {
 
 // Check implements host.Backend: nobody else has a unit of this name, in whatever directory.
 func (b *Backend) Check(ctx context.Context, name string) error {
+	_, _, err := b.look(ctx, name)
+	return err
+}
+
+// look reads a unit's properties, and whether its file is there. host.ErrForeign: the unit is somebody else's.
+func (b *Backend) look(ctx context.Context, name string) (p properties, written bool, err error) {
 	exists, ours, err := b.files.ours(name)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if exists && !ours {
-		return fmt.Errorf("%w: %s", host.ErrForeign, b.files.path(name))
+		return nil, false, fmt.Errorf("%w: %s", host.ErrForeign, b.files.path(name))
 	}
-	p, err := b.bus.properties(ctx, name)
-	if err != nil {
-		return err
+	if p, err = b.bus.properties(ctx, name); err != nil {
+		return nil, false, err
 	}
 	where := p.text("FragmentPath")
 	switch {
 	case p.text("LoadState") == "masked":
-		return fmt.Errorf("%w: it is masked", host.ErrForeign)
+		err = fmt.Errorf("%w: it is masked", host.ErrForeign)
 	case where != "" && where != b.files.path(name):
-		return fmt.Errorf("%w: %s", host.ErrForeign, where)
+		err = fmt.Errorf("%w: %s", host.ErrForeign, where)
 	case !exists && p.alive():
-		return fmt.Errorf("%w: it runs without its file", host.ErrForeign)
+		err = fmt.Errorf("%w: it runs without its file", host.ErrForeign)
 	}
-	return nil
+	return p, exists, err
 }
 
 // Find implements host.Backend. A unit of somebody else counts as nothing.
 func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
+	p, written, err := b.look(ctx, name)
+	switch {
+	case errors.Is(err, host.ErrForeign):
+		return host.Found{}, nil
+	case err != nil || !written:
+		return host.Found{}, err
+	}
 	kept, known, err := b.notes.read(name)
 	if err != nil {
 		b.log.Warn("unit's note cannot be read", zap.String("unit", name), zap.Error(err))
 	}
-	switch err := b.Check(ctx, name); {
-	case errors.Is(err, host.ErrForeign):
-		return host.Found{}, nil
-	case err != nil:
-		return host.Found{}, err
-	}
-	exists, _, err := b.files.ours(name)
-	if err != nil || !exists {
-		return host.Found{}, err
-	}
-	p, err := b.bus.properties(ctx, name)
-	if err != nil {
-		return host.Found{}, err
-	}
 	found := host.Found{Generation: kept.Generation, Hash: kept.Hash, Status: p.status()}
-	ran := kept.Taken || !p.moment("InactiveEnterTimestamp").IsZero() || p.text("ActiveState") == "failed"
 	switch {
 	case p.alive():
 		found.Running = newRunning(b.bus, name, b.log)
-	case known && kept.BootID == b.bootID && ran:
+	case known && kept.BootID == b.bootID && kept.ran(p):
 		ended := p.ended(kept.Stopped, time.Now())
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
 	}
 	return found, nil
 }
 
-// Start implements host.Backend.
+// Watch implements host.Backend: every signal of a unit may be of a start.
+func (b *Backend) Watch(name string) (<-chan struct{}, func()) { return b.bus.watch(name) }
+
+// Start implements host.Backend. The order of its steps makes the note true at each of them: whoever starts the unit before
+// the note is written may start either definition, and the old note has unitd replace it; after it, systemd knows the new one.
 func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
 	if err := b.Check(ctx, name); err != nil {
 		return nil, err
 	}
-	before, known, err := b.notes.read(name)
+	earlier, known, err := b.notes.read(name)
 	if err != nil {
 		return nil, err
 	}
 	kept := note{Generation: a.Generation, Hash: a.Service.Hash, BootID: b.bootID, Created: time.Now()}
 	if known {
-		kept.Created = before.Created
-	}
-	if err := b.notes.write(name, kept); err != nil {
-		return nil, err
+		kept.Created = earlier.Created
 	}
 	if err := b.files.write(name, a.Options); err != nil {
 		return nil, err
 	}
 	if err := b.bus.reload(ctx); err != nil {
+		return nil, err
+	}
+	p, err := b.bus.properties(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	kept.Before = p.invocation()
+	if err := b.notes.write(name, kept); err != nil {
 		return nil, err
 	}
 	b.bus.resetFailed(ctx, name)
@@ -177,8 +186,19 @@ func (b *Backend) End(ctx context.Context, name string, requested bool) host.End
 	return p.ended(requested, time.Now())
 }
 
-// Forget implements host.Backend.
+// Forget implements host.Backend. What somebody else has started from our file just before is stopped first.
 func (b *Backend) Forget(ctx context.Context, name string) error {
+	_, written, err := b.look(ctx, name)
+	if err != nil && !errors.Is(err, host.ErrForeign) {
+		return err
+	}
+	if written && err == nil {
+		unit := newRunning(b.bus, name, b.log)
+		unit.Stop()
+		if err := unit.Follow(ctx, func(host.Status) {}); err != nil {
+			return err
+		}
+	}
 	removed, err := b.files.remove(name)
 	if err != nil {
 		return err
@@ -216,7 +236,10 @@ func (r running) Stop() {
 func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 	signals, done := r.bus.watch(r.name)
 	defer done()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
 	var last host.Status
+	var asked, taken bool // to stop it; systemd has taken that
 	unreached := false
 	for {
 		p, err := r.bus.properties(ctx, r.name)
@@ -231,34 +254,29 @@ func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 				last = status
 				report(status)
 			}
+			if asked && (!taken || !p.pending() && !p.ending()) { // again where somebody else has started it meanwhile
+				taken = r.stop(ctx)
+			}
 		case !unreached:
 			unreached = true
 			r.log.Error("unit cannot be followed, trying again", zap.Error(err))
 		}
-		if err := r.next(ctx, signals); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-signals:
+		case <-ticker.C:
+		case <-r.ask:
+			asked = true
 		}
 	}
 }
 
-// next returns when there may be news, and hands a wish to stop on. One that systemd did not take is tried again.
-func (r running) next(ctx context.Context, signals <-chan struct{}) error {
-	timer := time.NewTimer(lookEvery)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-signals:
-	case <-timer.C:
-	case <-r.ask:
-		if err := r.bus.stop(ctx, r.name); err != nil && ctx.Err() == nil {
-			r.log.Error("unit cannot be stopped, trying again", zap.Error(err))
-			r.Stop()
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-			}
-		}
+// stop hands the wish to stop on, and tells whether systemd took it.
+func (r running) stop(ctx context.Context) bool {
+	err := r.bus.stop(ctx, r.name)
+	if err != nil && ctx.Err() == nil {
+		r.log.Error("unit cannot be stopped, trying again", zap.Error(err))
 	}
-	return nil
+	return err == nil
 }

@@ -49,6 +49,18 @@ var _ = Describe("A unit's end", func() {
 	)
 })
 
+var _ = Describe("An order", func() {
+	before := []byte{1, 2}
+	DescribeTable("has been carried out if the unit was started since", func(taken bool, p map[string]any, ran bool) {
+		Expect(systemd.Ran("0102", taken, p)).To(Equal(ran))
+	},
+		Entry("systemd took it", true, map[string]any{}, true),
+		Entry("failed before it", false, map[string]any{"ActiveState": "failed", "InactiveEnterTimestamp": uint64(7), "InvocationID": before}, false),
+		Entry("failed since", false, map[string]any{"ActiveState": "failed", "InvocationID": []byte{3}}, true),
+		Entry("unloaded", false, map[string]any{"InvocationID": []byte{}}, false),
+	)
+})
+
 var _ = Describe("A unit file", func() {
 	sleeper := []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1"}}
 
@@ -75,6 +87,17 @@ var _ = Describe("A unit file", func() {
 		}
 		Expect(systemd.Remove(dir, "m1", "a.service")).To(BeTrue())
 		Expect(os.ReadDir(dir)).To(HaveLen(3))
+	})
+
+	It("that was not finished is removed, but for another machine's", func() {
+		notes, dir := GinkgoT().TempDir(), GinkgoT().TempDir()
+		Expect(systemd.Write(dir, "m1", "a.service", sleeper)).To(Succeed())
+		for _, file := range []string{notes + "/.unitd-1", notes + "/a.service.json", dir + "/.unitd-m1-1", dir + "/.unitd-m2-1"} {
+			Expect(os.WriteFile(file, nil, 0o600)).To(Succeed())
+		}
+		Expect(systemd.Units(notes, dir, "m1")).To(Equal([]string{"a.service"}))
+		Expect(filepath.Glob(notes + "/.unitd-*")).To(BeEmpty())
+		Expect(filepath.Glob(dir + "/.unitd-*")).To(HaveExactElements(dir + "/.unitd-m2-1"))
 	})
 })
 
