@@ -36,7 +36,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	s := newService(cfg, env, m)
 	leader := &overseer.Leader{Leases: m.API, Exchange: m.Exchange.ID, Hostname: env.Hostname, TTL: m.Times.Lease,
 		Fit: func() bool { return m.Broker.Ready() == nil }, Patience: m.Times.LiveWithin,
-		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
+		Covered: func() (bool, func()) { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
 		Stopping: env.Stopping, Log: env.Log.Named("leader"), Metrics: s.metrics}
 	env.Health.AddInfo("leads", said(leader.Leads, "another overseer leads the exchange, or none"))
 	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 }, "this overseer does not cover the exchange"))
