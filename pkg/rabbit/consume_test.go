@@ -470,4 +470,22 @@ var _ = Describe("consuming in batches", func() {
 		Eventually(h.done).Should(BeClosed())
 		Eventually(func() int { return host.Depth(h.work()) }).Should(Equal(1))
 	})
+
+	It("keeps a held batch un-acked by a later one that was with the handler when its time came", func() {
+		h := open()
+		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2, Backoff: time.Millisecond})
+		host.Publish(h.work(), raw("a")...)
+		held := next(batches)
+		host.Publish(h.work(), raw("b", "c")...)
+		Eventually(func() int { return host.Depth(h.work()) }).Should(BeZero())
+		held.verdict <- rabbit.Hold(errors.New("store away"))
+		busy := next(batches)
+		Expect(busy.deliveries).To(HaveLen(2))
+		Consistently(batches, "100ms").ShouldNot(Receive()) // meanwhile a falls due
+		busy.verdict <- nil
+		Expect(string(next(batches).deliveries[0].Body)).To(Equal("a"))
+		h.stop() // unsettled: goes back
+		Eventually(h.done).Should(BeClosed())
+		Eventually(func() int { return host.Depth(h.work()) }).Should(Equal(1))
+	})
 })

@@ -184,10 +184,11 @@ func (s *subscription) ack(batch []*Delivery) {
 	}
 }
 
-// openBelow reports whether a delivery with a lower tag than a batch's last is still to be handled. Those in pending
-// never are: they are sorted and a batch is taken from their head.
+// openBelow reports whether a delivery with a lower tag than a batch's last is still to be handled: one that waits for
+// its time, or whose time came while the batch was with the handler.
 func (s *subscription) openBelow(tag uint64) bool {
-	return slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
+	return len(s.pending) > 0 && s.pending[0].tag < tag ||
+		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
 // reject dead-letters deliveries one by one and logs the first: a flood of bad messages must not flood the log.
