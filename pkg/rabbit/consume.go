@@ -203,8 +203,8 @@ func (b *Broker) consumeSession(ctx context.Context, queue string) *session {
 	}
 }
 
-// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, and now and then
-// the parts that were refused.
+// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, the parts that lack, and now and
+// then those that were refused.
 func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
 	open()
 	again := time.NewTicker(b.cfg.RefusedRetry)
@@ -216,7 +216,7 @@ func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) er
 		case err := <-s.failed:
 			return err
 		case <-b.consuming.renew:
-			if err := b.declare(s); err != nil {
+			if err := b.declare(s, lacking); err != nil {
 				return err
 			}
 		case <-again.C:
