@@ -30,10 +30,10 @@ type Delivery struct {
 	Timestamp            time.Time // the sender's clock
 	Headers              map[string]any
 	Body                 []byte
-	Redelivered          bool // false proves that it is new to all; true proves nothing (T27)
+	Redelivered          bool      // false proves that it is new to all; true proves nothing (T27)
+	Received             time.Time // when it came here
 
 	tag      uint64
-	received time.Time
 	rejected error // set by Reject
 }
 
@@ -58,8 +58,8 @@ func (h holding) Unwrap() error { return h.error }
 
 // Hold wraps a handler's error to say: not the message is at fault but something that it needs is away (database,
 // manager-api). The delivery is kept and the handler is called with it again after a back-off. This does not count
-// towards the queue's delivery limit, so an outage dead-letters nothing. After 20 minutes, well before the broker's
-// consumer time-out (T22), the message is requeued instead.
+// towards the queue's delivery limit. After 20 minutes, well before the broker's consumer time-out (T22), the message is
+// requeued instead, which does count: an outage of more than 20 minutes times the limit (about 7 hours) dead-letters it.
 func Hold(err error) error { return holding{err} }
 
 // Consumer is a subscription that handles one message at a time.

@@ -97,7 +97,7 @@ func closedBy(err *amqp.Error) error {
 func (s *subscription) receive(d amqp.Delivery) {
 	delivery := &Delivery{Queue: s.consumer.queue, Exchange: d.Exchange, Key: d.RoutingKey, ID: d.MessageId, Type: d.Type,
 		CorrelationID: d.CorrelationId, AppID: d.AppId, UserID: d.UserId, ContentType: d.ContentType, Timestamp: d.Timestamp,
-		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, tag: d.DeliveryTag, received: time.Now()}
+		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, Received: time.Now(), tag: d.DeliveryTag}
 	if len(d.Body) > MaxBody {
 		delivery.Reject(fmt.Errorf("body of %d bytes exceeds %d", len(d.Body), MaxBody))
 		s.reject([]*Delivery{delivery})
@@ -209,7 +209,7 @@ func (s *subscription) postpone(batch []*Delivery, err error) {
 	now := time.Now()
 	for i, d := range batch {
 		wait := backoff(s.consumer.backoff, max(s.failures-1, deliveryCount(d)))
-		s.later = append(s.later, retry{delivery: d, due: now.Add(wait), hold: hold && now.Sub(d.received) < holdLimit})
+		s.later = append(s.later, retry{delivery: d, due: now.Add(wait), hold: hold && now.Sub(d.Received) < holdLimit})
 		if i == 0 {
 			s.broker.log.Warn("messages not handled", zap.String("queue", d.Queue), zap.Int("count", len(batch)),
 				zap.String("message_id", d.ID), zap.Bool("held", hold), zap.Duration("again_in", wait), zap.Error(err))

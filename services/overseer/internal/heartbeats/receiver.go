@@ -2,6 +2,7 @@ package heartbeats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,10 +25,15 @@ const (
 	// giveUp bounds how long a batch is tried here. After that the broker takes its beats back and drops them when they
 	// are older than the queue allows: a backlog must not revive the dead.
 	giveUp = 20 * time.Second
+	// stale bounds how long a beat may wait here before it is tried. Beats that were fetched during an outage would be stored
+	// as heard now.
+	stale = 30 * time.Second
 	// doubt bounds how many requests in a row may be answered 500 before that is put down to manager-api and not to single
 	// beats: while one bad beat of a full batch is looked for, no more than ten fail before one succeeds.
 	doubt = 30
 )
+
+var errStale = errors.New("the heartbeat has waited here for too long: manager-api was away, or is too slow")
 
 // Store is where batches are committed; *managerapi.Client is one. Invalid: at least one beat of the batch is refused
 // and none was stored.
@@ -47,7 +53,8 @@ type Receiver struct {
 	Exchange component.ExchangeID
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
-	// Failed hears of every try that did not store a batch, unless it was refused for what it holds.
+	// Failed hears of every try that did not store a batch, unless it was refused for what it holds, and of beats that were
+	// dropped because they had waited too long.
 	Failed  func(err error)
 	Log     *zap.Logger
 	Metrics *Metrics
@@ -60,8 +67,13 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	defer cancel()
 	latest := NewCoalescer(len(batch))
 	from := make(map[string][]*rabbit.Delivery, len(batch))
-	decoded := 0
+	decoded, late, since := 0, 0, time.Now().Add(-stale)
 	for _, d := range batch {
+		if d.Received.Before(since) {
+			late++
+			d.Reject(errStale)
+			continue
+		}
 		m, known, err := decode(d.Body)
 		switch {
 		case err != nil:
@@ -74,6 +86,10 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 			latest.Add(m)
 			from[m.Hostname] = append(from[m.Hostname], d)
 		}
+	}
+	if late > 0 {
+		r.Metrics.received.WithLabelValues("stale").Add(float64(late))
+		r.Failed(errStale)
 	}
 	beats := latest.Beats()
 	r.Metrics.received.WithLabelValues("decoded").Add(float64(decoded))

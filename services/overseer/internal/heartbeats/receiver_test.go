@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -243,12 +244,25 @@ openaperture_heartbeats_received_total{kind="unknown"} 1
 			Committed: func([]messages.ModuleStatus) { Fail("committed") }, Failed: func(error) { failures++ }}
 		var batch []*rabbit.Delivery
 		for i := range 1000 {
-			batch = append(batch, &rabbit.Delivery{Body: published(beat(fmt.Sprintf("poison%d", i), "x", 1, "active"))[0].Body})
+			batch = append(batch, &rabbit.Delivery{Received: time.Now(), Body: published(beat(fmt.Sprintf("poison%d", i), "x", 1, "active"))[0].Body})
 		}
 		Expect(receiver.Handle(context.Background(), batch)).To(MatchError(ContainSubstring("500")))
 		Expect(receiver.Handle(context.Background(), batch[:1])).To(MatchError(ContainSubstring("500")))
 		Expect(failures).To(Equal(2))
 		Expect(r.broke).To(BeNumerically("<", 50))
+	})
+
+	It("drops beats that have waited here through an outage, and says so: they would be stored as heard now", func() {
+		r := newManager()
+		failures := 0
+		receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(prometheus.NewRegistry()),
+			Committed: func([]messages.ModuleStatus) {}, Failed: func(error) { failures++ }}
+		waited := func(name string, d time.Duration) *rabbit.Delivery {
+			return &rabbit.Delivery{Received: time.Now().Add(-d), Body: published(beat(name, "x", 1, "active"))[0].Body}
+		}
+		Expect(receiver.Handle(context.Background(), []*rabbit.Delivery{waited("dead", time.Minute), waited("dead2", 31*time.Second), waited("a", 20*time.Second)})).To(Succeed())
+		Expect(r.heard()).To(Equal([]string{"a 1"}))
+		Expect(failures).To(Equal(1))
 	})
 
 	It("keeps a batch while manager-api is away, says so, and stores the whole of it then (B1, R11)", func() {
@@ -269,7 +283,7 @@ openaperture_heartbeats_received_total{kind="unknown"} 1
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- receiver.Handle(ctx, []*rabbit.Delivery{{Body: published(beat("a", "x", 1, "active"))[0].Body}})
+			ended <- receiver.Handle(ctx, []*rabbit.Delivery{{Received: time.Now(), Body: published(beat("a", "x", 1, "active"))[0].Body}})
 		}()
 		cancel()
 		Eventually(ended).Should(Receive(HaveOccurred()))
