@@ -79,6 +79,9 @@ func newService(cfg config, env *boot.Env, m *member.Member) *service {
 // them have ended; who waits for that knows for how long.
 func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	s.coverage.Begin()
+	defer context.AfterFunc(ctx, s.uncover)() // at once, however long the parts take to end
+	defer s.uncover()
+	defer s.metrics.Idle()
 	address := s.Exchange.Address()
 	waker := loop.NewWaker()
 	var watched atomic.Pointer[map[string]bool]
@@ -108,6 +111,9 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: s.complaining(pass.Do)}.Run},
 	}}.Run(ctx)
 }
+
+// uncover ends what this process says of the exchange: who does not lead does not cover.
+func (s *service) uncover() { s.coverage.Break("the term is over") }
 
 // bound ends a handler's context with the term: the broker's package detaches it, so that a stop can finish its handlers,
 // but nothing of a term goes on after it.
