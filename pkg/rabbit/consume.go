@@ -49,7 +49,8 @@ type rejection struct{ error }
 
 func (r rejection) Unwrap() error { return r.error }
 
-// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once.
+// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once. A Beats queue has no dead
+// letters: what is rejected there is gone.
 func Reject(err error) error { return rejection{err} }
 
 type holding struct{ error }

@@ -72,6 +72,15 @@ var _ = Describe("consuming", func() {
 		}})
 		Eventually(seen.all).Should(Equal([]string{"bad", "good"}))
 		Eventually(func() int { return host.Depth(rabbit.DeadLetterName(h.work())) }).Should(Equal(1))
+		Expect(h.logText()).To(ContainSubstring("messages dead-lettered"))
+	})
+
+	It("drops what the handler rejects of a queue without dead letters, and says so", func() {
+		h := open()
+		host.Publish(h.beats(), raw("bad")...)
+		h.consume(rabbit.Consumer{Queue: h.beats(), Handle: func(context.Context, *rabbit.Delivery) error { return rabbit.Reject(errors.New("not JSON")) }})
+		Eventually(h.logText).Should(ContainSubstring("messages dropped"))
+		Expect(h.logText()).NotTo(ContainSubstring("dead-lettered"))
 	})
 
 	DescribeTable("T23/T24/A13: a poison message is retried with a back-off, then dead-lettered by the delivery limit; others proceed",

@@ -191,15 +191,29 @@ func (s *subscription) openBelow(tag uint64) bool {
 		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
-// reject dead-letters deliveries one by one and logs the first: a flood of bad messages must not flood the log.
+// reject dead-letters deliveries one by one, or drops them where the queue has no dead letters, and logs the first: a flood of bad messages must not flood the log.
 func (s *subscription) reject(dead []*Delivery) {
 	for i, d := range dead {
 		if i == 0 {
-			s.broker.log.Warn("messages dead-lettered", zap.String("queue", d.Queue), zap.Int("count", len(dead)),
+			s.broker.log.Warn(s.broker.rejectedTo(d.Queue), zap.String("queue", d.Queue), zap.Int("count", len(dead)),
 				zap.String("message_id", d.ID), zap.Error(d.rejected))
 		}
 		s.count("rejected", 1, s.send(func() error { return s.ch.Reject(d.tag, false) }))
 	}
+}
+
+// rejectedTo says what becomes of messages of a queue that are rejected.
+func (b *Broker) rejectedTo(queue string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	queues := b.topology.Queues
+	if p := b.partOf[queue]; p != nil {
+		queues = p.topology.Queues
+	}
+	if slices.ContainsFunc(queues, func(q Queue) bool { return q.Name == queue && q.Kind == Beats }) {
+		return "messages dropped"
+	}
+	return "messages dead-lettered"
 }
 
 // postpone plans the next try of each delivery, later with each failure.
