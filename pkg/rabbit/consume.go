@@ -25,7 +25,7 @@ type Delivery struct {
 	ID                   string // message id; deduplicate by it
 	Type                 string
 	CorrelationID        string
-	AppID, UserID        string
+	AppID                string
 	ContentType          string
 	Timestamp            time.Time // the sender's clock
 	Headers              map[string]any

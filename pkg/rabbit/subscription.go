@@ -96,7 +96,7 @@ func closedBy(err *amqp.Error) error {
 // receive queues a delivery, or dead-letters one that is too large to be looked at (T19).
 func (s *subscription) receive(d amqp.Delivery) {
 	delivery := &Delivery{Queue: s.consumer.queue, Exchange: d.Exchange, Key: d.RoutingKey, ID: d.MessageId, Type: d.Type,
-		CorrelationID: d.CorrelationId, AppID: d.AppId, UserID: d.UserId, ContentType: d.ContentType, Timestamp: d.Timestamp,
+		CorrelationID: d.CorrelationId, AppID: d.AppId, ContentType: d.ContentType, Timestamp: d.Timestamp,
 		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, Received: time.Now(), tag: d.DeliveryTag}
 	if len(d.Body) > MaxBody {
 		delivery.Reject(fmt.Errorf("body of %d bytes exceeds %d", len(d.Body), MaxBody))
