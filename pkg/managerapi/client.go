@@ -130,7 +130,19 @@ func failure(method, path string, status int, raw []byte) error {
 			text = shape.Title
 		}
 	}
+	if status == http.StatusInternalServerError {
+		shape.Code = CodeInternal
+	}
 	return fault.New(fault.FromHTTPStatus(status), "%s %s: %d %s", method, path, status, text).WithCode(shape.Code)
+}
+
+// CodeInternal is the code of a 500: manager-api is there and failed at this one request. Its kind is Unavailable, as a
+// repeat may cure it.
+const CodeInternal = "internal"
+
+// Answered reports whether an error is what manager-api itself says to the request, and not its silence or absence.
+func Answered(err error) bool {
+	return !fault.Is(err, fault.Unavailable) || fault.CodeOf(err) == CodeInternal
 }
 
 func escape[T ~string](s T) string { return url.PathEscape(string(s)) }

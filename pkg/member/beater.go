@@ -94,11 +94,11 @@ func (b *Beater) pause(ready time.Duration) time.Duration {
 }
 
 func (b *Beater) beat(ctx context.Context, status string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	body, err := b.next(status)
 	if err == nil {
-		err = b.Publisher.Publish(ctx, rabbit.Message{Exchange: b.Address.Root, Key: b.Address.Key(messages.QueueSystemModules),
+		err = b.Publisher.Publish(limited, rabbit.Message{Exchange: b.Address.Root, Key: b.Address.Key(messages.QueueSystemModules),
 			Type: messages.TypeModuleStatus, AppID: b.Status.Service + "/" + b.Status.Hostname, Body: body})
 	}
 	if status == messages.StatusActive && rabbit.OutcomeOf(err) != rabbit.NotSent {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -40,9 +41,14 @@ type wire struct {
 	sent   []messages.ModuleStatus
 	raw    []rabbit.Message
 	refuse error
+	stuck  atomic.Bool // waits until its context ends
 }
 
-func (w *wire) Publish(_ context.Context, m rabbit.Message) error {
+func (w *wire) Publish(ctx context.Context, m rabbit.Message) error {
+	if w.stuck.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuse != nil {
@@ -139,6 +145,13 @@ var _ = Describe("Heartbeats", func() {
 		Consistently(b.statuses, "100ms").Should(HaveLen(n))
 		b.turn(true)
 		Eventually(b.count).Should(BeNumerically(">=", n+2))
+	})
+
+	It("are missed in the log when the broker does not answer in time", func() {
+		b := start(5*time.Millisecond, true)
+		b.stuck.Store(true)
+		Eventually(b.logs.Len, "15s").Should(Equal(1))
+		b.stuck.Store(false)
 	})
 
 	It("go on after failures, which are logged once per spell", func() {

@@ -40,7 +40,7 @@ type Config struct {
 	DeploymentRepoGitRef string `mapstructure:"deployment_repo_git_ref"`
 }
 
-// Validate checks values and their relations; its error names the key and never quotes a secret.
+// Validate checks values and their relations, and that the secrets can be read; its error names the key and never quotes a secret.
 func (c Config) Validate() error {
 	u, err := url.Parse(c.ManagerURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -52,10 +52,12 @@ func (c Config) Validate() error {
 	if c.AMQPURL == "" && c.AMQPURLFile == "" {
 		return errors.New("amqp_url: set it or amqp_url_file")
 	}
-	if c.AMQPURL != "" {
-		if _, err := rabbit.ParseURL(c.AMQPURL.Reveal()); err != nil {
-			return fmt.Errorf("amqp_url: %w", err)
-		}
+	_, amqpURL, err := c.secrets()
+	if err != nil {
+		return err
+	}
+	if _, err := rabbit.ParseURL(amqpURL); err != nil {
+		return fmt.Errorf("amqp_url: %w", err)
 	}
 	if c.ExchangeID < 1 {
 		return errors.New("exchange_id: want the id of a messaging exchange")

@@ -28,6 +28,13 @@ func valid(changes ...func(*member.Config)) member.Config {
 	return c
 }
 
+// holding is a file with a content.
+func holding(content string) string {
+	path := filepath.Join(GinkgoT().TempDir(), "secret")
+	Expect(os.WriteFile(path, []byte(content), 0o600)).To(Succeed())
+	return path
+}
+
 var _ = Describe("The configuration of a member", func() {
 	DescribeTable("is refused in one line that names the key",
 		func(change func(*member.Config), want string) {
@@ -40,11 +47,22 @@ var _ = Describe("The configuration of a member", func() {
 		Entry("no token", func(c *member.Config) { c.ManagerToken = "" }, "manager_token:"),
 		Entry("no broker", func(c *member.Config) { c.AMQPURL = "" }, "amqp_url:"),
 		Entry("a broker URL that is none", func(c *member.Config) { c.AMQPURL = "http://u:s3cret-pw@x" }, "amqp_url:"),
+		Entry("a token and a file for it", func(c *member.Config) { c.ManagerTokenFile = holding("t0ken") }, "manager_token: the value and the file"),
+		Entry("a token file that is not there", func(c *member.Config) { c.ManagerToken, c.ManagerTokenFile = "", "/nowhere/t" }, "manager_token: read secret: open /nowhere/t"),
+		Entry("an empty file with the broker's URL", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("\n") }, "amqp_url: read secret:"),
+		Entry("a file with a broker URL that is none", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("http://u:s3cret-pw@x\n") }, "amqp_url:"),
 		Entry("no exchange", func(c *member.Config) { c.ExchangeID = 0 }, "exchange_id:"),
 		Entry("an unknown profile", func(c *member.Config) { c.Profile = "slow" }, "profile:"),
 		Entry("times that contradict each other", func(c *member.Config) { c.Times = times.Overrides{LiveWithin: new(time.Second)} }, "times:"),
 		Entry("a lease that manager-api would refuse", func(c *member.Config) { c.Times = times.Overrides{Lease: new(2 * time.Minute)} }, "times: lease must be 1s to 1m"),
 	)
+
+	It("takes its secrets from files", func() {
+		c := valid(func(c *member.Config) {
+			c.ManagerToken, c.ManagerTokenFile, c.AMQPURL, c.AMQPURLFile = "", holding("t\n"), "", holding("amqp://127.0.0.1/\n")
+		})
+		Expect(c.Validate()).To(Succeed())
+	})
 
 	load := func(overrides string) (times.Times, error) {
 		path := filepath.Join(GinkgoT().TempDir(), "c.yaml")

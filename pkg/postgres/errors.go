@@ -72,7 +72,7 @@ func translateState(err error, e *pq.Error) error {
 		return fault.Wrap(fault.Unavailable, err, "the database is busy")
 	}
 	switch e.Code.Class() {
-	case "22": // data exception: too long, out of range, no such uuid
+	case "22", "54": // data exception: too long, out of range, no such uuid; nested too deeply, too large for a row or an index
 		return fault.Wrap(fault.Invalid, err, "a value is not valid")
 	case "08", "53", "57", "58", "28", "3D": // connection, resources, operator, system, login, no such database
 		return fault.Wrap(fault.Unavailable, err, "the database does not answer")

@@ -37,6 +37,7 @@ var _ = Describe("Translate", func() {
 		Entry("not null", state("23502"), fault.Invalid, postgres.CodeRequired),
 		Entry("check", state("23514"), fault.Invalid, ""),
 		Entry("too long", state("22001"), fault.Invalid, ""),
+		Entry("nested too deeply", state("54001"), fault.Invalid, ""),
 		Entry("no uuid", state("22P02"), fault.Invalid, ""),
 		Entry("serialization", state("40001"), fault.Unavailable, postgres.CodeRetry),
 		Entry("deadlock", state("40P01"), fault.Unavailable, postgres.CodeRetry),

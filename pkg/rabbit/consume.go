@@ -25,15 +25,15 @@ type Delivery struct {
 	ID                   string // message id; deduplicate by it
 	Type                 string
 	CorrelationID        string
-	AppID, UserID        string
+	AppID                string
 	ContentType          string
 	Timestamp            time.Time // the sender's clock
 	Headers              map[string]any
 	Body                 []byte
-	Redelivered          bool // false proves that it is new to all; true proves nothing (T27)
+	Redelivered          bool      // false proves that it is new to all; true proves nothing (T27)
+	Received             time.Time // when it came here
 
 	tag      uint64
-	received time.Time
 	rejected error // set by Reject
 }
 
@@ -49,7 +49,8 @@ type rejection struct{ error }
 
 func (r rejection) Unwrap() error { return r.error }
 
-// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once.
+// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once. A Beats queue has no dead
+// letters: what is rejected there is gone.
 func Reject(err error) error { return rejection{err} }
 
 type holding struct{ error }
@@ -58,8 +59,8 @@ func (h holding) Unwrap() error { return h.error }
 
 // Hold wraps a handler's error to say: not the message is at fault but something that it needs is away (database,
 // manager-api). The delivery is kept and the handler is called with it again after a back-off. This does not count
-// towards the queue's delivery limit, so an outage dead-letters nothing. After 20 minutes, well before the broker's
-// consumer time-out (T22), the message is requeued instead.
+// towards the queue's delivery limit. After 20 minutes, well before the broker's consumer time-out (T22), the message is
+// requeued instead, which does count: an outage of more than 20 minutes times the limit (about 7 hours) dead-letters it.
 func Hold(err error) error { return holding{err} }
 
 // Consumer is a subscription that handles one message at a time.
@@ -203,8 +204,8 @@ func (b *Broker) consumeSession(ctx context.Context, queue string) *session {
 	}
 }
 
-// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, and now and then
-// the parts that were refused.
+// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, the parts that lack, and now and
+// then those that were refused.
 func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
 	open()
 	again := time.NewTicker(b.cfg.RefusedRetry)
@@ -216,7 +217,7 @@ func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) er
 		case err := <-s.failed:
 			return err
 		case <-b.consuming.renew:
-			if err := b.declare(s); err != nil {
+			if err := b.declare(s, lacking); err != nil {
 				return err
 			}
 		case <-again.C:

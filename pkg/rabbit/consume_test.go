@@ -72,6 +72,15 @@ var _ = Describe("consuming", func() {
 		}})
 		Eventually(seen.all).Should(Equal([]string{"bad", "good"}))
 		Eventually(func() int { return host.Depth(rabbit.DeadLetterName(h.work())) }).Should(Equal(1))
+		Expect(h.logText()).To(ContainSubstring("messages dead-lettered"))
+	})
+
+	It("drops what the handler rejects of a queue without dead letters, and says so", func() {
+		h := open()
+		host.Publish(h.beats(), raw("bad")...)
+		h.consume(rabbit.Consumer{Queue: h.beats(), Handle: func(context.Context, *rabbit.Delivery) error { return rabbit.Reject(errors.New("not JSON")) }})
+		Eventually(h.logText).Should(ContainSubstring("messages dropped"))
+		Expect(h.logText()).NotTo(ContainSubstring("dead-lettered"))
 	})
 
 	DescribeTable("T23/T24/A13: a poison message is retried with a back-off, then dead-lettered by the delivery limit; others proceed",
@@ -467,6 +476,24 @@ var _ = Describe("consuming in batches", func() {
 		Expect(string(again.deliveries[0].Body)).To(Equal("a"))
 		Expect(again.deliveries[0].Redelivered).To(BeFalse()) // it never left this process
 		h.stop()                                              // unsettled: goes back
+		Eventually(h.done).Should(BeClosed())
+		Eventually(func() int { return host.Depth(h.work()) }).Should(Equal(1))
+	})
+
+	It("keeps a held batch un-acked by a later one that was with the handler when its time came", func() {
+		h := open()
+		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2, Backoff: time.Millisecond})
+		host.Publish(h.work(), raw("a")...)
+		held := next(batches)
+		host.Publish(h.work(), raw("b", "c")...)
+		Eventually(func() int { return host.Depth(h.work()) }).Should(BeZero())
+		held.verdict <- rabbit.Hold(errors.New("store away"))
+		busy := next(batches)
+		Expect(busy.deliveries).To(HaveLen(2))
+		Consistently(batches, "100ms").ShouldNot(Receive()) // meanwhile a falls due
+		busy.verdict <- nil
+		Expect(string(next(batches).deliveries[0].Body)).To(Equal("a"))
+		h.stop() // unsettled: goes back
 		Eventually(h.done).Should(BeClosed())
 		Eventually(func() int { return host.Depth(h.work()) }).Should(Equal(1))
 	})

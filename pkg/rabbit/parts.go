@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -18,12 +19,14 @@ type part struct {
 	name     string
 	topology Topology
 	lacks    error // errUndeclared, then the broker's refusal, or nil once it is declared; guarded by Broker.mu
+	doubtful bool  // to be declared again, as a message for one of its queues came back; guarded by Broker.mu
 }
 
 // SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the broker
 // refuses is left out and tried again every RefusedRetry, while all others are served; its queues are not consumed
 // meanwhile, as they may be somebody else's. Parts never gate Ready: ask for them with Declared and Subscribed. What is
-// known of a part stays with it while it is the same.
+// known of a part stays with it while it is the same. They are declared on the consume connection, so that publishing never
+// waits for them: all on each session, later those that lack and those whose messages come back.
 func (b *Broker) SetParts(parts map[string]Topology) {
 	b.mu.Lock()
 	known := b.parts
@@ -40,7 +43,6 @@ func (b *Broker) SetParts(parts map[string]Topology) {
 	}
 	b.announce()
 	b.mu.Unlock()
-	b.publishing.redeclare()
 	b.consuming.redeclare()
 }
 
@@ -54,17 +56,26 @@ func (b *Broker) Declared(name string) error {
 	return errUndeclared
 }
 
-// declare declares the topology and every part on a session. An error ends the session; a refused part is none.
-func (b *Broker) declare(s *session) error {
+// declare declares the topology and the wanted parts on a session. An error ends the session; a refused part is none.
+func (b *Broker) declare(s *session, wanted func(*part) bool) error {
 	if err := s.declare(b.currentTopology()); err != nil {
 		return err
 	}
-	return b.declareParts(s, func(*part) bool { return true })
+	return b.declareParts(s, wanted)
+}
+
+// doubt marks the parts that a message belongs to which came back: its queue or binding may have been deleted (A8).
+func (b *Broker) doubt(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.parts {
+		p.doubtful = p.doubtful || slices.ContainsFunc(p.topology.Queues, func(q Queue) bool { return q.BindKey == key || q.Name == key })
+	}
 }
 
 // declareParts declares the wanted parts, each on a channel of its own: a refusal closes the channel.
 func (b *Broker) declareParts(s *session, wanted func(*part) bool) error {
-	for _, p := range b.listParts(wanted) {
+	for _, p := range b.takeParts(wanted) {
 		err := s.declare(p.topology)
 		if err != nil && !refused(err) {
 			return err
@@ -74,16 +85,34 @@ func (b *Broker) declareParts(s *session, wanted func(*part) bool) error {
 	return nil
 }
 
-// lacking selects the parts that are not declared.
-func lacking(p *part) bool { return p.lacks != nil }
+// What is wanted of the parts. Asked under Broker.mu.
+func every(*part) bool     { return true }
+func lacking(p *part) bool { return p.lacks != nil || p.doubtful }
 
-// listParts lists the wanted parts by name, so that they are always declared in the same order. It holds b.mu while it asks.
-func (b *Broker) listParts(wanted func(*part) bool) []*part {
+// missing selects the parts with an exchange that the broker says it does not have; every part if none is named.
+func (b *Broker) missing(err error) func(*part) bool {
+	named := func(p *part) bool {
+		return slices.ContainsFunc(p.topology.Exchanges, func(x Exchange) bool { return strings.Contains(err.Error(), "'"+x.Name+"'") })
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.parts {
+		if named(p) {
+			return named
+		}
+	}
+	return every
+}
+
+// takeParts lists the wanted parts by name, so that they are always declared in the same order. The caller declares them:
+// none is doubtful any more.
+func (b *Broker) takeParts(wanted func(*part) bool) []*part {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []*part
 	for _, name := range slices.Sorted(maps.Keys(b.parts)) {
 		if p := b.parts[name]; wanted(p) {
+			p.doubtful = false
 			list = append(list, p)
 		}
 	}

@@ -2,6 +2,7 @@ package rabbit_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -66,6 +67,38 @@ var _ = Describe("the parts of a topology", func() {
 		Expect(h.Declared("it")).To(Succeed())
 		h.SetParts(nil)
 		Expect(h.Declared("it")).To(MatchError(ContainSubstring("not declared")))
+	})
+
+	It("A8: are declared again, each for itself, when a message comes back or its exchange is missing", func() {
+		h := open()
+		one, two := h.name+"-one", h.name+"-two"
+		h.SetParts(map[string]rabbit.Topology{"one": topologyFor(one), "two": topologyFor(two)})
+		Eventually(func() error { return h.Declared("two") }).Should(Succeed())
+		host.DeleteQueue(one + ":child.beats")
+		host.DeleteQueue(two + ":child.beats")
+		m := rabbit.Message{Exchange: one + "-root", Key: one + ".child.beats"}
+		Expect(rabbit.OutcomeOf(h.Publish(context.Background(), m))).To(Equal(rabbit.Returned))
+		Eventually(func() int { return host.Depth(one + ":child.beats") }).Should(BeZero())
+		Expect(host.Depth(two + ":child.beats")).To(Equal(-1))
+
+		Expect(host.Do(func(ch *amqp.Channel) error { return ch.ExchangeDelete(one+"-root", false, false) })).To(Succeed())
+		Expect(rabbit.OutcomeOf(h.Publish(context.Background(), m))).To(Equal(rabbit.Unknown))
+		Expect(h.Publish(context.Background(), m)).To(Succeed())
+		Expect(host.Depth(two + ":child.beats")).To(Equal(-1))
+	})
+
+	It("hold up no publishing while they are declared", func() {
+		h := open()
+		many := map[string]rabbit.Topology{}
+		for i := range 30 {
+			many[fmt.Sprint(i)] = topologyFor(fmt.Sprint(h.name, "-", i))
+		}
+		h.SetParts(many)
+		for range 5 {
+			Expect(h.Publish(context.Background(), h.to("work", "x"))).To(Succeed())
+		}
+		Expect(h.Declared("9")).NotTo(Succeed(), "the last one by name is not declared yet")
+		Eventually(func() error { return h.Declared("9") }).Should(Succeed())
 	})
 
 	It("T21/A8: are declared again when a queue is deleted under its consumer", func() {

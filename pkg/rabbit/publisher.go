@@ -38,7 +38,7 @@ type publisher struct {
 	acked    bool                // at least one message on this channel
 	progress time.Time           // of the last confirm, or of the first message that waits for one
 	closing  error               // why the channel closed
-	declared time.Time           // when the topology was declared last
+	restored time.Time           // when the topology was last asked to be declared again
 }
 
 // flight is a written message that waits for its confirm.
@@ -50,7 +50,7 @@ type flight struct {
 // servePublisher publishes until the session ends. A channel that the broker closes, or one that only nacks, is replaced;
 // when the next one fares no better, so is the session.
 func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) error {
-	p := &publisher{broker: b, session: s, ready: sync.OnceFunc(open), declared: time.Now()}
+	p := &publisher{broker: b, session: s, ready: sync.OnceFunc(open)}
 	fruitless := false
 	for {
 		err := p.serveChannel(ctx)
@@ -63,7 +63,7 @@ func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) er
 		case (errors.Is(err, errAllNacked) || errors.Is(err, errNoConfirms)) && !fruitless:
 			fruitless = true
 		case errors.Is(err, errChannelGone):
-			if err := b.declare(s); err != nil { // an exchange may be missing
+			if err := b.declare(s, b.missing(err)); err != nil {
 				return err
 			}
 		default:
@@ -102,7 +102,7 @@ func (p *publisher) serveChannel(ctx context.Context) error {
 				return p.end(errNoConfirms)
 			}
 		case <-p.broker.publishing.renew:
-			if err := p.declare(); err != nil {
+			if err := p.session.declare(p.broker.currentTopology()); err != nil {
 				return err
 			}
 		case <-p.session.done:
@@ -180,7 +180,7 @@ func (p *publisher) land(f *flight) {
 			delete(p.returned, id)
 		}
 		f.request.settle(Returned, errors.New(words[0]))
-		p.restore()
+		p.restore(f.request.key)
 		return
 	}
 	switch {
@@ -218,17 +218,13 @@ func (p *publisher) note(r amqp.Return, ok bool) {
 	p.returned[r.MessageId] = append(p.returned[r.MessageId], fmt.Sprintf("%s (%d)", r.ReplyText, r.ReplyCode))
 }
 
-// restore asks for the topology to be declared again after a return, now and then: the queue may have been deleted (A8).
-func (p *publisher) restore() {
-	if time.Since(p.declared) >= redeclareEvery {
-		p.declared = time.Now()
-		p.broker.publishing.redeclare()
+// restore asks for what a message came back from to be declared again, now and then: the queue may have been deleted (A8).
+func (p *publisher) restore(key string) {
+	p.broker.doubt(key)
+	if time.Since(p.restored) >= redeclareEvery {
+		p.restored = time.Now()
+		p.broker.consuming.redeclare()
 	}
-}
-
-func (p *publisher) declare() error {
-	p.declared = time.Now()
-	return p.broker.declare(p.session)
 }
 
 // gone says whether the channel alone is lost, or the session with it.

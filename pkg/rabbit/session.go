@@ -26,18 +26,19 @@ type server func(ctx context.Context, s *session, open func()) error
 
 // link is one of the two connections of a Broker: a loop that dials, declares, serves, and begins again.
 type link struct {
-	broker *Broker
-	role   string // "publish" or "consume"
-	serve  server
-	renew  chan struct{} // the topology is to be declared again
+	broker  *Broker
+	role    string // "publish" or "consume"
+	serve   server
+	declare func(s *session) error // what a session begins with
+	renew   chan struct{}          // the topology is to be declared again
 
 	state   State    // guarded by Broker.mu, as are the next two
 	reason  string   // of the last failure, "" while open
 	current *session // nil unless open
 }
 
-func newLink(b *Broker, role string, serve server) *link {
-	l := &link{broker: b, role: role, serve: serve, renew: make(chan struct{}, 1), state: Closed, reason: "not started"}
+func newLink(b *Broker, role string, declare func(*session) error, serve server) *link {
+	l := &link{broker: b, role: role, declare: declare, serve: serve, renew: make(chan struct{}, 1), state: Closed, reason: "not started"}
 	b.metrics.state(b.cfg.Name, role, Closed)
 	return l
 }
@@ -117,7 +118,7 @@ func (l *link) once(ctx context.Context, attempt int) error {
 	case <-l.renew: // declared right now anyway
 	default:
 	}
-	if err := b.declare(s); err != nil {
+	if err := l.declare(s); err != nil {
 		return err
 	}
 	defer l.attach(nil)

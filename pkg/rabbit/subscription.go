@@ -96,8 +96,8 @@ func closedBy(err *amqp.Error) error {
 // receive queues a delivery, or dead-letters one that is too large to be looked at (T19).
 func (s *subscription) receive(d amqp.Delivery) {
 	delivery := &Delivery{Queue: s.consumer.queue, Exchange: d.Exchange, Key: d.RoutingKey, ID: d.MessageId, Type: d.Type,
-		CorrelationID: d.CorrelationId, AppID: d.AppId, UserID: d.UserId, ContentType: d.ContentType, Timestamp: d.Timestamp,
-		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, tag: d.DeliveryTag, received: time.Now()}
+		CorrelationID: d.CorrelationId, AppID: d.AppId, ContentType: d.ContentType, Timestamp: d.Timestamp,
+		Headers: d.Headers, Body: d.Body, Redelivered: d.Redelivered, Received: time.Now(), tag: d.DeliveryTag}
 	if len(d.Body) > MaxBody {
 		delivery.Reject(fmt.Errorf("body of %d bytes exceeds %d", len(d.Body), MaxBody))
 		s.reject([]*Delivery{delivery})
@@ -184,21 +184,36 @@ func (s *subscription) ack(batch []*Delivery) {
 	}
 }
 
-// openBelow reports whether a delivery with a lower tag than a batch's last is still to be handled. Those in pending
-// never are: they are sorted and a batch is taken from their head.
+// openBelow reports whether a delivery with a lower tag than a batch's last is still to be handled: one that waits for
+// its time, or whose time came while the batch was with the handler.
 func (s *subscription) openBelow(tag uint64) bool {
-	return slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
+	return len(s.pending) > 0 && s.pending[0].tag < tag ||
+		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
-// reject dead-letters deliveries one by one and logs the first: a flood of bad messages must not flood the log.
+// reject dead-letters deliveries one by one, or drops them where the queue has no dead letters, and logs the first: a flood of bad messages must not flood the log.
 func (s *subscription) reject(dead []*Delivery) {
 	for i, d := range dead {
 		if i == 0 {
-			s.broker.log.Warn("messages dead-lettered", zap.String("queue", d.Queue), zap.Int("count", len(dead)),
+			s.broker.log.Warn(s.broker.rejectedTo(d.Queue), zap.String("queue", d.Queue), zap.Int("count", len(dead)),
 				zap.String("message_id", d.ID), zap.Error(d.rejected))
 		}
 		s.count("rejected", 1, s.send(func() error { return s.ch.Reject(d.tag, false) }))
 	}
+}
+
+// rejectedTo says what becomes of messages of a queue that are rejected.
+func (b *Broker) rejectedTo(queue string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	queues := b.topology.Queues
+	if p := b.partOf[queue]; p != nil {
+		queues = p.topology.Queues
+	}
+	if slices.ContainsFunc(queues, func(q Queue) bool { return q.Name == queue && q.Kind == Beats }) {
+		return "messages dropped"
+	}
+	return "messages dead-lettered"
 }
 
 // postpone plans the next try of each delivery, later with each failure.
@@ -208,7 +223,7 @@ func (s *subscription) postpone(batch []*Delivery, err error) {
 	now := time.Now()
 	for i, d := range batch {
 		wait := backoff(s.consumer.backoff, max(s.failures-1, deliveryCount(d)))
-		s.later = append(s.later, retry{delivery: d, due: now.Add(wait), hold: hold && now.Sub(d.received) < holdLimit})
+		s.later = append(s.later, retry{delivery: d, due: now.Add(wait), hold: hold && now.Sub(d.Received) < holdLimit})
 		if i == 0 {
 			s.broker.log.Warn("messages not handled", zap.String("queue", d.Queue), zap.Int("count", len(batch)),
 				zap.String("message_id", d.ID), zap.Bool("held", hold), zap.Duration("again_in", wait), zap.Error(err))

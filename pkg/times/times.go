@@ -91,6 +91,8 @@ func (t Times) Validate() error {
 		{t.InactiveAfter < t.DeleteAfter, "inactive_after must be below delete_after"},
 		{t.LiveWithin > 2*t.Heartbeat, "live_within must be more than two heartbeats"},
 		{t.Lease >= time.Second && t.Lease <= time.Minute, "lease must be 1s to 1m"}, // others are refused by manager-api
+		// The leader reports its coverage at every third of it, which counts for live_within.
+		{t.Lease <= t.LiveWithin, "lease must not be above live_within"},
 		{t.Claim >= time.Second, "claim must be at least 1s"},
 		{t.MinHealthy >= 0 && t.MinHealthy < t.HealthDeadline, "min_healthy must be at least 0 and below health_deadline"},
 		{t.HealthDeadline < t.ProgressDeadline, "health_deadline must be below progress_deadline"},

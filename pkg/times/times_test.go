@@ -64,6 +64,9 @@ var _ = Describe("Times", func() {
 
 	DescribeTable("may be at the ends of their bounds",
 		func(change func(*times.Times)) { Expect(named(times.Default, change).Validate()).To(Succeed()) },
+		Entry("a lease as long as live_within", func(t *times.Times) {
+			t.Lease, t.LiveWithin, t.Heartbeat = 20*time.Second, 20*time.Second, 5*time.Second
+		}),
 		Entry("a lease of a minute", func(t *times.Times) { t.Lease = time.Minute }),
 		Entry("one beat that suffices", func(t *times.Times) { t.MinHealthy = 0 }),
 		Entry("nothing to settle", func(t *times.Times) { t.Settle = 0 }),
@@ -80,6 +83,10 @@ var _ = Describe("Times", func() {
 		Entry("live within two heartbeats", func(t *times.Times) { t.LiveWithin = 2 * t.Heartbeat }, "live_within"),
 		Entry("a lease below a second", func(t *times.Times) { t.Lease = time.Second - 1 }, "lease"),
 		Entry("a lease above a minute, which manager-api refuses", func(t *times.Times) { t.Lease = time.Minute + 1 }, "lease must be 1s to 1m"),
+		Entry("a lease above live_within", func(t *times.Times) {
+			t.Lease, t.LiveWithin, t.Heartbeat = 20*time.Second, 20*time.Second-1, 5*time.Second
+		},
+			"lease must not be above live_within"),
 		Entry("a claim below a second", func(t *times.Times) { t.Claim = time.Second - 1 }, "claim"),
 		Entry("healthy later than the deadline for it", func(t *times.Times) { t.MinHealthy = t.HealthDeadline }, "min_healthy"),
 		Entry("healthy before it began", func(t *times.Times) { t.MinHealthy = -1 }, "min_healthy must be at least 0"),

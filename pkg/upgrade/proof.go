@@ -24,6 +24,8 @@ type Need struct {
 	Commit         string        // its commit, which a module may report instead
 	WorkflowBegan  time.Time     // a module that reports no version counts only if it booted after this
 	WorkflowEnded  time.Time     // only beats after this count
+	At             time.Time     // when the modules were read, on the clock of their times
+	LiveWithin     time.Duration // a module that was last heard longer ago than this proves nothing: it may be dead
 	MinHealthy     time.Duration // over how long one boot must have beaten; 0: one beat suffices
 	ProbeWanted    bool
 	ProbeAnswered  bool
@@ -79,7 +81,7 @@ func Prove(n Need, modules []module.Module) Proof {
 	p := Proof{Wanted: n.Count}
 	leader := false
 	for _, m := range modules {
-		if m.Type != n.Type || (n.Service != "" && m.Service != n.Service) || m.Status != module.Active || !m.LastSeen.After(n.WorkflowEnded) {
+		if m.Type != n.Type || (n.Service != "" && m.Service != n.Service) || !m.Live(n.At, n.LiveWithin) || !m.LastSeen.After(n.WorkflowEnded) {
 			continue
 		}
 		if m.SourceRepoGitRef == "" && m.BootID != "" && m.BootSince.Before(n.WorkflowBegan) {

@@ -20,7 +20,7 @@ var endedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func need(changes ...func(*upgrade.Need)) upgrade.Need {
 	n := upgrade.Need{Type: component.Builder, Count: 1, Ref: "v2", Commit: commit, WorkflowBegan: endedAt.Add(-time.Minute), WorkflowEnded: endedAt,
-		MinHealthy: 10 * time.Second}
+		MinHealthy: 10 * time.Second, At: endedAt.Add(10 * time.Second), LiveWithin: 90 * time.Second}
 	for _, c := range changes {
 		c(&n)
 	}
@@ -39,6 +39,9 @@ func mod(hostname string, changes ...func(*module.Module)) module.Module {
 
 func reports(ref string) func(*module.Module) {
 	return func(m *module.Module) { m.SourceRepoGitRef = ref }
+}
+func readAt(d time.Duration) func(*upgrade.Need) {
+	return func(n *upgrade.Need) { n.At = endedAt.Add(d) }
 }
 func heard(d time.Duration) func(*module.Module) {
 	return func(m *module.Module) { m.LastSeen = endedAt.Add(d) }
@@ -78,6 +81,11 @@ var _ = Describe("The proof", func() {
 		Entry("one that was heard over less than min_healthy", upgrade.ProofTooFew, need(), mod("a", heard(9*time.Second))),
 		Entry("one whose boot changed in between", upgrade.ProofTooFew, need(), mod("a", heard(15*time.Second), steady(6*time.Second))),
 		Entry("one beat where min_healthy is 0", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(time.Second), steady(time.Second))),
+		Entry("one that was steady, then fell silent", upgrade.ProofTooFew, need(readAt(101*time.Second)), mod("a")),
+		Entry("one that is not silent for long yet", upgrade.ProofComplete, need(readAt(100*time.Second)), mod("a")),
+		Entry("two that were never there together", upgrade.ProofTooFew, need(readAt(8*time.Minute), func(n *upgrade.Need) { n.Count = 2 }),
+			mod("a"), mod("b", heard(8*time.Minute))),
+		Entry("one of an old version that fell silent says nothing", upgrade.ProofTooFew, need(readAt(8*time.Minute)), mod("a", reports("v1"))),
 		Entry("one that has stopped", upgrade.ProofTooFew, need(), mod("a", stopped)),
 		Entry("one of another type", upgrade.ProofTooFew, need(), mod("a", ofType(component.Manager))),
 		Entry("one of another service of the type", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),

@@ -8,7 +8,12 @@ import (
 )
 
 var _ = Describe("The sample configuration", func() {
-	It("is valid, and says the defaults where it has nothing to fill in", func() {
+	BeforeEach(func() {
+		GinkgoT().Setenv("OPENAPERTURE_MANAGER_TOKEN", "change-me")
+		GinkgoT().Setenv("OPENAPERTURE_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+	})
+
+	It("is valid once its secrets are filled in, and says the defaults where it has nothing to fill in", func() {
 		want := executor().DefaultConfig()
 		want.ManagerURL, want.ManagerToken = "http://127.0.0.1:8080", "change-me"
 		want.AMQPURL, want.ExchangeID = "amqp://guest:guest@127.0.0.1:5672/", 1

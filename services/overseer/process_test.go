@@ -57,15 +57,22 @@ func (p *process) readyz() int {
 	return res.StatusCode
 }
 
-// report is the body of /readyz.
+// report is the body of /readyz without space.
 func (p *process) report() string {
 	GinkgoHelper()
-	res, err := http.Get(p.url + "/readyz")
+	return strings.Join(strings.Fields(p.get("/readyz")), "")
+}
+
+func (p *process) metrics() string { GinkgoHelper(); return p.get("/metrics") }
+
+func (p *process) get(path string) string {
+	GinkgoHelper()
+	res, err := http.Get(p.url + path)
 	Expect(err).NotTo(HaveOccurred())
 	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	Expect(err).NotTo(HaveOccurred())
-	return strings.Join(strings.Fields(string(body)), "")
+	return string(body)
 }
 
 // stop asks the process to end and expects a clean end within five seconds.
@@ -133,11 +140,17 @@ var _ = Describe("An overseer", func() {
 
 	It("stays ready while manager-api is away, and leads anew under a new term", func() {
 		m := newManager("away")
+		m.snapshot.Components = []component.Component{{ID: 1, Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1", Strategy: component.Manual}}
+		m.snapshot.Refs = []component.Ref{{Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1"}}
 		p := start(m, "o1", host.URL)
 		Eventually(m.coverage).Should(HaveSuffix("yes"))
+		Eventually(p.metrics).Should(ContainSubstring(`openaperture_overseer_components{verdict="missing"} 1`))
 		m.set(func() { m.away = true })
 		Eventually(func() bool { m.mu.Lock(); defer m.mu.Unlock(); return time.Now().After(m.expires) }).Should(BeTrue())
 		Consistently(p.readyz, "1s", "100ms").Should(Equal(200))
+		Expect(p.report()).To(And(ContainSubstring(`{"name":"leads","ok":false`), ContainSubstring(`{"name":"covers","ok":false`)))
+		Expect(p.metrics()).To(And(ContainSubstring("openaperture_overseer_covered_seconds 0\n"),
+			ContainSubstring(`openaperture_overseer_components{verdict="missing"} 0`)))
 		m.set(func() { m.away = false })
 		Eventually(func() int64 { m.mu.Lock(); defer m.mu.Unlock(); return m.lease.Term }).Should(Equal(int64(2)))
 		Eventually(m.coverage).Should(Equal("no yes"))
@@ -194,9 +207,13 @@ var _ = Describe("An overseer", func() {
 		Eventually(m.written, "2s").Should(ContainElement("POST /upgrades/u1/proven <nil>"))
 	})
 
-	It("ships a sample configuration that is valid", func() {
+	It("ships a sample configuration that is valid once its secrets are filled in", func() {
 		path := filepath.Join(GinkgoT().TempDir(), "overseer.yaml")
 		Expect(os.WriteFile(path, sample, 0o600)).To(Succeed())
+		_, err := boot.Load(defaultConfig(), path)
+		Expect(err).To(MatchError(ContainSubstring("manager_token: set it or manager_token_file")))
+		GinkgoT().Setenv("OPENAPERTURE_MANAGER_TOKEN", "t")
+		GinkgoT().Setenv("OPENAPERTURE_AMQP_URL", "amqp://127.0.0.1/")
 		c, err := boot.Load(defaultConfig(), path)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(c.ExchangeID).To(Equal(1))

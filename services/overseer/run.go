@@ -36,7 +36,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	s := newService(cfg, env, m)
 	leader := &overseer.Leader{Leases: m.API, Exchange: m.Exchange.ID, Hostname: env.Hostname, TTL: m.Times.Lease,
 		Fit: func() bool { return m.Broker.Ready() == nil }, Patience: m.Times.LiveWithin,
-		Covered: func() bool { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
+		Covered: func() (bool, func()) { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
 		Stopping: env.Stopping, Log: env.Log.Named("leader"), Metrics: s.metrics}
 	env.Health.AddInfo("leads", said(leader.Leads, "another overseer leads the exchange, or none"))
 	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 }, "this overseer does not cover the exchange"))
@@ -79,6 +79,9 @@ func newService(cfg config, env *boot.Env, m *member.Member) *service {
 // them have ended; who waits for that knows for how long.
 func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	s.coverage.Begin()
+	defer context.AfterFunc(ctx, s.uncover)() // at once, however long the parts take to end
+	defer s.uncover()
+	defer s.metrics.Idle()
 	address := s.Exchange.Address()
 	waker := loop.NewWaker()
 	var watched atomic.Pointer[map[string]bool]
@@ -108,6 +111,9 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: s.complaining(pass.Do)}.Run},
 	}}.Run(ctx)
 }
+
+// uncover ends what this process says of the exchange: who does not lead does not cover.
+func (s *service) uncover() { s.coverage.Break("the term is over") }
 
 // bound ends a handler's context with the term: the broker's package detaches it, so that a stop can finish its handlers,
 // but nothing of a term goes on after it.

@@ -47,7 +47,7 @@ func DefaultConfig() Config {
 		Backend: backendDirect, SystemdUnitDir: unitDirs[0]}
 }
 
-// Validate refuses a network address without a token: who may put a unit may run anything.
+// Validate refuses a network address without a token, and one that cannot be read: who may put a unit may run anything.
 func (c Config) Validate() error {
 	switch {
 	case !filepath.IsAbs(c.StateDir):
@@ -60,6 +60,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("systemd_unit_dir %q: want %s", c.SystemdUnitDir, strings.Join(unitDirs, " or "))
 	case c.TokenFile == "" && !loopback(c.Listen):
 		return fmt.Errorf("listen %q: is open to a network, which needs token_file", c.Listen)
+	}
+	if _, err := boot.SecretFrom("", c.TokenFile); err != nil {
+		return fmt.Errorf("token_file: %w", err)
 	}
 	for key := range c.MachineMetadata {
 		if key == "" {

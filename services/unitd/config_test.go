@@ -52,6 +52,7 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Entry("an unknown key", "state_dri: /x\n", "unknown key state_dri"),
 		Entry("a network address without token", "listen: 0.0.0.0:21000\n", "needs token_file"),
 		Entry("every address without token", "listen: :21000\n", "needs token_file"),
+		Entry("a token file that is not there", "token_file: /nowhere/token\n", "token_file: read secret: open /nowhere/token"),
 		Entry("a relative state_dir", "state_dir: x\n", `state_dir "x": want an absolute path`),
 		Entry("a relative socket", "socket: x\n", `socket "x": want an absolute path`),
 		Entry("a backend", "backend: docker\n", `backend "docker": want direct or systemd`),
@@ -63,7 +64,9 @@ var _ = Describe("The command line", Label("direct"), func() {
 		sample, err := os.ReadFile("unitd.sample.yaml")
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(launch(string(sample), "--check-config")).WithTimeout(patience).Should(gexec.Exit(0))
-		Eventually(launch("listen: 0.0.0.0:21000\ntoken_file: /x\n", "--check-config")).WithTimeout(patience).Should(gexec.Exit(0))
+		token := filepath.Join(GinkgoT().TempDir(), "token")
+		Expect(os.WriteFile(token, []byte("t0ken\n"), 0o600)).To(Succeed())
+		Eventually(launch("listen: 0.0.0.0:21000\ntoken_file: "+token+"\n", "--check-config")).WithTimeout(patience).Should(gexec.Exit(0))
 		session := launch("", "--print-sample")
 		Eventually(session).WithTimeout(patience).Should(gexec.Exit(0))
 		Expect(string(session.Out.Contents())).To(Equal(string(sample)))
@@ -88,9 +91,6 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Entry("the state directory cannot be written", func(dir string, _ int) string {
 			return fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s/file/state\n", dir)
 		}, "state_dir cannot be used"),
-		Entry("the token file is missing", func(dir string, _ int) string {
-			return fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s\ntoken_file: /nowhere/token\n", dir)
-		}, "token_file: read secret: open /nowhere/token"),
 		Entry("a stored unit is damaged", func(dir string, _ int) string {
 			return fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s/damaged\n", dir)
 		}, "x.service.json is damaged"),

@@ -267,13 +267,3 @@ func (b *Brokers) forget(id int64) {
 }
 
 func queueName(s string) messages.Queue { return messages.Queue(s) }
-
-func (l *link) redeclare() {
-	l.mu.Lock()
-	exchanges := make([]managerapi.Exchange, 0, len(l.exchanges))
-	for _, v := range l.exchanges {
-		exchanges = append(exchanges, v.exchange)
-	}
-	l.mu.Unlock()
-	l.broker.SetParts(parts(exchanges))
-}

@@ -111,9 +111,6 @@ func (r *relay) round(ctx context.Context, l *link, round []store.Outgoing) (map
 		if outcome == rabbit.Returned || outcome == rabbit.Refused {
 			r.log.Warn("message not taken", zap.String("message_id", m.ID), zap.String("queue", m.Address().QueueName("")+m.Queue), zap.Error(err))
 		}
-		if outcome == rabbit.Returned {
-			l.redeclare()
-		}
 		// Detached: a stop must not leave the outcome unrecorded; the pool bounds the write.
 		if err := r.outbox.MessageNotSent(context.WithoutCancel(ctx), m.ID, outcome.String(), backoff(m.Attempts)); err != nil {
 			return stopped, err

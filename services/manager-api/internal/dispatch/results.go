@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -41,8 +42,8 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	}
 	h.metrics.results.WithLabelValues(string(applied)).Inc()
 	if applied != store.AppliedDone || r.EventType != messages.EventMilestoneProgress {
-		h.log.Info("result received", zap.String("order_id", r.OrderID), zap.String("workflow_id", r.WorkflowID),
-			zap.String("event", r.EventType), zap.String("applied", string(applied)), zap.String("from", actor))
+		h.log.Info("result received", append(boot.TraceFields(ctx), zap.String("order_id", r.OrderID), zap.String("workflow_id", r.WorkflowID),
+			zap.String("event", r.EventType), zap.String("applied", string(applied)), zap.String("from", actor))...)
 	}
 	return nil
 }

@@ -161,14 +161,15 @@ func (s *Store) need(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (*upgrad
 	}
 	phase := upgrade.PhasesOf(row.ComponentType)[row.Phase-1]
 	n := &upgrade.Need{Type: row.ComponentType, Service: phase.Service, Count: w.Instances, Ref: w.SourceRepoGitRef,
-		MinHealthy: s.times.MinHealthy, ProbeWanted: phase.ProbeQueue != upgrade.ExecNone, WorkflowBegan: whenOrZero(w.BeganAt), WorkflowEnded: whenOrZero(w.EndedAt)}
+		MinHealthy: s.times.MinHealthy, LiveWithin: s.times.LiveWithin, ProbeWanted: phase.ProbeQueue != upgrade.ExecNone, WorkflowBegan: whenOrZero(w.BeganAt), WorkflowEnded: whenOrZero(w.EndedAt)}
 	err = tx.QueryRowxContext(ctx, `SELECT coalesce((SELECT source_commit_hash FROM releases WHERE id = $1), ''),
 			EXISTS (SELECT 1 FROM orders WHERE workflow_id = $2 AND milestone = 'probe' AND state = 'completed'),
-			coalesce((SELECT holder FROM leases WHERE name = $3 AND expires_at > now()), '')`,
-		w.ReleaseID, w.ID, leaseOfLeader(row.ExchangeID)).Scan(&n.Commit, &n.ProbeAnswered, &n.LeaderHostname)
+			coalesce((SELECT holder FROM leases WHERE name = $3 AND expires_at > now()), ''), now()`,
+		w.ReleaseID, w.ID, leaseOfLeader(row.ExchangeID)).Scan(&n.Commit, &n.ProbeAnswered, &n.LeaderHostname, &n.At)
 	if err != nil {
 		return nil, fmt.Errorf("read what proves upgrade %s: %w", row.ID, err)
 	}
+	n.At = n.At.UTC()
 	return n, nil
 }
 

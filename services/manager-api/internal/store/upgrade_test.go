@@ -52,6 +52,17 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.codes(upgradeSubject(u.ID))).To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
 	})
 
+	It("is not proven by modules that were steady and then fell silent", func() {
+		w := newWorld()
+		u := w.verifying(w.component(component.Builder))
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		w.exec(`UPDATE workflows SET ended_at = now() - interval '5 minutes'`)
+		w.exec(`UPDATE messaging_exchange_modules SET updated_at = now() - interval '4 minutes', steady_since = now() - interval '4 minutes 30 seconds'`)
+		Expect(fault.CodeOf(w.Prove(ctx(), u, w.exchange, w.judgement()))).To(Equal(store.CodeNotProven))
+		w.exec(`UPDATE messaging_exchange_modules SET updated_at = now()`)
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+	})
+
 	It("is proven by a commit as well, and its release is the proven one from then on", func() {
 		w := newWorld()
 		c := w.component(component.Builder)

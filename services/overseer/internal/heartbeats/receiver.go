@@ -2,6 +2,7 @@ package heartbeats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +25,15 @@ const (
 	// giveUp bounds how long a batch is tried here. After that the broker takes its beats back and drops them when they
 	// are older than the queue allows: a backlog must not revive the dead.
 	giveUp = 20 * time.Second
+	// stale bounds how long a beat may wait here before it is tried. Beats that were fetched during an outage would be stored
+	// as heard now.
+	stale = 30 * time.Second
+	// doubt bounds how many requests in a row may be answered 500 before that is put down to manager-api and not to single
+	// beats: while one bad beat of a full batch is looked for, no more than ten fail before one succeeds.
+	doubt = 30
 )
+
+var errStale = errors.New("the heartbeat has waited here for too long: manager-api was away, or is too slow")
 
 // Store is where batches are committed; *managerapi.Client is one. Invalid: at least one beat of the batch is refused
 // and none was stored.
@@ -44,7 +53,8 @@ type Receiver struct {
 	Exchange component.ExchangeID
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
-	// Failed hears of every try that did not store a batch, unless it was refused for what it holds.
+	// Failed hears of every try that did not store a batch, unless it was refused for what it holds, and of beats that were
+	// dropped because they had waited too long.
 	Failed  func(err error)
 	Log     *zap.Logger
 	Metrics *Metrics
@@ -57,8 +67,13 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	defer cancel()
 	latest := NewCoalescer(len(batch))
 	from := make(map[string][]*rabbit.Delivery, len(batch))
-	decoded := 0
+	decoded, late, since := 0, 0, time.Now().Add(-stale)
 	for _, d := range batch {
+		if d.Received.Before(since) {
+			late++
+			d.Reject(errStale)
+			continue
+		}
 		m, known, err := decode(d.Body)
 		switch {
 		case err != nil:
@@ -72,13 +87,31 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 			from[m.Hostname] = append(from[m.Hostname], d)
 		}
 	}
+	if late > 0 {
+		r.Metrics.received.WithLabelValues("stale").Add(float64(late))
+		r.Failed(errStale)
+	}
 	beats := latest.Beats()
 	r.Metrics.received.WithLabelValues("decoded").Add(float64(decoded))
 	r.Metrics.coalesced.Add(float64(decoded - len(beats)))
 	if len(beats) == 0 {
 		return nil
 	}
-	return r.flush(ctx, beats, from)
+	f := flush{Receiver: r, from: from}
+	err := f.store(ctx, beats)
+	if err == nil && len(f.suspects) > 0 && f.stored == 0 {
+		err = f.failed
+	}
+	if err != nil {
+		if managerapi.Answered(err) {
+			r.Failed(err)
+		}
+		return fmt.Errorf("store heartbeats: %w", err)
+	}
+	for _, b := range f.suspects {
+		f.reject(b, f.failed)
+	}
+	return nil
 }
 
 // decode reads a beat of ours or, in Erlang's format, of a module of the predecessor.
@@ -90,35 +123,58 @@ func decode(body []byte) (messages.ModuleStatus, bool, error) {
 	return messages.DecodeModuleStatus(text)
 }
 
-// flush stores some beats. If manager-api refuses them it halves them until the one that is refused is found, and rejects
-// that one alone.
-func (r *Receiver) flush(ctx context.Context, beats []messages.ModuleStatus, from map[string][]*rabbit.Delivery) error {
-	err := r.store(ctx, beats)
+// flush is the storing of one batch.
+type flush struct {
+	*Receiver
+	from     map[string][]*rabbit.Delivery // by hostname
+	stored   int                           // beats
+	suspects []messages.ModuleStatus       // single ones that were answered 500: at fault if others could be stored
+	failed   error                         // the last 500
+	row      int                           // of them, without success in between
+}
+
+// store stores some beats. If manager-api refuses them, or breaks on them, it halves them until the one that is at fault is
+// found, so that the others are stored.
+func (f *flush) store(ctx context.Context, beats []messages.ModuleStatus) error {
+	err := f.request(ctx, beats)
 	switch {
 	case err == nil:
-		r.Committed(beats)
+		f.stored, f.row = f.stored+len(beats), 0
+		f.Committed(beats)
 		return nil
+	case !managerapi.Answered(err):
+		return err
 	case !refused(err):
-		return fmt.Errorf("store heartbeats: %w", err)
-	case len(beats) == 1:
-		for _, d := range from[beats[0].Hostname] {
-			d.Reject(err)
+		if f.failed, f.row = err, f.row+1; f.row > doubt {
+			return err
 		}
-		r.Metrics.received.WithLabelValues("refused").Inc()
+		if len(beats) == 1 {
+			f.suspects = append(f.suspects, beats[0])
+			return nil
+		}
+	case len(beats) == 1:
+		f.reject(beats[0], err)
 		return nil
 	}
 	half := len(beats) / 2
-	if err := r.flush(ctx, beats[:half], from); err != nil {
+	if err := f.store(ctx, beats[:half]); err != nil {
 		return err
 	}
-	return r.flush(ctx, beats[half:], from)
+	return f.store(ctx, beats[half:])
+}
+
+func (f *flush) reject(beat messages.ModuleStatus, err error) {
+	for _, d := range f.from[beat.Hostname] {
+		d.Reject(err)
+	}
+	f.Metrics.received.WithLabelValues("refused").Inc()
 }
 
 // refused: the batch itself is at fault.
 func refused(err error) bool { return fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge) }
 
-// store repeats one request until it is answered or ctx ends.
-func (r *Receiver) store(ctx context.Context, beats []messages.ModuleStatus) error {
+// request repeats one request until it is answered or ctx ends.
+func (r *Receiver) request(ctx context.Context, beats []messages.ModuleStatus) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, maxRetry) {
 		began := time.Now()
 		_, err := r.Store.Beat(ctx, r.Exchange, managerapi.ModuleBatch{Modules: beats})
@@ -127,13 +183,10 @@ func (r *Receiver) store(ctx context.Context, beats []messages.ModuleStatus) err
 			r.Metrics.flushTime.Observe(time.Since(began).Seconds())
 			return nil
 		}
-		if refused(err) {
+		if managerapi.Answered(err) {
 			return err
 		}
 		r.Failed(err)
-		if !fault.Is(err, fault.Unavailable) {
-			return err
-		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

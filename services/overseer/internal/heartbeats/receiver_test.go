@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -24,12 +25,14 @@ import (
 	"github.com/openaperture/openaperture/services/overseer/internal/heartbeats"
 )
 
-// manager is manager-api as far as batches go: it keeps them, and refuses hostnames that begin with "bad".
+// manager is manager-api as far as batches go: it keeps them, refuses hostnames that begin with "bad", and breaks on
+// those that begin with "poison".
 type manager struct {
 	*httptest.Server
 	mu      sync.Mutex
 	gate    sync.Mutex // held by a spec: requests wait
 	away    bool
+	broke   int
 	batches [][]messages.ModuleStatus
 }
 
@@ -47,6 +50,11 @@ func newManager() *manager {
 		}
 		if slices.ContainsFunc(b.Modules, func(s messages.ModuleStatus) bool { return strings.HasPrefix(s.Hostname, "bad") }) {
 			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		if slices.ContainsFunc(b.Modules, func(s messages.ModuleStatus) bool { return strings.HasPrefix(s.Hostname, "poison") }) {
+			m.broke++
+			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
 		m.batches = append(m.batches, b.Modules)
@@ -216,6 +224,47 @@ openaperture_heartbeats_received_total{kind="unknown"} 1
 		r.settled()
 	})
 
+	It("finds the one beat that manager-api breaks on, stores the others, and hears no gap", func() {
+		r := receive("poison")
+		r.gate.Lock()
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"))...) // alone, as the handler rests
+		host.Publish(r.queue, published(beat("b", "x", 1, "active"), beat("poison", "x", 1, "active"), beat("c", "x", 1, "active"))...)
+		Eventually(func() int { return host.Depth(r.queue) }).Should(BeZero())
+		r.gate.Unlock()
+		Eventually(r.heard).Should(ConsistOf("a 1", "b 1", "c 1"))
+		r.settled()
+		_, failures := r.counts()
+		Expect(failures).To(BeZero())
+	})
+
+	It("gives a batch back, and soon, when manager-api breaks on all of it", func() {
+		r := newManager()
+		failures := 0
+		receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(prometheus.NewRegistry()),
+			Committed: func([]messages.ModuleStatus) { Fail("committed") }, Failed: func(error) { failures++ }}
+		var batch []*rabbit.Delivery
+		for i := range 1000 {
+			batch = append(batch, &rabbit.Delivery{Received: time.Now(), Body: published(beat(fmt.Sprintf("poison%d", i), "x", 1, "active"))[0].Body})
+		}
+		Expect(receiver.Handle(context.Background(), batch)).To(MatchError(ContainSubstring("500")))
+		Expect(receiver.Handle(context.Background(), batch[:1])).To(MatchError(ContainSubstring("500")))
+		Expect(failures).To(Equal(2))
+		Expect(r.broke).To(BeNumerically("<", 50))
+	})
+
+	It("drops beats that have waited here through an outage, and says so: they would be stored as heard now", func() {
+		r := newManager()
+		failures := 0
+		receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(prometheus.NewRegistry()),
+			Committed: func([]messages.ModuleStatus) {}, Failed: func(error) { failures++ }}
+		waited := func(name string, d time.Duration) *rabbit.Delivery {
+			return &rabbit.Delivery{Received: time.Now().Add(-d), Body: published(beat(name, "x", 1, "active"))[0].Body}
+		}
+		Expect(receiver.Handle(context.Background(), []*rabbit.Delivery{waited("dead", time.Minute), waited("dead2", 31*time.Second), waited("a", 20*time.Second)})).To(Succeed())
+		Expect(r.heard()).To(Equal([]string{"a 1"}))
+		Expect(failures).To(Equal(1))
+	})
+
 	It("keeps a batch while manager-api is away, says so, and stores the whole of it then (B1, R11)", func() {
 		r := receive("away")
 		r.set(true)
@@ -234,7 +283,7 @@ openaperture_heartbeats_received_total{kind="unknown"} 1
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- receiver.Handle(ctx, []*rabbit.Delivery{{Body: published(beat("a", "x", 1, "active"))[0].Body}})
+			ended <- receiver.Handle(ctx, []*rabbit.Delivery{{Received: time.Now(), Body: published(beat("a", "x", 1, "active"))[0].Body}})
 		}()
 		cancel()
 		Eventually(ended).Should(Receive(HaveOccurred()))

@@ -3,6 +3,7 @@ package overseer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -12,6 +13,9 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
+
+// CodeStartRefused is the verdict on a request that manager-api can never start as it is.
+const CodeStartRefused = "start_refused"
 
 // Judge is where judgements are written; *managerapi.Client is one. Each is one conditional write. Conflict: the term is
 // stale or the state has moved, nothing was changed.
@@ -24,25 +28,42 @@ type Judge interface {
 }
 
 // apply performs the actions in their order and reports whether one changed what the next plan depends on. Each is asked
-// for within the trust window only. What is refused is left to the next pass; only silence of manager-api ends this one.
+// for within the trust window only. What is refused is left to the next pass, and the actions after it are asked for none
+// the less; only silence of manager-api ends this pass. A request whose start is refused for what it holds is refused with
+// those words: it would hold the slot until it expires.
 func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error) {
+	var refused []error
 	for _, a := range plan {
 		if ctx.Err() != nil || !p.Term.Trusted() {
 			return moved, ErrTermOver
 		}
-		err := p.perform(ctx, a)
-		p.Metrics.actions.WithLabelValues(string(a.Kind), result(err)).Inc()
+		err := p.attempt(ctx, a)
+		unfit := a.Kind == Start && (fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge))
+		if unfit {
+			a.Kind, a.Verdict = Refuse, managerapi.Verdict{Code: CodeStartRefused, Message: "manager-api cannot start it: " + err.Error()}
+			err = p.attempt(ctx, a)
+		}
 		switch {
 		case err == nil:
-			moved = moved || a.Kind == Prove || a.Create
+			moved = moved || a.Kind == Prove || a.Create || unfit // the slot is still free
 			p.report(a)
 		case fault.Is(err, fault.Conflict), fault.Is(err, fault.NotFound):
 			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...) // news, not an error
 		default:
-			return moved, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err)
+			refused = append(refused, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err))
+			if !managerapi.Answered(err) {
+				return moved, errors.Join(refused...)
+			}
 		}
 	}
-	return moved, nil
+	return moved, errors.Join(refused...)
+}
+
+// attempt performs an action and counts it.
+func (p *Pass) attempt(ctx context.Context, a Action) error {
+	err := p.perform(ctx, a)
+	p.Metrics.actions.WithLabelValues(string(a.Kind), result(err)).Inc()
+	return err
 }
 
 func result(err error) string {

@@ -23,12 +23,13 @@ type Coverage struct {
 	within  time.Duration // how old the last own heartbeat may be
 	log     *zap.Logger
 
-	mu      sync.Mutex
-	session uint64    // of the last own heartbeat
-	asked   uint64    // session at the last answer
-	own     time.Time // when the last own heartbeat was committed; zero: none since the last break
-	broken  bool      // since the last answer
-	since   time.Time // of the covered stretch as we know it; zero: not covered
+	mu          sync.Mutex
+	session     uint64    // of the last own heartbeat
+	own         time.Time // when the last own heartbeat was committed; zero: none since the last break
+	breaks      uint64    // so far
+	toldBreaks  uint64    // breaks that the last answer that was told rests on
+	toldSession uint64    // session at that answer
+	since       time.Time // of the covered stretch as we know it; zero: not covered
 }
 
 // NewCoverage knows nothing yet.
@@ -43,7 +44,8 @@ func (c *Coverage) Begin() { c.Break("a new term") }
 func (c *Coverage) Break(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broken, c.own = true, time.Time{}
+	c.own = time.Time{}
+	c.breaks++
 	c.lost(reason)
 }
 
@@ -54,22 +56,31 @@ func (c *Coverage) OwnBeat(session uint64, now time.Time) {
 	c.session, c.own = session, now
 }
 
-// Covered answers for the time since the last answer.
-func (c *Coverage) Covered(now time.Time) bool {
+// Covered answers for the time since the last answer that was told. Told says that this one has arrived where it counts;
+// until then the breaks that it rests on are not forgotten.
+func (c *Coverage) Covered(now time.Time) (covered bool, told func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	session := c.hearing.Session()
 	reason := c.gap(session, now)
-	c.broken, c.asked = false, session
 	if reason != "" {
+		c.breaks++ // should this answer not arrive, the next one has to say it
 		c.lost(reason)
-		return false
+	}
+	breaks := c.breaks
+	told = func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.toldBreaks, c.toldSession = breaks, session
+	}
+	if reason != "" {
+		return false, told
 	}
 	if c.since.IsZero() {
 		c.since = now
 		c.log.Info("the exchange is covered")
 	}
-	return true
+	return true, told
 }
 
 func (c *Coverage) gap(session uint64, now time.Time) string {
@@ -77,9 +88,9 @@ func (c *Coverage) gap(session uint64, now time.Time) string {
 		c.own = time.Time{} // it says nothing about another session
 	}
 	switch {
-	case c.broken:
+	case c.breaks != c.toldBreaks:
 		return "interrupted"
-	case session != c.asked:
+	case session != c.toldSession:
 		return "the broker session was interrupted"
 	case c.own.IsZero():
 		return "no heartbeat of our own came back yet"

@@ -28,7 +28,9 @@ var _ = Describe("Coverage", func() {
 		answers := []bool{}
 		for _, step := range steps {
 			step(c, e)
-			answers = append(answers, c.Covered(now))
+			answer, told := c.Covered(now)
+			told()
+			answers = append(answers, answer)
 		}
 		return answers
 	}
@@ -61,6 +63,27 @@ var _ = Describe("Coverage", func() {
 	It("is not reported without a gap when the session was replaced between two renewals", func() {
 		replaced := func(c *overseer.Coverage, e *ears) { e.session++; c.OwnBeat(e.session, now) }
 		Expect(covered(nothing, ownBeat, replaced, nothing)).To(Equal([]bool{false, true, false, true}))
+	})
+
+	It("is not claimed for a time whose break was asked for and never told", func() {
+		e := &ears{session: 1}
+		c := overseer.NewCoverage(e, 90*time.Second, zap.NewNop(), "q1", "q2")
+		answer := func(arrives bool) bool {
+			covered, told := c.Covered(now)
+			if arrives {
+				told()
+			}
+			return covered
+		}
+		for _, interrupt := range []func(){c.Begin, func() { e.session++ }, func() { c.OwnBeat(e.session, now.Add(-time.Hour)) }} {
+			interrupt()
+			Expect(answer(false)).To(BeFalse())
+			c.OwnBeat(e.session, now)
+			Expect(answer(false)).To(BeFalse())
+			Expect(answer(true)).To(BeFalse())
+			Expect(answer(false)).To(BeTrue())
+			Expect(answer(true)).To(BeTrue())
+		}
 	})
 
 	It("is not reported without a gap when it broke and recovered between two renewals", func() {

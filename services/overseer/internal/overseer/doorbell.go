@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -70,7 +71,7 @@ func (b *Doorbell) request(ctx context.Context, o messages.OverseerOptions) erro
 	u, err := b.Requests.RequestUpgrade(ctx, r)
 	switch {
 	case err == nil:
-		b.Log.Info("upgrade requested by message", zap.String("type", o.ComponentType), zap.String("upgrade_id", string(u.ID)))
+		b.Log.Info("upgrade requested by message", append(boot.TraceFields(ctx), zap.String("type", o.ComponentType), zap.String("upgrade_id", string(u.ID)))...)
 		return nil
 	case fault.Is(err, fault.Conflict):
 		return nil // one is open already, or another request was quicker

@@ -7,7 +7,9 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -53,6 +55,14 @@ var _ = Describe("The doorbell", func() {
 		r, _, _ := ring(bare, nil)
 		Expect(r.got[0]).To(Equal(managerapi.UpgradeRequest{ExchangeID: 7, ComponentType: "overseer", Trigger: "request", RequestedBy: "kim",
 			Reason: "hot fix", Quiet: true}))
+	})
+
+	It("logs what it made under the trace of the message", func() {
+		core, logs := observer.New(zap.InfoLevel)
+		bell := overseer.Doorbell{Requests: &requests{}, Exchange: 7, Wake: func() {}, Log: zap.New(core), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
+		traced := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+		Expect(bell.Handle(traced, &rabbit.Delivery{Body: []byte(bare)})).To(Succeed())
+		Expect(logs.All()[0].ContextMap()).To(HaveKeyWithValue("trace_id", trace.TraceID{1}.String()))
 	})
 
 	DescribeTable("decides what becomes of a message that could not be handled",

@@ -39,8 +39,9 @@ type Leader struct {
 	// gives it back when it was unfit for longer than Patience.
 	Fit      func() bool
 	Patience time.Duration
-	// Covered reports, at each renewal, whether the exchange was listened to without a break since the last one.
-	Covered func() bool
+	// Covered reports, at each renewal, whether the exchange was listened to without a break since the last one that
+	// arrived; told is called when this one has.
+	Covered func() (covered bool, told func())
 	// Reign runs while the term lasts: its context ends with the term. An earlier return ends Run with its error. One that
 	// returns late is waited for, so that no term meets the parts of the last one; on a stop for Drain at most.
 	Reign func(ctx context.Context, t *Term) error
@@ -210,9 +211,11 @@ func (l *Leader) renew(ctx context.Context, t *Term) string {
 	} else if time.Since(l.fit) > l.Patience {
 		return unfit
 	}
-	lease, until, err := l.ask(ctx, managerapi.LeaseRequest{Term: t.ID, Covered: l.Covered()})
+	covered, told := l.Covered()
+	lease, until, err := l.ask(ctx, managerapi.LeaseRequest{Term: t.ID, Covered: covered})
 	switch {
 	case err == nil && lease.Term == t.ID:
+		told()
 		t.extend(until)
 		l.told = ""
 		return ""

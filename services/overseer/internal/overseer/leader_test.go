@@ -26,6 +26,7 @@ type leases struct {
 	expires time.Time
 	away    bool // does not answer
 	covered []bool
+	lose    func(r managerapi.LeaseRequest) bool // the renewal does not arrive
 	log     []string
 }
 
@@ -36,6 +37,8 @@ func (l *leases) Lead(ctx context.Context, _ component.ExchangeID, r managerapi.
 	switch {
 	case l.away:
 		return managerapi.Lease{}, fault.New(fault.Unavailable, "no answer")
+	case r.Term != 0 && l.lose != nil && l.lose(r):
+		return managerapi.Lease{}, fault.New(fault.Unavailable, "lost")
 	case r.Term == 0 && !free:
 		return managerapi.Lease{}, fault.New(fault.Conflict, "%s leads", l.holder)
 	case r.Term == 0:
@@ -77,7 +80,7 @@ type candidate struct {
 	deaf     atomic.Bool
 }
 
-func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error) *candidate {
+func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error, changes ...func(*overseer.Leader)) *candidate {
 	c := &candidate{terms: make(chan *overseer.Term, 16), stopping: make(chan struct{}), ended: make(chan error, 1)}
 	if reign == nil {
 		reign = func(ctx context.Context, t *overseer.Term) error {
@@ -86,9 +89,12 @@ func stand(l *leases, name string, ttl time.Duration, reign func(context.Context
 			return nil
 		}
 	}
-	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() bool { return true },
+	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() (bool, func()) { return true, func() {} },
 		Fit: func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign, Drain: ttl / 3,
 		Stopping: c.stopping, Log: zap.NewNop(), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
+	for _, change := range changes {
+		change(leader)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	joined := make(chan struct{})
@@ -188,6 +194,26 @@ var _ = Describe("Leadership", func() {
 		l := &leases{}
 		stand(l, "a", ttl, nil)
 		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(And(WithTransform(func(all []bool) int { return len(all) }, BeNumerically(">=", 2)), HaveEach(true)))
+	})
+
+	It("tells a break of coverage again when the renewal that told it did not arrive", func() {
+		l := &leases{}
+		coverage := overseer.NewCoverage(&ears{session: 1}, time.Hour, zap.NewNop())
+		coverage.Begin()
+		lost := false
+		l.lose = func(managerapi.LeaseRequest) bool { // the first one, and an own beat comes back before the next
+			first := !lost
+			if first {
+				coverage.OwnBeat(1, time.Now())
+			}
+			lost = true
+			return first
+		}
+		stand(l, "a", ttl, nil, func(l *overseer.Leader) {
+			l.Covered = func() (bool, func()) { return coverage.Covered(time.Now()) }
+		})
+		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return append([]bool{}, l.covered...) }, 3*ttl).Should(
+			WithTransform(func(all []bool) []bool { return all[:min(2, len(all))] }, Equal([]bool{false, true})))
 	})
 
 	It("is left to others by one that could not hear, and given back by one that cannot for long", func() {

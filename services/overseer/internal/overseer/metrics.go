@@ -31,13 +31,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		terms: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_overseer_terms_total",
 			Help: "Terms that this process has begun."}),
 		components: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_overseer_components",
-			Help: "Types of the exchange by health verdict, as the leader last saw them."}, []string{"verdict"}),
+			Help: "Types of the exchange by health verdict, as the leader sees them; 0 in one that does not lead."}, []string{"verdict"}),
 		doorbells: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_overseer_doorbells_total",
 			Help: "Messages of the overseer queue, by action and result."}, []string{"action", "result"}),
 	}
 	r.MustRegister(m.passes, m.passTime, m.actions, m.leader, m.terms, m.components, m.doorbells)
 	return m
 }
+
+// Idle forgets what the last term saw: the numbers are the next leader's.
+func (m *Metrics) Idle() { m.show(nil) }
 
 // show replaces the numbers of the last look.
 func (m *Metrics) show(lines []health.Line) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,6 +123,35 @@ var _ = Describe("A pass", func() {
 		Expect(p.do()).To(MatchError(ContainSubstring("sweep")))
 		Expect(p.writes).To(HaveLen(1))
 	})
+
+	It("goes on after an action that is refused, and says so", func() {
+		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		p.answer = func(write string) error {
+			if strings.HasPrefix(write, "sweep") {
+				return fault.New(fault.Forbidden, "this token may not")
+			}
+			return fault.New(fault.Unavailable, "500 on %s", write).WithCode(managerapi.CodeInternal)
+		}
+		Expect(p.do()).To(MatchError(And(ContainSubstring("sweep"), ContainSubstring("start"), ContainSubstring("check"))))
+		Expect(p.writes).To(HaveLen(3))
+	})
+
+	DescribeTable("refuses a request that can never be started as it is: it would hold the slot",
+		func(kind fault.Kind) {
+			p := pass(given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+			p.answer = func(write string) error {
+				if strings.HasPrefix(write, "start") {
+					return fault.New(kind, "an order of 300000 bytes exceeds the limit")
+				}
+				return nil
+			}
+			Expect(p.do()).To(Succeed())
+			Expect(p.writes).To(Equal([]string{"sweep 7 term 5", "start u2 term 5 at v2", "refuse u2 term 5 start_refused"}))
+			Expect(p.woken).To(Equal(1), "the slot is still free")
+		},
+		Entry("what it holds is too large", fault.TooLarge),
+		Entry("what it holds is invalid", fault.Invalid),
+	)
 
 	It("plans nothing on what it could not read", func() {
 		p := pass(given(withDue(0)))

@@ -29,9 +29,6 @@ const (
 	Check  Kind = "check"  // record an automatic check and when to look next
 )
 
-// Kinds lists all kinds.
-var Kinds = []Kind{Prove, Sweep, Refuse, Start, Check}
-
 // Action is one thing to do, with the reason for it.
 type Action struct {
 	Kind      Kind

@@ -91,7 +91,7 @@ func verifying(state upgrade.State, steady time.Duration) change {
 	u := open("u1", 1, component.Overseer, state, upgrade.TriggerHourly)
 	u.Phase, u.Step = 1, upgrade.StepVerify
 	u.Need = &upgrade.Need{Type: component.Overseer, Count: 1, Ref: "v2", WorkflowBegan: now.Add(-5 * time.Minute), WorkflowEnded: now.Add(-time.Minute),
-		MinHealthy: 10 * time.Second, LeaderHostname: "o2"}
+		MinHealthy: 10 * time.Second, LeaderHostname: "o2", At: now, LiveWithin: 90 * time.Second}
 	return func(s *overseer.Situation) {
 		s.Snapshot.Upgrades = []managerapi.OpenUpgrade{u}
 		s.Snapshot.Modules = []module.Module{{Hostname: "o2", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2",
