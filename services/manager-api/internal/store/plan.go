@@ -149,16 +149,3 @@ func (b *BrokerInfo) add(c sealedConnection, keys *seal.Ring) {
 	}
 	b.Addresses = append(b.Addresses, a)
 }
-
-// HomeExchange reads the exchange that manager-api itself belongs to; NotFound until it is registered.
-func (s *Store) HomeExchange(ctx context.Context) (x managerapi.Exchange, err error) {
-	err = s.view(ctx, func(tx *sqlx.Tx) error {
-		var id component.ExchangeID
-		if err := tx.GetContext(ctx, &id, `SELECT id FROM messaging_exchanges WHERE name = $1`, s.home); err != nil {
-			return notFound(err, "the exchange %q is not registered", s.home)
-		}
-		x, err = exchangeByID(ctx, tx, id)
-		return err
-	})
-	return x, err
-}
