@@ -50,7 +50,6 @@ CREATE TABLE messaging_exchanges (
     routing_key_fragment text,
     routing_key          text NOT NULL DEFAULT '',   -- computed from the ancestors whenever one of them changes
     root_exchange_name   text NOT NULL DEFAULT '',
-    allow_stop           boolean NOT NULL DEFAULT false, -- the exchange opts in to `stop` actions
     inserted_at          timestamptz NOT NULL DEFAULT now(),
     updated_at           timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT messaging_exchanges_address_key UNIQUE (root_exchange_name, routing_key) DEFERRABLE -- checked per statement: a subtree moves in one
