@@ -212,6 +212,17 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL AND source_repo_git_ref = 'v2'`)).To(Equal("2"))
 	})
 
+	It("deploys every phase from the repository that it began with, whatever becomes of the component meanwhile", func() {
+		w := newWorld()
+		c := w.component(component.Deployer)
+		u := w.verifying(c)
+		w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.exec(`UPDATE system_components SET deployment_repo = 'https://git/other.git', deployment_repo_git_ref = 'other'`)
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.value(`SELECT deployment_repo || ' ' || deployment_repo_git_ref FROM workflows WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git master"))
+	})
+
 	It("a type without heartbeats is proven by its healthy deploy", func() {
 		w := newWorld()
 		c := w.component("billing")
