@@ -65,7 +65,7 @@ type Input struct {
 	Components  []component.Component
 	Open        map[component.ID]upgrade.State // open upgrades by component
 	Quarantined map[component.Type][]upgrade.Version
-	Counts      []module.Count // what runs; see Tally
+	Counts      []module.Count // what runs
 	Modules     []module.Module
 	Now         time.Time // of the clock that wrote Modules' LastSeen
 	LiveWithin  time.Duration
@@ -95,25 +95,6 @@ type Line struct {
 	Action      Action           `json:"action"`
 	Reason      Reason           `json:"reason"`
 	Message     string           `json:"message"`
-}
-
-// Tally counts modules as a snapshot does.
-func Tally(modules []module.Module, now time.Time, liveWithin time.Duration) []module.Count {
-	var counts []module.Count
-	for _, m := range modules {
-		i := slices.IndexFunc(counts, func(c module.Count) bool {
-			return c.Type == m.Type && c.Service == m.Service && c.SourceRepoGitRef == m.SourceRepoGitRef && c.Status == m.Status
-		})
-		if i < 0 {
-			i = len(counts)
-			counts = append(counts, module.Count{Type: m.Type, Service: m.Service, SourceRepoGitRef: m.SourceRepoGitRef, Status: m.Status})
-		}
-		counts[i].Total++
-		if m.Live(now, liveWithin) {
-			counts[i].Live++
-		}
-	}
-	return counts
 }
 
 // Judge returns one line for every component and every module type that is present, ordered by type.

@@ -138,7 +138,7 @@ var _ = Describe("Health", func() {
 			{Hostname: "a", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2", LastSeen: now.Add(-2 * time.Minute)},
 		}
 		in := given(func(in *health.Input) { in.Now, in.LiveWithin, in.Modules = now, 90*time.Second, modules })
-		in.Counts = health.Tally(modules, now, 90*time.Second)
+		in.Counts = []module.Count{{Type: component.Overseer, SourceRepoGitRef: "v2", Status: module.Active, Total: 2, Live: 1}}
 		l := lineOf(in, component.Overseer)
 		Expect(*l.Desired).To(Equal(upgrade.Version{SourceRepo: repo, SourceRepoGitRef: "v2"}))
 		Expect(*l.Recorded).To(Equal(*l.Desired))

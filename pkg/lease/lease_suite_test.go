@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"testing"
 
-	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/pgtest"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -17,6 +16,11 @@ func TestLease(t *testing.T) {
 	RunSpecs(t, "lease", Label("integration"))
 }
 
+// schema is what the package needs of a service's migrations.
+const schema = `
+	CREATE SEQUENCE lease_tokens;
+	CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, token bigint NOT NULL, expires_at timestamptz NOT NULL, data jsonb NOT NULL DEFAULT '{}')`
+
 var testDB *pgtest.Database
 
 var _ = BeforeSuite(func() {
@@ -26,7 +30,7 @@ var _ = BeforeSuite(func() {
 			return err
 		}
 		defer func() { _ = db.Close() }()
-		_, err = db.ExecContext(ctx, lease.Schema)
+		_, err = db.ExecContext(ctx, schema)
 		return err
 	})
 })

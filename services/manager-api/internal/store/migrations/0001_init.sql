@@ -118,7 +118,6 @@ CREATE TABLE messaging_exchange_modules (
     started_at              timestamptz,
     boot_since              timestamptz NOT NULL DEFAULT now(),
     steady_since            timestamptz NOT NULL DEFAULT now(),
-    silent                  boolean NOT NULL DEFAULT false,  -- inactivated by a sweep, not by itself
     inserted_at             timestamptz NOT NULL DEFAULT now(),
     updated_at              timestamptz NOT NULL DEFAULT now(),  -- receipt of the last beat
     CONSTRAINT messaging_exchange_modules_hostname_key UNIQUE (messaging_exchange_id, hostname)
