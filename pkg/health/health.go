@@ -189,7 +189,7 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 		return Missing, NeverDeployed
 	case l.Live == 0 && !silentProof:
 		return Missing, NothingLive
-	case l.Recorded == nil || *l.Recorded != *l.Desired || in.othersRun(c.Type, *l.Desired):
+	case l.Recorded == nil || *l.Recorded != *l.Desired || in.othersRun(c):
 		return Outdated, UpgradeDue
 	case silentProof:
 		return Healthy, ProvenByRuntime
@@ -202,9 +202,10 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	}
 }
 
-func (in Input) othersRun(t component.Type, desired upgrade.Version) bool {
+// othersRun: of a component that has the desired version recorded, something else is live.
+func (in Input) othersRun(c component.Component) bool {
 	return slices.ContainsFunc(in.Counts, func(n module.Count) bool {
-		return n.Type == t && n.Live > 0 && eligibility.ReportsOther(n.SourceRepoGitRef, desired.SourceRepoGitRef, "")
+		return n.Type == c.Type && n.Live > 0 && eligibility.ReportsOther(n.SourceRepoGitRef, c.SourceRepoGitRef, c.SourceCommitHash)
 	})
 }
 

@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -66,6 +67,13 @@ func withStopped(in *health.Input) {
 	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Inactive, Total: 3})
 }
 
+// commitOf is a full commit hash made of one digit.
+func commitOf(digit string) string { return strings.Repeat(digit, 40) }
+
+func withCommit(digit string) change {
+	return func(in *health.Input) { in.Components[0].SourceCommitHash = commitOf(digit) }
+}
+
 // lineOf returns the line of a type.
 func lineOf(in health.Input, t component.Type) health.Line {
 	GinkgoHelper()
@@ -90,6 +98,8 @@ var _ = Describe("Health", func() {
 		Entry("modules that report no version do not contradict", given(withReported("")), health.Healthy, health.None, health.AsDesired),
 		Entry("another version is recorded", given(withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("another version runs than is recorded", given(withReported("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
+		Entry("the commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("1"))), health.Healthy, health.None, health.AsDesired),
+		Entry("an older commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("2"))), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("it runs and nothing is recorded", given(withRecorded("")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("outdated while an upgrade is open", given(withRecorded("v1"), withOpen), health.Outdated, health.None, health.UpgradeRunning),
 		Entry("outdated and manual", given(withRecorded("v1"), withManual), health.Outdated, health.None, health.Reason("strategy_manual")),

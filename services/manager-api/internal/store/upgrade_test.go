@@ -59,6 +59,9 @@ var _ = Describe("An upgrade", func() {
 		w.beat(component.Builder, "", "abc123", "b1", "b2")
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
 		Expect(w.value(`SELECT source_repo_git_ref FROM releases WHERE proven_at IS NOT NULL ORDER BY proven_at DESC LIMIT 1`)).To(Equal("v2"))
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Components[0].SourceCommitHash).To(Equal("abc123"))
 	})
 
 	DescribeTable("R2 is not proven by words: manager-api looks at its own rows", func(host []string, ref, code, sentence string) {
