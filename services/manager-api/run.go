@@ -96,7 +96,6 @@ func (s *service) close() {
 func (s *service) migrate(ctx context.Context) error {
 	ctxOfLoop, done := context.WithCancel(ctx)
 	defer done()
-	last := ""
 	err := loop.Loop{Interval: time.Second,
 		Do: func(ctx context.Context) error {
 			if err := s.migrateOnce(ctx); err != nil {
@@ -108,12 +107,7 @@ func (s *service) migrate(ctx context.Context) error {
 			done()
 			return nil
 		},
-		OnError: func(err error) {
-			if text := err.Error(); text != last {
-				last = text
-				s.env.Log.Warn("schema not usable yet", zap.Error(err))
-			}
-		}}.Run(ctxOfLoop)
+		OnError: func(err error) { s.env.Log.Warn("schema not usable yet", zap.Error(err)) }}.Run(ctxOfLoop)
 	<-ctx.Done() // a part that ends would end the process
 	return err
 }

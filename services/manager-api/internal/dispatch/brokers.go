@@ -201,8 +201,10 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 	}
 	select {
 	case <-usable:
-		watch := loop.Loop{Interval: b.cfg.Reread, Do: func(ctx context.Context) error { return b.reread(ctx, detached) }, OnError: b.complain()}
-		_ = watch.Run(ctx) // nil: errors go to complain
+		watch := loop.Loop{Interval: b.cfg.Reread,
+			Do:      func(ctx context.Context) error { return b.reread(ctx, detached) },
+			OnError: func(err error) { b.cfg.Log.Warn("routes not read", zap.Error(err)) }}
+		_ = watch.Run(ctx) // nil: errors go to OnError
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
@@ -216,17 +218,6 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 	hangUp()
 	connections.Wait()
 	return nil
-}
-
-// complain logs an error once per text.
-func (b *Brokers) complain() func(error) {
-	last := ""
-	return func(err error) {
-		if text := err.Error(); text != last {
-			last = text
-			b.cfg.Log.Warn("routes not read", zap.Error(err))
-		}
-	}
 }
 
 // reread makes the routes what the database says. ctx is of the parts that stop first, detached of the connections.
