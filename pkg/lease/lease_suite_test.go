@@ -1,8 +1,6 @@
 package lease_test
 
 import (
-	"context"
-	"database/sql"
 	"testing"
 
 	"github.com/openaperture/openaperture/pkg/pgtest"
@@ -23,16 +21,6 @@ const schema = `
 
 var testDB *pgtest.Database
 
-var _ = BeforeSuite(func() {
-	testDB = pgtest.New(func(ctx context.Context, url string) error {
-		db, err := sql.Open("postgres", url)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = db.Close() }()
-		_, err = db.ExecContext(ctx, schema)
-		return err
-	})
-})
+var _ = BeforeSuite(func() { testDB = pgtest.New(pgtest.Statements(schema)) })
 
 var _ = BeforeEach(func() { testDB.Truncate() })

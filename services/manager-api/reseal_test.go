@@ -14,6 +14,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/pgtest"
+	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
@@ -51,7 +52,7 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 
 	BeforeEach(func() {
 		cfg = defaultConfig()
-		cfg.DatabaseURL = boot.Secret(pgtest.New(func(context.Context, string) error { return nil }).URL)
+		cfg.DatabaseURL = boot.Secret(pgtest.New(func(context.Context, postgres.Config) error { return nil }).URL)
 		cfg.AMQPURL, cfg.HomeExchange = "amqp://127.0.0.1/", "local"
 		cfg.SealingKeyFile = filepath.Join(GinkgoT().TempDir(), "keys")
 		s, logs := started(key("old"))

@@ -288,7 +288,7 @@ var _ = Describe("The schema", func() {
 	It("is migrated once, and again without effect", func() {
 		w := newWorld()
 		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(migrate(ctx(), database.URL)).To(Succeed())
+		Expect(store.Migrate(ctx(), database.Config())).To(Succeed())
 	})
 
 	It("may be newer than the binary, as long as it admits it", func() {
@@ -296,7 +296,7 @@ var _ = Describe("The schema", func() {
 		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = 1, min_release = 1`) })
 		w.exec(`UPDATE schema_info SET release = 2`)
 		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(migrate(ctx(), database.URL)).To(Succeed())
+		Expect(store.Migrate(ctx(), database.Config())).To(Succeed())
 		w.exec(`UPDATE schema_info SET min_release = 2`)
 		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring("runs binaries of release 2 or newer")))
 	})
