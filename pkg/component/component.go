@@ -78,6 +78,7 @@ type Component struct {
 	Type                 Type       `json:"type" db:"type"`
 	SourceRepo           string     `json:"source_repo" db:"source_repo"`
 	SourceRepoGitRef     string     `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	SourceCommitHash     string     `json:"source_commit_hash" db:"source_commit_hash"` // of the recorded version, "" where nobody knows it
 	DeploymentRepo       string     `json:"deployment_repo" db:"deployment_repo"`
 	DeploymentRepoGitRef string     `json:"deployment_repo_git_ref" db:"deployment_repo_git_ref"`
 	Strategy             Strategy   `json:"upgrade_strategy" db:"upgrade_strategy"`

@@ -42,8 +42,6 @@ type Input struct {
 	Open        bool              // another upgrade of the component is open
 	Quarantined []upgrade.Version // versions of the type that are refused in this exchange
 	Counts      []module.Count    // what runs in the exchange
-	// Commit is the commit of the recorded version, where it is known: a module may report it instead of the ref.
-	Commit string
 	// Release is the version of the stored release that a rollback returns to; for Trigger rollback alone.
 	Release upgrade.Version
 	// Deployers is the recorded ref of the exchange's component of type deployer, "" where none is recorded.
@@ -164,7 +162,7 @@ func (in Input) quarantined(target upgrade.Version) bool {
 // latest compares what is recorded, and what runs, with the target.
 func (in Input) latest(target upgrade.Version) (Reason, string) {
 	recorded := upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef}
-	due, strays := Beside(in.Counts, in.Component.Type, target.SourceRepoGitRef, in.Commit)
+	due, strays := Beside(in.Counts, in.Component.Type, target.SourceRepoGitRef, in.Component.SourceCommitHash)
 	switch {
 	case recorded != target || due:
 		return Eligible, ""
@@ -237,13 +235,14 @@ func (in Input) missingExecutor(atRecorded bool) string {
 	return ""
 }
 
-// live reports whether a live module of the service exists, at the ref unless that is empty.
+// live reports whether a live module of the service exists, at the ref unless that is empty. At which commit of the ref does
+// not matter: of a pair on a branch that has moved on, one can still replace the other.
 func (in Input) live(service, ref string) bool {
 	for _, n := range in.Counts {
 		if n.Type != component.Deployer || n.Service != service || n.Live == 0 {
 			continue
 		}
-		if ref == "" || (n.SourceRepoGitRef != "" && !ReportsOther(n.SourceRepoGitRef, ref, in.Commit)) {
+		if ref == "" || (n.SourceRepoGitRef != "" && !ReportsOther(n.SourceRepoGitRef, ref, "")) {
 			return true
 		}
 	}

@@ -41,6 +41,9 @@ func live(service, ref string) module.Count {
 	return module.Count{Type: component.Deployer, Service: service, SourceRepoGitRef: ref, Status: module.Active, Live: 1, Total: 1}
 }
 
+func withCommit(hash string) change {
+	return func(in *eligibility.Input) { in.Component.SourceCommitHash = hash }
+}
 func withoutRef(in *eligibility.Input) { in.Ref = nil }
 func withOpen(in *eligibility.Input)   { in.Open = true }
 func withManual(in *eligibility.Input) { in.Component.Strategy = component.Manual }
@@ -81,6 +84,9 @@ func withDead(service string) change {
 }
 func ofType(t component.Type) change {
 	return func(in *eligibility.Input) { in.Component.Type, in.Ref.Type, in.Counts[2].Type = t, t, t }
+}
+func withDeployerReporting(ref string) change {
+	return func(in *eligibility.Input) { in.Counts[0].SourceRepoGitRef = ref }
 }
 func withDeployersAt(ref string) change { return func(in *eligibility.Input) { in.Deployers = ref } }
 
@@ -130,6 +136,9 @@ var _ = Describe("Eligibility", func() {
 		Entry("modules of the target that stayed are no strays", given(withLatest, withStayed(1)), eligibility.AlreadyLatest),
 		Entry("force overrides stray modules", given(withRecorded("v2"), withStayed(1), withForce), eligibility.Eligible),
 		Entry("force overrides already the latest", given(withLatest, withForce), eligibility.Eligible),
+		Entry("recorded is the target, and a live module reports its commit", given(withRecorded("v2"), withCommit(commit1), withRunning(commit1)), eligibility.AlreadyLatest),
+		Entry("recorded is the target, but a live module reports an older commit of it", given(withRecorded("v2"), withCommit(commit1), withRunning(commit2)), eligibility.Eligible),
+		Entry("recorded is the target, of a commit that nobody knows", given(withRecorded("v2"), withRunning(commit2)), eligibility.AlreadyLatest),
 		Entry("a longer ref that begins alike is another version", given(withRecorded("v2"), withRunning("v2.1")), eligibility.Eligible),
 	)
 
@@ -142,6 +151,8 @@ var _ = Describe("Eligibility", func() {
 		Entry("no deployer", given(ofType(component.Deployer), withDeployersAt("v1"), withDead("deployer")), eligibility.NoExecutor),
 		Entry("no deployer-oa", given(ofType(component.Deployer), withDeployersAt("v1"), withDead("deployer-oa")), eligibility.NoExecutor),
 		Entry("live, but at another version than recorded", given(ofType(component.Deployer), withDeployersAt("v0")), eligibility.NoExecutor),
+		Entry("live at another commit of the recorded version: it can still do the work",
+			given(ofType(component.Deployer), withDeployersAt("v1"), withCommit(commit1), withDeployerReporting(commit2)), eligibility.Eligible),
 		Entry("another type does not ask at which version its executor is", given(withDeployersAt("v0")), eligibility.Eligible),
 	)
 

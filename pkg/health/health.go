@@ -66,7 +66,7 @@ type Input struct {
 	Components  []component.Component
 	Open        map[component.ID]upgrade.State // open upgrades by component
 	Quarantined map[component.Type][]upgrade.Version
-	Counts      []module.Count // what runs; see Tally
+	Counts      []module.Count // what runs
 	Modules     []module.Module
 	Now         time.Time // of the clock that wrote Modules' LastSeen
 	LiveWithin  time.Duration
@@ -96,25 +96,6 @@ type Line struct {
 	Action      Action           `json:"action"`
 	Reason      Reason           `json:"reason"`
 	Message     string           `json:"message"`
-}
-
-// Tally counts modules as a snapshot does.
-func Tally(modules []module.Module, now time.Time, liveWithin time.Duration) []module.Count {
-	var counts []module.Count
-	for _, m := range modules {
-		i := slices.IndexFunc(counts, func(c module.Count) bool {
-			return c.Type == m.Type && c.Service == m.Service && c.SourceRepoGitRef == m.SourceRepoGitRef && c.Status == m.Status
-		})
-		if i < 0 {
-			i = len(counts)
-			counts = append(counts, module.Count{Type: m.Type, Service: m.Service, SourceRepoGitRef: m.SourceRepoGitRef, Status: m.Status})
-		}
-		counts[i].Total++
-		if m.Live(now, liveWithin) {
-			counts[i].Live++
-		}
-	}
-	return counts
 }
 
 // Judge returns one line for every component and every module type that is present, ordered by type.
@@ -207,7 +188,7 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
 	due, strays := true, 0
 	if l.Recorded != nil && *l.Recorded == *l.Desired {
-		due, strays = eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, "")
+		due, strays = eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, c.SourceCommitHash)
 	}
 	switch {
 	case l.Recorded == nil && l.Live == 0:
@@ -265,7 +246,7 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)
 	}
 	if l.Verdict == Unexpected {
-		_, strays := eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, "")
+		_, strays := eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, c.SourceCommitHash)
 		return Stop, l.Reason, eligibility.Verdict{Reason: eligibility.StrayModules, Target: *l.Desired, Detail: eligibility.Strays(strays)}.String()
 	}
 	v := eligibility.Judge(eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,

@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -70,6 +71,13 @@ func withStray(in *health.Input) {
 	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1, Stayed: 1})
 }
 
+// commitOf is a full commit hash made of one digit.
+func commitOf(digit string) string { return strings.Repeat(digit, 40) }
+
+func withCommit(digit string) change {
+	return func(in *health.Input) { in.Components[0].SourceCommitHash = commitOf(digit) }
+}
+
 // lineOf returns the line of a type.
 func lineOf(in health.Input, t component.Type) health.Line {
 	GinkgoHelper()
@@ -99,6 +107,8 @@ var _ = Describe("Health", func() {
 		Entry("that while an upgrade is open", given(withStray, withOpen), health.Unexpected, health.None, health.UpgradeRunning),
 		Entry("that alone, and nothing of the recorded version", given(withStray, withLive(0, 2)), health.Missing, health.Deploy, health.NothingLive),
 		Entry("that, and another version is wanted", given(withStray, withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
+		Entry("the commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("1"))), health.Healthy, health.None, health.AsDesired),
+		Entry("an older commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("2"))), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("it runs and nothing is recorded", given(withRecorded("")), health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("outdated while an upgrade is open", given(withRecorded("v1"), withOpen), health.Outdated, health.None, health.UpgradeRunning),
 		Entry("outdated and manual", given(withRecorded("v1"), withManual), health.Outdated, health.None, health.Reason("strategy_manual")),
@@ -147,7 +157,7 @@ var _ = Describe("Health", func() {
 			{Hostname: "a", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2", LastSeen: now.Add(-2 * time.Minute)},
 		}
 		in := given(func(in *health.Input) { in.Now, in.LiveWithin, in.Modules = now, 90*time.Second, modules })
-		in.Counts = health.Tally(modules, now, 90*time.Second)
+		in.Counts = []module.Count{{Type: component.Overseer, SourceRepoGitRef: "v2", Status: module.Active, Total: 2, Live: 1}}
 		l := lineOf(in, component.Overseer)
 		Expect(*l.Desired).To(Equal(upgrade.Version{SourceRepo: repo, SourceRepoGitRef: "v2"}))
 		Expect(*l.Recorded).To(Equal(*l.Desired))

@@ -10,6 +10,9 @@
 //   - A lease alone is an efficiency. Safety is that every write made under it
 //     checks the token in the same transaction: Valid.
 //
+// The table leases and the sequence lease_tokens are in the migrations of the
+// service that uses it.
+//
 // On failure of the database nothing is decided: errors are returned as faults, and
 // a holder stops trusting its lease before the row can expire.
 package lease
@@ -17,7 +20,6 @@ package lease
 import (
 	"context"
 	"database/sql"
-	_ "embed" // the schema
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,12 +32,6 @@ import (
 
 // CodeSuperseded is the code of the Conflict that tells a holder to stop.
 const CodeSuperseded = "superseded"
-
-// Schema creates the table and the sequence. It belongs into a service's own
-// migrations.
-//
-//go:embed schema.sql
-var Schema string
 
 // Lease is one row. ExpiresAt and Now are of the database's clock and belong
 // together; compare neither with time.Now.

@@ -1,11 +1,8 @@
 package lease_test
 
 import (
-	"context"
-	"database/sql"
 	"testing"
 
-	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/pgtest"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -17,18 +14,13 @@ func TestLease(t *testing.T) {
 	RunSpecs(t, "lease", Label("integration"))
 }
 
+// schema is what the package needs of a service's migrations.
+const schema = `
+	CREATE SEQUENCE lease_tokens;
+	CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, token bigint NOT NULL, expires_at timestamptz NOT NULL, data jsonb NOT NULL DEFAULT '{}')`
+
 var testDB *pgtest.Database
 
-var _ = BeforeSuite(func() {
-	testDB = pgtest.New(func(ctx context.Context, url string) error {
-		db, err := sql.Open("postgres", url)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = db.Close() }()
-		_, err = db.ExecContext(ctx, lease.Schema)
-		return err
-	})
-})
+var _ = BeforeSuite(func() { testDB = pgtest.New(pgtest.Statements(schema)) })
 
 var _ = BeforeEach(func() { testDB.Truncate() })

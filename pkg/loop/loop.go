@@ -21,8 +21,9 @@ type Loop struct {
 	// Do is one pass. Its error goes to OnError and does not end the loop: the
 	// next pass repairs it.
 	Do func(ctx context.Context) error
-	// OnError hears every error of Do except those of a context that has ended.
-	// Without it the first error ends the loop, for an error must not get lost.
+	// OnError hears an error of Do, but not the same text pass after pass: once
+	// until Do succeeds or fails in another way. Errors of a context that has ended
+	// are not told. Without it the first error ends the loop, for an error must not get lost.
 	OnError func(error)
 	// After is time.After unless a spec controls the time.
 	After func(time.Duration) <-chan time.Time
@@ -32,8 +33,9 @@ type Loop struct {
 // failed and there is no OnError.
 func (l Loop) Run(ctx context.Context) error {
 	wake := l.Wake
+	told := ""
 	for ctx.Err() == nil {
-		if err := l.pass(ctx); err != nil {
+		if err := l.pass(ctx, &told); err != nil {
 			return err
 		}
 		select {
@@ -48,15 +50,19 @@ func (l Loop) Run(ctx context.Context) error {
 	return nil
 }
 
-func (l Loop) pass(ctx context.Context) error {
+// pass runs Do once; told is the error that OnError heard last, "" after a success.
+func (l Loop) pass(ctx context.Context, told *string) error {
 	err := l.Do(ctx)
-	if err == nil || ctx.Err() != nil {
-		return nil // an error while stopping is the stop
-	}
-	if l.OnError == nil {
+	switch {
+	case err == nil:
+		*told = ""
+	case ctx.Err() != nil: // an error while stopping is the stop
+	case l.OnError == nil:
 		return err
+	case err.Error() != *told:
+		*told = err.Error()
+		l.OnError(err)
 	}
-	l.OnError(err)
 	return nil
 }
 

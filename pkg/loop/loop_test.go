@@ -24,7 +24,7 @@ type harness struct {
 
 func start(change func(*loop.Loop)) *harness {
 	h := &harness{ran: make(chan struct{}, 8), wake: make(chan struct{}, 1), tick: make(chan time.Time),
-		fail: make(chan error, 1), heard: make(chan error, 1), joined: make(chan error, 1)}
+		fail: make(chan error, 1), heard: make(chan error, 8), joined: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop = cancel
 	l := loop.Loop{Interval: time.Hour, Wake: h.wake,
@@ -48,6 +48,18 @@ func start(change func(*loop.Loop)) *harness {
 	return h
 }
 
+// told is what was heard so far.
+func (h *harness) told() (texts []string) {
+	for {
+		select {
+		case err := <-h.heard:
+			texts = append(texts, err.Error())
+		default:
+			return texts
+		}
+	}
+}
+
 var _ = Describe("Loop", func() {
 	It("runs at once, then on tick and on wake", func() {
 		h := start(nil)
@@ -67,6 +79,20 @@ var _ = Describe("Loop", func() {
 		Eventually(h.heard).Should(Receive(MatchError("no luck")))
 		h.tick <- time.Time{}
 		Eventually(h.ran).Should(Receive())
+	})
+
+	It("reports the same error once, until Do succeeds or fails in another way", func() {
+		h := start(nil)
+		Eventually(h.ran).Should(Receive())
+		for _, text := range []string{"a", "a", "b", "b", "", "b"} {
+			if text != "" {
+				h.fail <- errors.New(text)
+			}
+			h.tick <- time.Time{}
+			Eventually(h.ran).Should(Receive())
+		}
+		h.tick <- time.Time{} // the last one has been told
+		Expect(h.told()).To(Equal([]string{"a", "b", "b"}))
 	})
 
 	It("ends with the first error when nobody listens to errors", func() {

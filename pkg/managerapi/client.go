@@ -221,12 +221,6 @@ func (c *Client) Prove(ctx context.Context, id upgrade.ID, j Judgement) error {
 	return c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/proven", j, nil)
 }
 
-// Cancel ends an open upgrade by an operator's wish: POST /upgrades/:id/cancel.
-func (c *Client) Cancel(ctx context.Context, id upgrade.ID) (Upgrade, error) {
-	var u Upgrade
-	return u, c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/cancel", struct{}{}, &u)
-}
-
 // Claim claims an order: POST /orders/:id/claim. Conflict: held by another, an old attempt, ended, or past its deadline.
 func (c *Client) Claim(ctx context.Context, orderID string, r ClaimRequest) (Claim, error) {
 	var k Claim

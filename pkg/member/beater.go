@@ -38,7 +38,8 @@ type Readiness interface {
 type Beater struct {
 	Publisher Publisher
 	Ready     Readiness
-	Address   messages.Address // of the exchange to beat into
+	// Address is asked before each beat for the exchange to beat into; an error says why there is none (yet).
+	Address func(ctx context.Context) (messages.Address, error)
 	// Status is what every beat carries: type, hostname, boot_id, versions … Event type, status, seq and sent_at are set here.
 	Status messages.ModuleStatus
 	// Workload, if set, is asked for the workload of each beat.
@@ -96,18 +97,28 @@ func (b *Beater) pause(ready time.Duration) time.Duration {
 func (b *Beater) beat(ctx context.Context, status string, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	body, err := b.next(status)
-	if err == nil {
-		err = b.Publisher.Publish(limited, rabbit.Message{Exchange: b.Address.Root, Key: b.Address.Key(messages.QueueSystemModules),
-			Type: messages.TypeModuleStatus, AppID: b.Status.Service + "/" + b.Status.Hostname, Body: body})
-	}
-	if status == messages.StatusActive && rabbit.OutcomeOf(err) != rabbit.NotSent {
-		b.beaten = true
-	}
+	err := b.send(limited, status)
 	if err != nil && !b.failed && ctx.Err() == nil {
 		b.Log.Warn("heartbeat not sent", zap.Error(err))
 	}
 	b.failed = err != nil
+	return err
+}
+
+func (b *Beater) send(ctx context.Context, status string) error {
+	to, err := b.Address(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := b.next(status)
+	if err != nil {
+		return err
+	}
+	err = b.Publisher.Publish(ctx, rabbit.Message{Exchange: to.Root, Key: to.Key(messages.QueueSystemModules),
+		Type: messages.TypeModuleStatus, AppID: b.Status.Service + "/" + b.Status.Hostname, Body: body})
+	if status == messages.StatusActive && rabbit.OutcomeOf(err) != rabbit.NotSent {
+		b.beaten = true
+	}
 	return err
 }
 

@@ -76,19 +76,40 @@ func (w *wire) count() int { return len(w.statuses()) }
 
 func (w *wire) set(err error) { w.mu.Lock(); defer w.mu.Unlock(); w.refuse = err }
 
+// place is where the exchange is, or why it is nowhere.
+type place struct {
+	mu      sync.Mutex
+	address messages.Address
+	err     error
+}
+
+func (p *place) Address(context.Context) (messages.Address, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.address, p.err
+}
+
+func (p *place) move(to messages.Address, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.address, p.err = to, err
+}
+
 // beating owns one running Beater.
 type beating struct {
 	*switchable
 	*wire
+	*place
 	stop func() // ends it and waits
 	logs *observer.ObservedLogs
 }
 
 func start(every time.Duration, ready bool) *beating {
 	core, logs := observer.New(zap.InfoLevel)
-	b := &beating{switchable: &switchable{ready: ready, changed: make(chan struct{})}, wire: &wire{}, logs: logs}
+	b := &beating{switchable: &switchable{ready: ready, changed: make(chan struct{})}, wire: &wire{}, logs: logs,
+		place: &place{address: messages.Address{Name: "leaf", Root: "root", RoutingKey: "a.b"}}}
 	beater := member.Beater{Publisher: b.wire, Ready: b.switchable, Every: every, Log: zap.New(core),
-		Address: messages.Address{Name: "leaf", Root: "root", RoutingKey: "a.b"},
+		Address: b.Address,
 		Status:  messages.ModuleStatus{Type: "overseer", Service: "overseer", Hostname: "h1", BootID: "b1", SourceRepoGitRef: "v1"}}
 	ctx, cancel := context.WithCancel(context.Background())
 	joined := make(chan struct{})
@@ -152,6 +173,19 @@ var _ = Describe("Heartbeats", func() {
 		b.stuck.Store(true)
 		Eventually(b.logs.Len, "15s").Should(Equal(1))
 		b.stuck.Store(false)
+	})
+
+	It("follow the exchange when it moves", func() {
+		b := start(5*time.Millisecond, true)
+		Eventually(b.count).Should(BeNumerically(">=", 2))
+		b.move(messages.Address{}, errors.New("not registered"))
+		Eventually(b.logs.Len).Should(Equal(1))
+		b.move(messages.Address{Name: "leaf", Root: "other", RoutingKey: "c"}, nil)
+		n := b.count()
+		Eventually(b.count).Should(BeNumerically(">", n))
+		b.stop()
+		last := b.raw[len(b.raw)-1]
+		Expect([]string{last.Exchange, last.Key}).To(Equal([]string{"other", "c.system_modules"}))
 	})
 
 	It("go on after failures, which are logged once per spell", func() {

@@ -84,7 +84,8 @@ func join(ctx context.Context, cfg Config, env *boot.Env, t component.Type,
 	}
 	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
 	m := &Member{Exchange: exchange, API: api, Broker: broker, Times: durations}
-	m.Beater = &Beater{Publisher: broker, Ready: env.Health, Address: exchange.Address(), Every: durations.Heartbeat,
+	address := func(context.Context) (messages.Address, error) { return exchange.Address(), nil }
+	m.Beater = &Beater{Publisher: broker, Ready: env.Health, Address: address, Every: durations.Heartbeat,
 		Log: env.Log.Named("beater"), Status: status(cfg, env, t)}
 	return m, nil
 }

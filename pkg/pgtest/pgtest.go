@@ -35,7 +35,20 @@ type Database struct {
 }
 
 // Migrate brings an empty database to its schema.
-type Migrate func(ctx context.Context, url string) error
+type Migrate func(ctx context.Context, c postgres.Config) error
+
+// Statements is the Migrate of a suite whose schema is a few statements.
+func Statements(sql string) Migrate {
+	return func(ctx context.Context, c postgres.Config) error {
+		db, err := postgres.Open(c)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		_, err = db.ExecContext(ctx, sql)
+		return err
+	}
+}
 
 // New makes the database: call it in BeforeSuite, or in a spec. Truncate spares
 // the tables in kept, besides goose's own. It is dropped when the suite (or the
@@ -57,7 +70,7 @@ func New(migrate Migrate, kept ...string) *Database {
 	locked(admin, template, func() {
 		if !exists(admin, template) {
 			exec(admin, "CREATE DATABASE "+template)
-			err := migrate(context.Background(), withDatabase(server, template))
+			err := migrate(context.Background(), config(withDatabase(server, template)))
 			if err != nil {
 				drop(admin, template)
 			}
@@ -77,12 +90,21 @@ func New(migrate Migrate, kept ...string) *Database {
 	return d
 }
 
+// Config connects to the database.
+func (d *Database) Config() postgres.Config { return config(d.URL) }
+
+func config(url string) postgres.Config {
+	c := postgres.DefaultConfig("pgtest")
+	c.URL = boot.Secret(url)
+	return c
+}
+
 // Open opens a pool on the database and closes it when the spec ends. One open
 // connection finds code that needs two at once, which is a deadlock in waiting.
 func (d *Database) Open(maxOpen int) *postgres.DB {
 	ginkgo.GinkgoHelper()
-	c := postgres.DefaultConfig("pgtest")
-	c.URL, c.MaxOpen = boot.Secret(d.URL), maxOpen
+	c := d.Config()
+	c.MaxOpen = maxOpen
 	db, err := postgres.Open(c)
 	gomega.Expect(err).ToNot(gomega.HaveOccurred())
 	ginkgo.DeferCleanup(db.Close)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/openaperture/openaperture/pkg/pgtest"
+	"github.com/openaperture/openaperture/pkg/postgres"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -21,15 +22,9 @@ const schema = `CREATE TABLE goose_db_version (id int);
 
 var migrations int
 
-func migrate(ctx context.Context, url string) error {
+func migrate(ctx context.Context, c postgres.Config) error {
 	migrations++
-	db, err := sql.Open("postgres", url)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	_, err = db.ExecContext(ctx, schema)
-	return err
+	return pgtest.Statements(schema)(ctx, c)
 }
 
 func names(like string) []string {

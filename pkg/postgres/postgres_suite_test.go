@@ -1,8 +1,6 @@
 package postgres_test
 
 import (
-	"context"
-	"database/sql"
 	"testing"
 	"time"
 
@@ -36,17 +34,7 @@ CREATE CONSTRAINT TRIGGER doomed_dies AFTER INSERT ON doomed
 
 var testDB *pgtest.Database
 
-var _ = BeforeSuite(func() {
-	testDB = pgtest.New(func(ctx context.Context, url string) error {
-		db, err := sql.Open("postgres", url)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = db.Close() }()
-		_, err = db.ExecContext(ctx, schema)
-		return err
-	})
-})
+var _ = BeforeSuite(func() { testDB = pgtest.New(pgtest.Statements(schema)) })
 
 var _ = BeforeEach(func() { testDB.Truncate() })
 

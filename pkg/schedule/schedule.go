@@ -53,14 +53,6 @@ func Order(requests []Request) []Request {
 	return ordered
 }
 
-// Pick returns the request that takes the slot next; ok is false when none waits.
-func Pick(requests []Request) (next Request, ok bool) {
-	if len(requests) == 0 {
-		return Request{}, false
-	}
-	return Order(requests)[0], true
-}
-
 func urgency(t upgrade.Trigger) int {
 	if t == upgrade.TriggerHourly {
 		return 1

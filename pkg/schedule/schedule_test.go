@@ -73,9 +73,7 @@ func request(id string, t component.Type, trigger upgrade.Trigger, age time.Dura
 var _ = Describe("The slot", func() {
 	DescribeTable("takes",
 		func(want string, requests ...schedule.Request) {
-			got, ok := schedule.Pick(requests)
-			Expect(ok).To(BeTrue())
-			Expect(got.ID).To(Equal(upgrade.ID(want)))
+			Expect(schedule.Order(requests)[0].ID).To(Equal(upgrade.ID(want)))
 		},
 		Entry("an explicit request before an older automatic one of a better type", "b",
 			request("a", component.Manager, upgrade.TriggerHourly, time.Hour), request("b", component.Deployer, upgrade.TriggerRequest, 0)),
@@ -93,10 +91,7 @@ var _ = Describe("The slot", func() {
 			request("a", "billing", upgrade.TriggerHourly, time.Minute), request("b", "billing", upgrade.TriggerHourly, time.Hour)),
 	)
 
-	It("takes nothing when nothing waits", func() {
-		_, ok := schedule.Pick(nil)
-		Expect(ok).To(BeFalse())
-	})
+	It("takes nothing when nothing waits", func() { Expect(schedule.Order(nil)).To(BeEmpty()) })
 
 	It("has one order, whatever order it is given", func() {
 		all := []schedule.Request{

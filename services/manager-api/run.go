@@ -10,15 +10,14 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
-	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/loop"
-	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/member"
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/times"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/api"
 	"github.com/openaperture/openaperture/services/manager-api/internal/dispatch"
+	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
@@ -32,7 +31,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	env.Health.Add("database", s.store.Ping)
 	env.Health.Add("schema", s.store.Usable)
 	env.Health.Add("broker", s.brokers.Ready)
-	env.Health.AddInfo("home exchange", s.brokers.Home)
+	env.Health.AddInfo("home exchange", func(ctx context.Context) error { _, err := s.brokers.Home(ctx); return err })
 	env.Health.AddInfo("other brokers", s.brokers.Others)
 	env.Handle(s.gate(s.api))
 	return env.RunParts(ctx,
@@ -46,6 +45,7 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 type service struct {
 	cfg     config
 	env     *boot.Env
+	keys    *seal.Ring // nil without a key file
 	times   times.Times
 	pools   []*postgres.DB
 	store   *store.Store
@@ -60,8 +60,7 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	if s.times, err = cfg.durations(); err != nil {
 		return nil, err
 	}
-	keys, err := cfg.keys()
-	if err != nil {
+	if s.keys, err = cfg.keys(); err != nil {
 		return nil, err
 	}
 	amqpURL, err := cfg.amqpURL()
@@ -79,12 +78,12 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	s.pools = []*postgres.DB{requests, leases}
 	bell := &dispatch.Bell{}
 	s.store = store.New(store.Config{DB: requests, Leases: leases, Times: s.times, Home: cfg.HomeExchange, Version: env.Version, Ring: bell.Ring})
-	s.brokers, err = dispatch.New(dispatch.Config{Store: s.store, Bell: bell, OwnURL: amqpURL, Keys: keys, Settle: s.times.Settle,
+	s.brokers, err = dispatch.New(dispatch.Config{Store: s.store, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {
 		return nil, err
 	}
-	s.api, err = api.New(api.Config{Store: s.store, Tokens: cfg.Tokens, Keys: keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
+	s.api, err = api.New(api.Config{Store: s.store, Tokens: cfg.Tokens, Keys: s.keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
 	return s, err
 }
 
@@ -98,23 +97,18 @@ func (s *service) close() {
 func (s *service) migrate(ctx context.Context) error {
 	ctxOfLoop, done := context.WithCancel(ctx)
 	defer done()
-	last := ""
 	err := loop.Loop{Interval: time.Second,
 		Do: func(ctx context.Context) error {
 			if err := s.migrateOnce(ctx); err != nil {
 				return err
 			}
+			s.reseal(ctx)
 			close(s.usable)
 			s.env.Health.Poke()
 			done()
 			return nil
 		},
-		OnError: func(err error) {
-			if text := err.Error(); text != last {
-				last = text
-				s.env.Log.Warn("schema not usable yet", zap.Error(err))
-			}
-		}}.Run(ctxOfLoop)
+		OnError: func(err error) { s.env.Log.Warn("schema not usable yet", zap.Error(err)) }}.Run(ctxOfLoop)
 	<-ctx.Done() // a part that ends would end the process
 	return err
 }
@@ -124,6 +118,19 @@ func (s *service) migrateOnce(ctx context.Context) error {
 		return err
 	}
 	return s.store.Usable(ctx)
+}
+
+// reseal brings broker passwords under the first key of the key file, so that an old key can leave it. A password that does
+// not open keeps nobody from starting: only its own broker can't be used.
+func (s *service) reseal(ctx context.Context) {
+	n, err := s.store.Reseal(ctx, s.keys)
+	if err != nil {
+		s.env.Log.Warn("broker passwords are not all sealed with the first key: keep the old keys in sealing_key_file, "+
+			"or give the connection its password again", zap.Error(err))
+	}
+	if n > 0 {
+		s.env.Log.Info("broker passwords sealed anew", zap.Int("passwords", n), zap.String("key", s.keys.Active()))
+	}
 }
 
 // gate answers 503 while the schema is not usable, but for /status, which asks nothing of the database.
@@ -148,39 +155,12 @@ func (s *service) gate(next http.Handler) http.Handler {
 	})
 }
 
-// beat sends manager-api's own heartbeats into its home exchange, once that is registered.
+// beat sends manager-api's own heartbeats into its home exchange, wherever that is at the time.
 func (s *service) beat(ctx context.Context) error {
-	home, err := s.home(ctx)
-	if err != nil {
-		return nil // ctx has ended
-	}
 	started := s.env.StartedAt.UTC()
-	beater := &member.Beater{Publisher: s.brokers.Own(), Ready: s.env.Health, Address: home.Address(), Every: s.times.Heartbeat, Log: s.env.Log.Named("beater"),
+	beater := &member.Beater{Publisher: s.brokers.Own(), Ready: s.env.Health, Address: s.brokers.Home, Every: s.times.Heartbeat, Log: s.env.Log.Named("beater"),
 		Status: messages.ModuleStatus{Type: string(component.Manager), Service: s.env.Service, Hostname: s.env.Hostname, BootID: s.env.BootID,
 			SourceRepo: s.cfg.SourceRepo, SourceRepoGitRef: s.env.Version, DeploymentRepo: s.cfg.DeploymentRepo,
 			DeploymentRepoGitRef: s.cfg.DeploymentRepoGitRef, StartedAt: &started}}
 	return beater.Run(ctx)
-}
-
-// home waits until the home exchange is registered; an error means that ctx has ended.
-func (s *service) home(ctx context.Context) (managerapi.Exchange, error) {
-	select {
-	case <-s.usable:
-	case <-ctx.Done():
-		return managerapi.Exchange{}, ctx.Err()
-	}
-	for waiting := false; ; waiting = true {
-		x, err := s.store.HomeExchange(ctx)
-		if err == nil {
-			return x, nil
-		}
-		if !waiting && fault.Is(err, fault.NotFound) {
-			s.env.Log.Info("the home exchange is not registered yet", zap.String("home_exchange", s.cfg.HomeExchange))
-		}
-		select {
-		case <-ctx.Done():
-			return x, ctx.Err()
-		case <-time.After(time.Second):
-		}
-	}
 }

@@ -20,7 +20,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/pgtest"
 	"github.com/openaperture/openaperture/pkg/postgres"
@@ -37,13 +36,7 @@ func TestAPI(t *testing.T) {
 
 var database *pgtest.Database
 
-var _ = BeforeSuite(func() { database = pgtest.New(migrate, "schema_info") })
-
-func migrate(ctx context.Context, url string) error {
-	c := postgres.DefaultConfig("migrations")
-	c.URL = boot.Secret(url)
-	return store.Migrate(ctx, c)
-}
+var _ = BeforeSuite(func() { database = pgtest.New(store.Migrate, "schema_info") })
 
 // harness is one server over an empty database; nothing in it is shared between specs.
 type harness struct {

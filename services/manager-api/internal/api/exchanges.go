@@ -104,9 +104,6 @@ func readExchange(f *form, spec *store.ExchangeSpec) error {
 	if f.has("routing_key_fragment") {
 		spec.Fragment = f.text("routing_key_fragment")
 	}
-	if stop := f.boolean("allow_stop"); stop != nil {
-		spec.AllowStop = *stop
-	}
 	return f.err(exchangeItem)
 }
 

@@ -332,7 +332,7 @@ var _ = Describe("The queues of an exchange", func() {
 		_, err := h.db.Exec(`INSERT INTO messaging_exchanges (name, routing_key_fragment, parent_exchange_id, routing_key, root_exchange_name)
 			VALUES ('old', 'us-east-1', 2, 'us-east-1', 'staging')`)
 		Expect(err).NotTo(HaveOccurred())
-		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older","allow_stop":true}`)
+		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older","failover_exchange_id":1}`)
 		h.ok(201, "POST", "/messaging/exchanges", `{"name":"other","routing_key_fragment":"other"}`)
 		a := h.ok(409, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`)
 		Expect(a.body).To(ContainSubstring("MessagingExchange 3 (east)"))

@@ -188,6 +188,9 @@ func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row stor
 		}
 		return nil
 	})
+	if fault.CodeOf(err) == store.CodeWorkflowStarted {
+		return e6(http.StatusConflict, fault.Public(err).Message)
+	}
 	if err != nil {
 		return err
 	}

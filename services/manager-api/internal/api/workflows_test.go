@@ -134,6 +134,39 @@ var _ = Describe("/workflows", func() {
 		Expect(h.callAs("foreign-operator", "DELETE", elsewhere, "").status).To(Equal(204))
 	})
 
+	// executed makes a workflow that runs; its order is claimed.
+	executed := func(h *harness) (place, order string) {
+		h.exchanges()
+		place = h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
+		h.ok(202, "POST", place+"/execute", "")
+		Expect(h.db.Get(&order, `SELECT id FROM orders`)).To(Succeed())
+		claim := `{"attempt":1,"hostname":"d1","boot_id":"b1"}`
+		Expect(h.callAs("service", "POST", "/orders/"+order+"/claim", claim).status).To(Equal(200))
+		return place, order
+	}
+
+	It("ends for its executor too when a PUT ends it", func() {
+		h := start()
+		place, order := executed(h)
+		h.ok(204, "PUT", place, `{"elapsed_step_time":"x"}`)
+		Expect(h.ok(200, "GET", "/orders/"+order, "").object()).To(HaveKeyWithValue("state", "claimed"))
+		h.ok(204, "PUT", place, `{"workflow_completed":true}`)
+		Expect(h.ok(200, "GET", "/orders/"+order, "").object()).To(HaveKeyWithValue("state", "closed"))
+		var leases int
+		Expect(h.db.Get(&leases, `SELECT count(*) FROM leases`)).To(Succeed())
+		Expect(leases).To(Equal(0))
+	})
+
+	It("keeps its milestones and its step from its start on, whatever a PUT says", func() {
+		h := start()
+		place, _ := executed(h)
+		a := h.ok(409, "PUT", place, `{"milestones":["config","party"]}`)
+		Expect(a.body).To(ContainSubstring("already been started"))
+		h.ok(204, "PUT", place, `{"milestones":["config","deploy"],"current_step":"deploy","workflow_duration":"long"}`) // a whole object that is a little old
+		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("milestones", HaveExactElements("config", "deploy")),
+			HaveKeyWithValue("current_step", "config"), HaveKeyWithValue("workflow_duration", "long")))
+	})
+
 	It("deletes; one of an upgrade is left to manager-api", func() {
 		h := start()
 		h.exchanges()

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
@@ -68,8 +69,11 @@ type Brokers struct {
 	mu       sync.Mutex
 	routes   map[int64]*route
 	unusable map[int64]string
-	home     string // name of manager-api's own exchange, "" until the database was read
-	homeless bool   // no exchange has that name
+	home     string            // name of manager-api's own exchange, "" until the database was read
+	address  *messages.Address // of that exchange, nil while it is not registered
+
+	read     chan struct{} // closed once the database was read
+	readOnce func()
 }
 
 // New makes the own broker; nothing is dialled before Run. Its errors never quote a URL.
@@ -84,7 +88,8 @@ func New(c Config) (*Brokers, error) {
 	orElse(&c.FailoverAfter, time.Minute)
 	orElse(&c.FailbackAfter, time.Minute)
 	m := newMetrics(c.Metrics)
-	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}}
+	read := make(chan struct{})
+	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read, readOnce: sync.OnceFunc(func() { close(read) })}
 	b.results = &results{apply: c.Store.ApplyResult, log: c.Log.Named("results"), metrics: m}
 	b.relay = &relay{outbox: c.Store, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
 	own, err := b.link("own", []string{c.OwnURL})
@@ -111,6 +116,22 @@ func (b *Brokers) link(name string, urls []string) (*link, error) {
 // Own is manager-api's own broker.
 func (b *Brokers) Own() *rabbit.Broker { return b.own.broker }
 
+// Home is where manager-api's own exchange is, as of the last look at the database; it waits for the first one. NotFound:
+// the exchange is not registered (yet).
+func (b *Brokers) Home(ctx context.Context) (messages.Address, error) {
+	select {
+	case <-b.read:
+	case <-ctx.Done():
+		return messages.Address{}, fmt.Errorf("wait for the exchanges to be read: %w", ctx.Err())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.address == nil {
+		return messages.Address{}, fault.New(fault.NotFound, "no exchange is named %q: manager-api sends no heartbeats; register it, or correct home_exchange", b.home)
+	}
+	return *b.address, nil
+}
+
 // Ready says in one sentence what the own broker or the own exchange lacks; the others never gate.
 func (b *Brokers) Ready(context.Context) error {
 	if err := b.own.broker.Ready(); err != nil {
@@ -119,16 +140,6 @@ func (b *Brokers) Ready(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.own.unserved()[b.home]
-}
-
-// Home says whether manager-api's own exchange is registered, for /readyz to show: until then it doesn't beat.
-func (b *Brokers) Home(context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.homeless {
-		return fmt.Errorf("no exchange is named %q: manager-api sends no heartbeats; register it, or correct home_exchange", b.home)
-	}
-	return nil
 }
 
 // Others names the other brokers that cannot be used and the exchanges that are not served, for /readyz to show.
@@ -190,8 +201,10 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 	}
 	select {
 	case <-usable:
-		watch := loop.Loop{Interval: b.cfg.Reread, Do: func(ctx context.Context) error { return b.reread(ctx, detached) }, OnError: b.complain()}
-		_ = watch.Run(ctx) // nil: errors go to complain
+		watch := loop.Loop{Interval: b.cfg.Reread,
+			Do:      func(ctx context.Context) error { return b.reread(ctx, detached) },
+			OnError: func(err error) { b.cfg.Log.Warn("routes not read", zap.Error(err)) }}
+		_ = watch.Run(ctx) // nil: errors go to OnError
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
@@ -207,17 +220,6 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 	return nil
 }
 
-// complain logs an error once per text.
-func (b *Brokers) complain() func(error) {
-	last := ""
-	return func(err error) {
-		if text := err.Error(); text != last {
-			last = text
-			b.cfg.Log.Warn("routes not read", zap.Error(err))
-		}
-	}
-}
-
 // reread makes the routes what the database says. ctx is of the parts that stop first, detached of the connections.
 func (b *Brokers) reread(ctx, detached context.Context) error {
 	plan, err := b.cfg.Store.Plan(ctx, b.cfg.Keys)
@@ -225,17 +227,22 @@ func (b *Brokers) reread(ctx, detached context.Context) error {
 		return err
 	}
 	wanted := map[int64][]managerapi.Exchange{}
+	var home *messages.Address
 	for _, r := range plan.Routes {
 		wanted[r.BrokerID] = append(wanted[r.BrokerID], r.Exchange)
+		if r.Exchange.Name == plan.Home {
+			a := r.Exchange.Address()
+			home = &a
+		}
 	}
 	b.mu.Lock()
-	b.home = plan.Home
-	b.homeless = !slices.ContainsFunc(plan.Routes, func(r store.Route) bool { return r.Exchange.Name == plan.Home })
+	b.home, b.address = plan.Home, home
 	current := make(map[int64]*route, len(b.routes))
 	for id, r := range b.routes {
 		current[id] = r
 	}
 	b.mu.Unlock()
+	b.readOnce()
 	unusable := map[int64]string{}
 	for id, r := range current {
 		if len(wanted[id]) == 0 || !r.fits(plan, id) {

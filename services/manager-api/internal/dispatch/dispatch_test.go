@@ -161,6 +161,15 @@ var _ = Describe("Dispatch", func() {
 		Eventually(func() int { return r.host.Depth("here.workflow_orchestration_error") }, "5s").Should(Equal(2))
 	})
 
+	It("knows where the own exchange is, also after it has moved", func() {
+		r := start()
+		Expect(r.brokers.Home(ctx())).To(Equal(messages.Address{Name: "here", Root: "here", RoutingKey: "here"}))
+		r.value(`UPDATE messaging_exchanges SET routing_key_fragment = 'moved', routing_key = 'moved' RETURNING id`)
+		Eventually(r.brokers.Home, "5s").WithArguments(ctx()).Should(HaveField("RoutingKey", "moved"))
+		r.value(`DELETE FROM messaging_exchanges RETURNING id`)
+		Eventually(func() error { _, err := r.brokers.Home(ctx()); return err }, "5s").Should(MatchError(ContainSubstring(`home_exchange "here" is not registered yet`)))
+	})
+
 	It("takes a result from its exchange's queue alone", func() {
 		r := start()
 		other := r.register("other")
@@ -316,7 +325,7 @@ var _ = Describe("Dispatch", func() {
 
 	It("shows a home exchange that is not registered, which gates nothing", func() {
 		r := start()
-		home := func() error { return r.brokers.Home(ctx()) }
+		home := func() error { _, err := r.brokers.Home(ctx()); return err }
 		Eventually(home, "10s").Should(Succeed())
 		rename := func(name string) {
 			_, err := r.db.Exec(`UPDATE messaging_exchanges SET name = $1`, name)

@@ -55,21 +55,9 @@ func (b *Brokers) open(ctx, detached context.Context, plan store.Plan, id int64)
 	}
 	ctx, r.stop = context.WithCancel(ctx)
 	log := b.cfg.Log.Named("relay").With(zap.Int64("broker", id))
-	last := ""
 	relaying := loop.Loop{Interval: b.cfg.Poll, Wake: r.wake.C(),
-		Do: func(ctx context.Context) error {
-			err := r.pass(ctx, b, time.Now())
-			if err == nil {
-				last = ""
-			}
-			return err
-		},
-		OnError: func(err error) {
-			if text := err.Error(); text != last {
-				last = text
-				log.Warn("outbox not relayed", zap.Error(err))
-			}
-		}}
+		Do:      func(ctx context.Context) error { return r.pass(ctx, b, time.Now()) },
+		OnError: func(err error) { log.Warn("outbox not relayed", zap.Error(err)) }}
 	r.parts.Go(func() { _ = relaying.Run(ctx) })
 	b.mu.Lock()
 	b.routes[id] = r

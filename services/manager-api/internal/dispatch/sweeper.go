@@ -40,21 +40,9 @@ func (s *Sweeper) Run(ctx context.Context, usable <-chan struct{}) error {
 	case <-ctx.Done():
 		return nil
 	}
-	last := ""
 	return loop.Loop{Interval: min(time.Second, s.Times.TickGap/10),
-		Do: func(ctx context.Context) error {
-			err := s.Pass(ctx, time.Now())
-			if err == nil {
-				last = ""
-			}
-			return err
-		},
-		OnError: func(err error) {
-			if text := err.Error(); text != last {
-				last = text
-				s.Log.Warn("sweep incomplete", zap.Error(err))
-			}
-		}}.Run(ctx)
+		Do:      func(ctx context.Context) error { return s.Pass(ctx, time.Now()) },
+		OnError: func(err error) { s.Log.Warn("sweep incomplete", zap.Error(err)) }}.Run(ctx)
 }
 
 // Pass does everything once. A step that fails does not keep the others from their turn; the next pass repairs it.

@@ -183,6 +183,15 @@ func place(id int64) seal.Place {
 	return seal.Place{Table: "messaging_broker_connections", Row: id, Column: "password_sealed"}
 }
 
+// open opens the password. Its error names the connection, never the secret.
+func (c ConnectionRow) open(keys *seal.Ring) (boot.Secret, error) {
+	password, err := keys.Open(place(c.ID), c.KeyID, c.Sealed)
+	if err != nil {
+		return "", fmt.Errorf("open password of connection %d: %w", c.ID, err)
+	}
+	return boot.Secret(password), nil
+}
+
 // Connections reads the connections of a broker, without passwords.
 func (s *Store) Connections(ctx context.Context, broker int64) ([]ConnectionRow, error) {
 	return connections(ctx, s.db, broker)
@@ -211,11 +220,9 @@ func (s *Store) OpenConnections(ctx context.Context, broker int64, keys *seal.Ri
 		return nil, err
 	}
 	for i := range rows {
-		password, err := keys.Open(place(rows[i].ID), rows[i].KeyID, rows[i].Sealed)
-		if err != nil {
-			return nil, fmt.Errorf("open password of connection %d: %w", rows[i].ID, err)
+		if rows[i].Password, err = rows[i].open(keys); err != nil {
+			return nil, err
 		}
-		rows[i].Password = boot.Secret(password)
 	}
 	return rows, nil
 }
@@ -358,11 +365,11 @@ func (s *Store) Reseal(ctx context.Context, keys *seal.Ring) (int, error) {
 }
 
 func resealOne(ctx context.Context, tx *sqlx.Tx, row ConnectionRow, keys *seal.Ring) error {
-	password, err := keys.Open(place(row.ID), row.KeyID, row.Sealed)
+	password, err := row.open(keys)
 	if err != nil {
-		return fmt.Errorf("open password of connection %d: %w", row.ID, err)
+		return err
 	}
-	sealed, keyID, err := keys.Seal(place(row.ID), password)
+	sealed, keyID, err := keys.Seal(place(row.ID), password.Reveal())
 	if err != nil {
 		return fmt.Errorf("seal password of connection %d: %w", row.ID, err)
 	}

@@ -31,11 +31,10 @@ type ExchangeSpec struct {
 	FailoverID *component.ExchangeID `json:"failover_exchange_id" db:"failover_exchange_id"`
 	ParentID   *component.ExchangeID `json:"parent_exchange_id" db:"parent_exchange_id"`
 	Fragment   *string               `json:"routing_key_fragment" db:"routing_key_fragment"`
-	AllowStop  bool                  `json:"allow_stop" db:"allow_stop"`
 }
 
 const exchangeColumns = `e.id, e.name, e.failover_exchange_id, e.parent_exchange_id, e.routing_key_fragment, e.routing_key, e.root_exchange_name,
-	e.allow_stop, e.inserted_at, e.updated_at, coalesce((
+	e.inserted_at, e.updated_at, coalesce((
 		WITH RECURSIVE up AS (
 			SELECT p.name, p.routing_key, p.parent_exchange_id, 1 AS depth FROM messaging_exchanges p WHERE p.id = e.parent_exchange_id
 			UNION ALL
@@ -107,8 +106,8 @@ func (s *Store) CreateExchange(ctx context.Context, spec ExchangeSpec) (componen
 		}
 		// A key that no fragment can have keeps the address unique until it is computed.
 		_, err = tx.ExecContext(ctx, `INSERT INTO messaging_exchanges (id, name, failover_exchange_id, parent_exchange_id, routing_key_fragment,
-			allow_stop, routing_key, root_exchange_name) VALUES ($1, $2, $3, $4, $5, $6, $7, $2)`,
-			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, spec.AllowStop, "/"+strconv.FormatInt(int64(id), 10))
+			routing_key, root_exchange_name) VALUES ($1, $2, $3, $4, $5, $6, $2)`,
+			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, "/"+strconv.FormatInt(int64(id), 10))
 		if err != nil {
 			return err
 		}
@@ -154,8 +153,8 @@ func (s *Store) UpdateExchange(ctx context.Context, id component.ExchangeID, edi
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE messaging_exchanges SET name = $2, failover_exchange_id = $3, parent_exchange_id = $4,
-			routing_key_fragment = $5, allow_stop = $6, updated_at = now() WHERE id = $1`,
-			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, spec.AllowStop)
+			routing_key_fragment = $5, updated_at = now() WHERE id = $1`,
+			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment)
 		if err != nil {
 			return err
 		}
@@ -173,7 +172,7 @@ func (s *Store) UpdateExchange(ctx context.Context, id component.ExchangeID, edi
 }
 
 func (e ExchangeSpec) equal(o ExchangeSpec) bool {
-	return e.sameAddress(o) && same(e.FailoverID, o.FailoverID) && e.AllowStop == o.AllowStop
+	return e.sameAddress(o) && same(e.FailoverID, o.FailoverID)
 }
 
 func (e ExchangeSpec) sameAddress(o ExchangeSpec) bool {

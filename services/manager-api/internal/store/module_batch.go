@@ -36,7 +36,7 @@ ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO UPDATE SET
 	boot_since = CASE WHEN m.boot_id = excluded.boot_id THEN m.boot_since ELSE now() END,
 	steady_since = CASE WHEN m.boot_id = excluded.boot_id AND m.status = excluded.status
 		AND excluded.source_repo_git_ref IN ('', m.source_repo_git_ref) THEN m.steady_since ELSE now() END,
-	silent = false, updated_at = now()
+	updated_at = now()
 WHERE CASE WHEN m.boot_id = excluded.boot_id THEN excluded.seq = 0 OR excluded.seq > m.seq
 	ELSE NOT coalesce(excluded.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END`
 

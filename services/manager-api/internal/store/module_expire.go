@@ -115,7 +115,7 @@ const sweepSQL = `
 	gone AS (
 		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone RETURNING m.hostname),
 	quiet AS (
-		UPDATE messaging_exchange_modules m SET status = 'inactive', silent = true FROM due WHERE m.id = due.id AND NOT due.gone RETURNING m.hostname)
+		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone RETURNING m.hostname)
 	SELECT hostname, true AS gone FROM gone UNION ALL SELECT hostname, false FROM quiet ORDER BY hostname`
 
 // sweep is one conditional statement over all modules of the exchange.

@@ -12,27 +12,15 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
 
-// sealedConnection is one connection of a broker with its password as it is stored.
-type sealedConnection struct {
-	ID             int64  `db:"id"`
-	BrokerID       int64  `db:"messaging_broker_id"`
-	Username       string `db:"username"`
-	PasswordSealed []byte `db:"password_sealed"`
-	PasswordKeyID  string `db:"password_key_id"`
-	Host           string `db:"host"`
-	Port           *int   `db:"port"`
-	VirtualHost    string `db:"virtual_host"`
-}
-
-// address opens the password. Its error names the connection, never the secret.
-func (c sealedConnection) address(keys *seal.Ring) (rabbit.Address, error) {
-	password, err := keys.Open(place(c.ID), c.PasswordKeyID, c.PasswordSealed)
+// address opens the password.
+func (c ConnectionRow) address(keys *seal.Ring) (rabbit.Address, error) {
+	password, err := c.open(keys)
 	if err != nil {
-		return rabbit.Address{}, fmt.Errorf("open password of connection %d: %w", c.ID, err)
+		return rabbit.Address{}, err
 	}
-	a := rabbit.Address{Host: c.Host, User: c.Username, Password: password, VHost: c.VirtualHost}
+	a := rabbit.Address{Host: c.Host, User: c.Username, Password: password.Reveal(), VHost: c.VirtualHost}
 	if c.Port != nil {
-		a.Port = *c.Port
+		a.Port = int(*c.Port)
 	}
 	a.TLS = a.Port == amqpsPort
 	return a, nil
@@ -123,9 +111,8 @@ func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) err
 	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`); err != nil {
 		return fmt.Errorf("read brokers: %w", err)
 	}
-	var connections []sealedConnection
-	err := tx.SelectContext(ctx, &connections, `SELECT id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host
-		FROM messaging_broker_connections ORDER BY id`)
+	var connections []ConnectionRow
+	err := tx.SelectContext(ctx, &connections, `SELECT `+connectionColumns+` FROM messaging_broker_connections ORDER BY id`)
 	if err != nil {
 		return fmt.Errorf("read broker connections: %w", err)
 	}
@@ -143,24 +130,11 @@ func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) err
 	return nil
 }
 
-func (b *BrokerInfo) add(c sealedConnection, keys *seal.Ring) {
+func (b *BrokerInfo) add(c ConnectionRow, keys *seal.Ring) {
 	a, err := c.address(keys)
 	if err != nil {
 		b.Unusable = err.Error()
 		return
 	}
 	b.Addresses = append(b.Addresses, a)
-}
-
-// HomeExchange reads the exchange that manager-api itself belongs to; NotFound until it is registered.
-func (s *Store) HomeExchange(ctx context.Context) (x managerapi.Exchange, err error) {
-	err = s.view(ctx, func(tx *sqlx.Tx) error {
-		var id component.ExchangeID
-		if err := tx.GetContext(ctx, &id, `SELECT id FROM messaging_exchanges WHERE name = $1`, s.home); err != nil {
-			return notFound(err, "the exchange %q is not registered", s.home)
-		}
-		x, err = exchangeByID(ctx, tx, id)
-		return err
-	})
-	return x, err
 }

@@ -113,8 +113,8 @@ var _ = Describe("Heartbeats", func() {
 		Expect(w.behind(tx, func() error {
 			_, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{Hostname: "a", Type: "builder", Status: "active"}, {Hostname: "b", Type: "builder", Status: "active"}})
 			return err
-		}, func() { tx.MustExec(`UPDATE messaging_exchange_modules SET silent = true WHERE hostname = 'a'`) })).To(Succeed())
-		Expect(w.value(`SELECT count(*) FROM messaging_exchange_modules WHERE NOT silent`)).To(Equal("2"))
+		}, func() { tx.MustExec(`UPDATE messaging_exchange_modules SET status = 'inactive' WHERE hostname = 'a'`) })).To(Succeed())
+		Expect(w.value(`SELECT count(*) FROM messaging_exchange_modules WHERE status = 'active'`)).To(Equal("2"))
 	})
 })
 
@@ -178,6 +178,33 @@ var _ = Describe("Silence", func() {
 	},
 		Entry("inactive", 15*time.Minute),
 		Entry("deleted", 25*time.Minute),
+	)
+
+	It("deletes one that has said inactive, too, and takes none away that was heard after the covered time", func() {
+		w := newWorld()
+		silent(w, "gone", 1201*time.Second)
+		silent(w, "ahead", -time.Hour)
+		w.exec(`UPDATE messaging_exchange_modules SET status = 'inactive' WHERE hostname = 'gone'`)
+		Expect(sweep(w)).To(Equal(managerapi.ExpiryResult{Inactivated: []string{}, Deleted: []string{"gone"}}))
+	})
+
+	DescribeTable("E4 of many at once is not believed", func(total, dead int, since time.Duration, held bool) {
+		w := newWorld()
+		for i := range total {
+			silence := time.Second
+			if i < dead {
+				silence = since
+			}
+			silent(w, fmt.Sprint("m", i), silence)
+		}
+		Expect(sweep(w).Held).To(Equal(held))
+	},
+		Entry("six of ten", 10, 6, 10*time.Minute, true),
+		Entry("five of ten is not more than half", 10, 5, 21*time.Minute, false),
+		Entry("four of four are too few", 4, 4, 21*time.Minute, false),
+		Entry("five of five", 5, 5, 21*time.Minute, true),
+		Entry("six of ten, but only just silent", 10, 6, 10*time.Minute-time.Second, false),
+		Entry("nobody", 0, 0, time.Duration(0), false),
 	)
 
 	It("R9 E6 spares a module whose beat came, and the inactive one comes back with its first beat", func() {
@@ -297,7 +324,7 @@ var _ = Describe("The schema", func() {
 	It("is migrated once, and again without effect", func() {
 		w := newWorld()
 		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(migrate(ctx(), database.URL)).To(Succeed())
+		Expect(store.Migrate(ctx(), database.Config())).To(Succeed())
 	})
 
 	It("may be newer than the binary, as long as it admits it", func() {
@@ -305,7 +332,7 @@ var _ = Describe("The schema", func() {
 		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = 1, min_release = 1`) })
 		w.exec(`UPDATE schema_info SET release = 2`)
 		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(migrate(ctx(), database.URL)).To(Succeed())
+		Expect(store.Migrate(ctx(), database.Config())).To(Succeed())
 		w.exec(`UPDATE schema_info SET min_release = 2`)
 		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring("runs binaries of release 2 or newer")))
 	})

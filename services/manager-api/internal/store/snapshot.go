@@ -57,8 +57,10 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 		return fmt.Errorf("read refs: %w", err)
 	}
 	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
-			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict
-		FROM system_components WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
+			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
+				SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.proven_at IS NOT NULL AND r.phase = 1
+					AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY proven_at DESC, r.id DESC LIMIT 1), '') AS source_commit_hash
+		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
 	}

@@ -70,6 +70,9 @@ var _ = Describe("An upgrade", func() {
 		w.beat(component.Builder, "", "abc123", "b1", "b2")
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
 		Expect(w.value(`SELECT source_repo_git_ref FROM releases WHERE proven_at IS NOT NULL ORDER BY proven_at DESC LIMIT 1`)).To(Equal("v2"))
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Components[0].SourceCommitHash).To(Equal("abc123"))
 	})
 
 	DescribeTable("R2 is not proven by words: manager-api looks at its own rows", func(host []string, ref, code, sentence string) {
@@ -251,6 +254,17 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
 		Expect(w.state(u)).To(Equal(upgrade.Completed))
 		Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL AND source_repo_git_ref = 'v2'`)).To(Equal("2"))
+	})
+
+	It("deploys every phase from the repository that it began with, whatever becomes of the component meanwhile", func() {
+		w := newWorld()
+		c := w.component(component.Deployer)
+		u := w.verifying(c)
+		w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
+		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+		w.exec(`UPDATE system_components SET deployment_repo = 'https://git/other.git', deployment_repo_git_ref = 'other'`)
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.value(`SELECT deployment_repo || ' ' || deployment_repo_git_ref FROM workflows WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git master"))
 	})
 
 	It("a type without heartbeats is proven by its healthy deploy", func() {

@@ -85,9 +85,11 @@ func workflowIDs(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) ([]string, err
 	return ids, nil
 }
 
-func (w *workflowRow) milestones() []messages.Milestone {
+func (w *workflowRow) milestones() []messages.Milestone { return milestonesOf(w.Milestones) }
+
+func milestonesOf(raw []byte) []messages.Milestone {
 	var list []messages.Milestone
-	if json.Unmarshal(w.Milestones, &list) != nil {
+	if json.Unmarshal(raw, &list) != nil {
 		return nil // whatever a user wrote there is no list of milestones; execute refuses it
 	}
 	return list

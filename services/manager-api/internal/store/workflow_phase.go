@@ -23,14 +23,30 @@ func (s *Store) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, nu
 		}
 		return s.deployRelease(ctx, tx, row, r, position{row.ID, number, false})
 	}
-	var repo, ref string
-	err := tx.QueryRowxContext(ctx, `SELECT deployment_repo, deployment_repo_git_ref FROM system_components WHERE id = $1`, row.ComponentID).Scan(&repo, &ref)
+	repo, ref, err := deploymentOf(ctx, tx, row)
 	if err != nil {
-		return nil, fmt.Errorf("read deployment repository of component %d: %w", row.ComponentID, err)
+		return nil, err
 	}
 	w := &workflowRow{DeploymentRepo: suffixed(repo, phase.RepoSuffix), DeploymentRepoGitRef: ref, SourceRepo: row.ToRepo, SourceRepoGitRef: row.ToRef,
 		Phase: number, Executor: phase.Milestone}
 	return s.begin(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
+}
+
+// deploymentOf is the deployment repository of an upgrade and its ref: the component's when the first phase began. A later
+// change of the component is the next upgrade's, or one recorded version would be a mixture.
+func deploymentOf(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (repo, ref string, err error) {
+	first, err := workflowAt(ctx, tx, position{row.ID, 1, false})
+	if err != nil {
+		return "", "", err
+	}
+	if first != nil {
+		return first.DeploymentRepo, first.DeploymentRepoGitRef, nil // no first phase has a suffix
+	}
+	err = tx.QueryRowxContext(ctx, `SELECT deployment_repo, deployment_repo_git_ref FROM system_components WHERE id = $1`, row.ComponentID).Scan(&repo, &ref)
+	if err != nil {
+		return "", "", fmt.Errorf("read deployment repository of component %d: %w", row.ComponentID, err)
+	}
+	return repo, ref, nil
 }
 
 // restorePhase makes the workflow that returns a phase to its proven release.

@@ -42,9 +42,6 @@ type WorkflowSpec struct {
 	ExecuteOptions       JSON    `json:"execute_options" db:"execute_options"`
 }
 
-// Started reports whether the workflow was executed or is at a step; "" is not a step.
-func (w WorkflowRow) Started() bool { return w.Begun || (w.CurrentStep != nil && *w.CurrentStep != "") }
-
 // restColumns are the stated columns, in the order of values.
 const restColumns = `deployment_repo, deployment_repo_git_ref, source_repo, source_repo_git_ref, source_commit_hash, milestones, current_step,
 	elapsed_step_time, elapsed_workflow_time, workflow_duration, workflow_step_durations, workflow_error, workflow_completed, event_log,
@@ -114,8 +111,9 @@ func workflowInput(w WorkflowSpec) WorkflowSpec {
 // CodeUpgradeOwned refuses to touch a workflow of an upgrade: manager-api moves it, by its table.
 const CodeUpgradeOwned = "workflow_of_an_upgrade"
 
-// UpdateWorkflow changes a workflow by edit, which gets what is stored. A finished one stays finished. Conflict: it
-// belongs to an upgrade.
+// UpdateWorkflow changes a workflow by edit, which gets what is stored. A finished one stays finished, and one that is
+// finished here has its orders closed: nobody works on for a result that nobody takes. From its start on the step is
+// manager-api's own. Conflict: it belongs to an upgrade, or edit changes the milestones of one that has been started.
 func (s *Store) UpdateWorkflow(ctx context.Context, id string, edit func(*WorkflowSpec) error) error {
 	err := s.tx(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockShown(ctx, tx, id)
@@ -126,12 +124,23 @@ func (s *Store) UpdateWorkflow(ctx context.Context, id string, edit func(*Workfl
 		if err := edit(&spec); err != nil {
 			return err
 		}
+		if old.Begun {
+			spec.CurrentStep = old.CurrentStep
+			if !slices.Equal(milestonesOf(spec.Milestones), milestonesOf(old.Milestones)) {
+				return fault.New(fault.Conflict, "Workflow has already been started: its milestones stay, make another workflow").WithCode(CodeWorkflowStarted)
+			}
+		}
 		spec.Completed = spec.Completed || old.Completed
 		_, err = tx.ExecContext(ctx, `UPDATE workflows SET (`+restColumns+`) = ROW ($2::text, $3::text, $4::text, $5::text, $6::text, $7::jsonb,
 			$8::text, $9::text, $10::text, $11::text, $12::jsonb, $13::boolean, $14::boolean, $15::jsonb, $16::timestamptz, $17::jsonb),
 			ended_at = CASE WHEN $14 THEN coalesce(ended_at, now()) END, updated_at = now() WHERE id = $1`, slices.Concat([]any{id}, spec.values())...)
 		if err != nil {
 			return err
+		}
+		if spec.Completed && !old.Completed {
+			if err := closeOrders(ctx, tx, id); err != nil {
+				return err
+			}
 		}
 		return journal(ctx, tx, entry{Subject: "workflow/" + id, Code: "workflow_changed",
 			Inputs: change{workflowInput(old.WorkflowSpec), workflowInput(spec)}})

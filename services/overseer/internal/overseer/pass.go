@@ -12,7 +12,6 @@ import (
 	"github.com/openaperture/openaperture/pkg/health"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
-	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
 // gap is the least time between two passes: news that comes in a flood is read in portions.
@@ -76,22 +75,7 @@ func (p *Pass) once(ctx context.Context) (moved bool, err error) {
 		return false, fmt.Errorf("read snapshot: %w", err)
 	}
 	p.Watch(Verifying(s))
-	p.Metrics.show(health.Judge(situationOf(s)))
+	p.Metrics.show(health.Judge(s.Health()))
 	return p.apply(ctx, Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
 		CheckInterval: p.Times.CheckInterval, Jitter: p.Jitter}))
-}
-
-// situationOf is the snapshot as health sees it.
-func situationOf(s managerapi.Snapshot) health.Input {
-	in := health.Input{Refs: s.Refs, Components: s.Components, Counts: s.Counts, Modules: s.Modules, Now: s.DatabaseTime,
-		LiveWithin: time.Duration(s.LiveWithinMS) * time.Millisecond,
-		Open:       map[component.ID]upgrade.State{}, Quarantined: map[component.Type][]upgrade.Version{}}
-	for _, u := range s.Upgrades {
-		in.Open[u.ComponentID] = u.State
-	}
-	for _, q := range s.Quarantines {
-		in.Quarantined[q.ComponentType] = append(in.Quarantined[q.ComponentType],
-			upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
-	}
-	return in
 }

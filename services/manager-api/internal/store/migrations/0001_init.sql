@@ -50,7 +50,6 @@ CREATE TABLE messaging_exchanges (
     routing_key_fragment text,
     routing_key          text NOT NULL DEFAULT '',   -- computed from the ancestors whenever one of them changes
     root_exchange_name   text NOT NULL DEFAULT '',
-    allow_stop           boolean NOT NULL DEFAULT false, -- the exchange opts in to `stop` actions
     inserted_at          timestamptz NOT NULL DEFAULT now(),
     updated_at           timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT messaging_exchanges_address_key UNIQUE (root_exchange_name, routing_key) DEFERRABLE -- checked per statement: a subtree moves in one
@@ -119,7 +118,6 @@ CREATE TABLE messaging_exchange_modules (
     started_at              timestamptz,
     boot_since              timestamptz NOT NULL DEFAULT now(),
     steady_since            timestamptz NOT NULL DEFAULT now(),
-    silent                  boolean NOT NULL DEFAULT false,  -- inactivated by a sweep, not by itself
     inserted_at             timestamptz NOT NULL DEFAULT now(),
     updated_at              timestamptz NOT NULL DEFAULT now(),  -- receipt of the last beat
     CONSTRAINT messaging_exchange_modules_hostname_key UNIQUE (messaging_exchange_id, hostname)

@@ -1,0 +1,24 @@
+package managerapi
+
+import (
+	"time"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/health"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+// Health is what the snapshot says about the health of its exchange.
+func (s Snapshot) Health() health.Input {
+	in := health.Input{Refs: s.Refs, Components: s.Components, Counts: s.Counts, Modules: s.Modules, Now: s.DatabaseTime,
+		LiveWithin: time.Duration(s.LiveWithinMS) * time.Millisecond,
+		Open:       map[component.ID]upgrade.State{}, Quarantined: map[component.Type][]upgrade.Version{}}
+	for _, u := range s.Upgrades {
+		in.Open[u.ComponentID] = u.State
+	}
+	for _, q := range s.Quarantines {
+		in.Quarantined[q.ComponentType] = append(in.Quarantined[q.ComponentType],
+			upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
+	}
+	return in
+}
