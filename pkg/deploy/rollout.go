@@ -150,6 +150,7 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Fail:
 		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed(l.work.Progress.Clocks[s.Name])
+		return ctx.Err() // where we end, everybody seems to be away: the next one decides
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil

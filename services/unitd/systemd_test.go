@@ -143,7 +143,7 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			u := startUnitd()
 			pid := started(u)
 			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
-			Eventually(u.path("state/systemd/x.service.json")).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+			Eventually(u.path).WithArguments("state/systemd/x.service.json").WithTimeout(patience).ShouldNot(BeAnExistingFile())
 			Expect(alive(pid)).To(BeFalse())
 			Expect(unitDir + "/x.service").NotTo(BeAnExistingFile())
 			u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")

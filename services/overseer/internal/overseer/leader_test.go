@@ -133,7 +133,7 @@ var _ = Describe("Leadership", func() {
 	It("resigns although its parts do not end (the order of a stop)", func() {
 		l := &leases{}
 		release := make(chan struct{})
-		a := stand(l, "a", time.Minute, func(context.Context, *overseer.Term) error { <-release; return nil })
+		a := stand(l, "a", time.Minute, func(context.Context, *overseer.Term) error { <-release; return nil }, func(l *overseer.Leader) { l.Drain = 100 * time.Millisecond })
 		Eventually(l.events).Should(Equal([]string{"lead a"}))
 		close(a.stopping)
 		Eventually(l.events).Should(Equal([]string{"lead a", "resign a"}))
