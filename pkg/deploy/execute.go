@@ -123,7 +123,7 @@ func (r *run) refuseItself(o messages.Order) error {
 	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:] // of <host>.<unit>
 	for _, u := range unitNames(o) {
 		name, err := unit.ParseName(u)
-		if err == nil && (own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
+		if err == nil && (own == name.Base || own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
 			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u)
 		}
 	}

@@ -257,21 +257,22 @@ func (r *run) renew(ctx context.Context, cancel context.CancelCauseFunc, j *job)
 			return
 		case <-timer.C:
 		}
+		began := r.Now()
 		k, err := r.Manager.Renew(ctx, j.order.OrderID, j.token)
 		if fault.Is(err, fault.NotFound) || err != nil && fault.CodeOf(err) == codeSuperseded {
 			cancel(fmt.Errorf("%w: %w", runtime.ErrSuperseded, err))
 			return
 		}
-		j.heard(k, err, r.Now())
+		j.heard(k, err, began, r.Now())
 		timer.Reset(j.ttl / 3)
 	}
 }
 
-// heard notes what a renewal brought: the order's deadline, which moves with its progress, or silence.
-func (j *job) heard(k managerapi.Claim, err error, now time.Time) {
+// heard notes what a renewal, asked for at began, brought: the order's deadline, which moves with its progress, or silence.
+func (j *job) heard(k managerapi.Claim, err error, began, now time.Time) {
 	switch {
 	case err == nil && !k.Order.Deadline.IsZero():
-		at := k.DeadlineAt(now)
+		at := k.DeadlineAt(began)
 		j.deadline.Store(&at)
 	case fault.Is(err, fault.Unavailable):
 		j.silentAt.Store(&now)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,14 +41,14 @@ type rollout struct {
 	observed map[string]roll.Instance
 	tail     string    // end of the failing instance's log
 	told     time.Time // when manager-api last heard of progress
-	looked   time.Time // when the cluster last showed its instances
-	blind    bool      // it has not answered since
+	blind    time.Time // since when the cluster has shown no instances, zero while it does
+	away     string    // who was away while an instance was waited for, found before a blind time moved its clock
 	answered bool      // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
 func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Result, error) {
-	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now(), looked: r.Now()}
+	l := &rollout{run: r, job: j, rt: rt, plan: j.work.plan(), bases: bases(j.order), told: r.Now()}
 	t := trouble{limit: j.order.HealthDeadline()}
 	for {
 		step, err := l.next(ctx)
@@ -75,9 +76,12 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 
 // next looks at the cluster and decides.
 func (l *rollout) next(ctx context.Context) (roll.Step, error) {
+	began := l.Now()
 	listed, err := l.rt.List(ctx, l.bases)
 	if err != nil {
-		l.blind = true
+		if l.blind.IsZero() {
+			l.blind = began
+		}
 		return roll.Step{}, err
 	}
 	sightings := make([]roll.Sighting, len(listed))
@@ -86,10 +90,12 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 	}
 	now := l.Now()
 	l.observed = l.watcher.See(sightings, now)
-	if l.blind { // an outage of the cluster is not held against the version
-		l.work.Progress = l.work.Progress.Blind(l.looked, now)
+	if !l.blind.IsZero() { // an outage of the cluster is not held against the version
+		for _, since := range l.work.Progress.Clocks {
+			l.away = cmp.Or(l.away, l.disturbed(since))
+		}
+		l.work.Progress, l.blind = l.work.Progress.Blind(l.blind, now), time.Time{}
 	}
-	l.looked, l.blind = now, false
 	if at := l.deadline.Load(); at != nil && l.work.Stage == rolling {
 		l.work.Order.Deadline, l.plan.Deadline = *at, *at
 	}
@@ -131,6 +137,7 @@ func (l *rollout) take(ctx context.Context, s roll.Step) error {
 func (l *rollout) settled(before, after map[string]time.Time, now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(before)) {
 		if _, runs := after[name]; !runs {
+			l.away = ""
 			l.timed("healthy "+name, before[name], now)
 		}
 	}
@@ -149,7 +156,7 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		}
 		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Fail:
-		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), l.disturbed(l.work.Progress.Clocks[s.Name])
+		l.tail, l.work.Disturbed = l.logs(ctx, s.Name), cmp.Or(l.away, l.disturbed(l.work.Progress.Clocks[s.Name]))
 		return ctx.Err() // where we end, everybody seems to be away: the next one decides
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}

@@ -204,7 +204,7 @@ func (c Claim) DeadlineAt(now time.Time) time.Time {
 	if c.DeadlineInMS <= 0 {
 		return c.Order.Deadline
 	}
-	return now.Add(time.Duration(c.DeadlineInMS) * time.Millisecond).UTC()
+	return now.Add(time.Duration(c.DeadlineInMS) * time.Millisecond) // with now's monotonic reading: a step of the clock moves it not
 }
 
 // Renewal renews or releases a claim.

@@ -108,7 +108,8 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 		{Name: "doorbell", Run: func(ctx context.Context) error {
 			return s.Broker.Consume(ctx, rabbit.Consumer{Queue: address.QueueName(messages.QueueOverseer), Prefetch: 10, Handle: ring})
 		}},
-		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: s.complaining(pass.Do)}.Run},
+		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: pass.Do,
+			OnError: func(err error) { s.log.Warn("pass not finished, the next one goes on", zap.Error(err)) }}.Run},
 	}}.Run(ctx)
 }
 
@@ -138,20 +139,4 @@ func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bo
 				}
 			}
 		}}
-}
-
-// complaining logs what a pass could not do, once per spell: manager-api may be away for long. The next pass makes good
-// for it.
-func (s *service) complaining(do func(context.Context) error) func(context.Context) error {
-	told := ""
-	return func(ctx context.Context) error {
-		err := do(ctx)
-		if err == nil {
-			told = ""
-		} else if text := err.Error(); text != told && ctx.Err() == nil {
-			told = text
-			s.log.Warn("pass not finished", zap.Error(err))
-		}
-		return nil // logged here, and repaired by the next pass
-	}
 }

@@ -72,6 +72,9 @@ func (s *supervisor) run(ctx context.Context) bool {
 			if s.others != nil && s.revived(ctx, s.find(ctx)) || ctx.Err() != nil {
 				continue
 			}
+			if next(s.wanted(), s.have, s.now()).verb != then.verb { // to find it may have taken long
+				continue
+			}
 			if then.verb == forget {
 				return true
 			}
