@@ -295,6 +295,17 @@ var _ = Describe("The queues of an exchange", func() {
 		}, "PUT", "/messaging/exchanges/4", `{"name":"home","routing_key_fragment":"us-east-1","parent_exchange_id":2}`, "us-east-1", "manager-api's own broker"),
 	)
 
+	It("stay on their broker while a workflow runs that is no upgrade's", func() {
+		h := rooted()
+		h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
+		_, err := h.db.Exec(`UPDATE workflows SET messaging_exchange_id = 1, began_at = now()`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.ok(409, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`).body).To(ContainSubstring("wait until it has ended"))
+		_, err = h.db.Exec(`UPDATE workflows SET workflow_completed = true`)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
+	})
+
 	DescribeTable("stay on their broker while an upgrade runs", func(exchange int, method, path, body string, want int) {
 		h := rooted()
 		h.ok(201, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":3}`)

@@ -110,7 +110,7 @@ func barred(before, after []way) []component.ExchangeID {
 // CodeUpgradeRuns is the code of a change that would lose the messages of a running upgrade.
 const CodeUpgradeRuns = "upgrade_runs"
 
-// keepWays is Conflict if an upgrade runs in an exchange whose messages would be lost. The exchanges are locked first: what
+// keepWays is Conflict if an upgrade or a workflow runs in an exchange whose messages would be lost. The exchanges are locked first: what
 // begins there meanwhile is waited for, what begins later goes the new way.
 func keepWays(ctx context.Context, tx *sqlx.Tx, before, after []way) error {
 	ids := pq.Array(ints(barred(before, after)))
@@ -126,6 +126,15 @@ func keepWays(ctx context.Context, tx *sqlx.Tx, before, after []way) error {
 		u := running[0]
 		return fault.New(fault.Conflict, "upgrade %s runs in MessagingExchange %d, and its results would wait on a broker that nobody reads any more: "+
 			"wait until it has ended, or cancel it; of a broker that has moved, change the connections instead", u.ID, u.ExchangeID).WithCode(CodeUpgradeRuns)
+	}
+	var workflows []string
+	err = tx.SelectContext(ctx, &workflows, `SELECT id FROM workflows WHERE messaging_exchange_id = ANY($1) AND upgrade_id IS NULL AND `+openWorkflow+` ORDER BY id LIMIT 1`, ids)
+	if err != nil {
+		return fmt.Errorf("look for workflows whose broker changes: %w", err)
+	}
+	if len(workflows) > 0 {
+		return fault.New(fault.Conflict, "workflow %s runs there, and its results would wait on a broker that nobody reads any more: wait until it has ended; "+
+			"of a broker that has moved, change the connections instead", workflows[0]).WithCode(CodeUpgradeRuns)
 	}
 	return nil
 }

@@ -132,6 +132,9 @@ func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r mes
 	if err := json.Unmarshal(current.Units, &wanted); err != nil {
 		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
 	}
+	if x.order.TakenOver && !slices.ContainsFunc(r.ReplacedUnits(), func(u messages.UnitDefinition) bool { return !isWanted(u, wanted) }) {
+		return nil // what the executor before had replaced: nobody knows what ran
+	}
 	units, count := templates(r.ReplacedUnits(), wanted)
 	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true, SourceRepo: x.upgrade.FromRepo,
 		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken, definitions: units,

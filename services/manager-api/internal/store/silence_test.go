@@ -293,6 +293,8 @@ var _ = Describe("A snapshot", func() {
 		Expect(counted()).To(Equal([]module.Count{of("v1", 1), of("v2", 2)}))
 		w.exec(`UPDATE system_components SET source_repo_git_ref = 'v1'`)
 		Expect(counted()).To(Equal([]module.Count{of("v1", 0), of("v2", 0)}), "no upgrade has brought v1")
+		w.exec(`UPDATE upgrades SET to_source_repo_git_ref = 'v1', state = 'rolled_back', verdict_code = 'not_proven', finished_at = now()`)
+		Expect(counted()).To(Equal([]module.Count{of("v1", 2), of("v2", 2)}), "a repair that could not be proven is not tried for ever")
 	})
 
 	It("shows what a pass decides on, and what a verification needs", func() {

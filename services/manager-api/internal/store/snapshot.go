@@ -58,8 +58,9 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 	}
 	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
 			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
-				SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.proven_at IS NOT NULL AND r.phase = 1
-					AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY proven_at DESC, r.id DESC LIMIT 1), '') AS source_commit_hash
+				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END FROM (
+					SELECT DISTINCT ON (phase) source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.proven_at IS NOT NULL
+						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY phase, `+lastProven+`) phases), '') AS source_commit_hash
 		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
@@ -111,7 +112,8 @@ func (s *Store) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Exchan
 			SELECT *, status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond' AS live
 			FROM messaging_exchange_modules WHERE messaging_exchange_id = $1),
 		proven AS (
-			SELECT c.type, max(u.finished_at) AS at FROM system_components c JOIN upgrades u ON u.component_id = c.id AND u.state = 'completed'
+			SELECT c.type, max(u.finished_at) AS at FROM system_components c JOIN upgrades u ON u.component_id = c.id
+				AND (u.state = 'completed' OR u.finished_at IS NOT NULL AND u.verdict_code = 'not_proven') -- a repair that did not help would not the next time
 				AND (u.to_source_repo, u.to_source_repo_git_ref) = (c.source_repo, c.source_repo_git_ref)
 			WHERE c.messaging_exchange_id = $1 GROUP BY c.type)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,

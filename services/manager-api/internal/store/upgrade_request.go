@@ -223,8 +223,8 @@ func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseR
 		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
 			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
 			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
-			ORDER BY proven_at DESC, adopted, id DESC LIMIT 1), true)
-		ORDER BY proven_at DESC, adopted, id DESC LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
+			ORDER BY `+lastProven+` LIMIT 1), true)
+		ORDER BY `+lastProven+` LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
 			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)

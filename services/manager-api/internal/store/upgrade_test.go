@@ -75,6 +75,22 @@ var _ = Describe("An upgrade", func() {
 		Expect(s.Components[0].SourceCommitHash).To(Equal("abc123"))
 	})
 
+	It("of a deployer knows its commit where both phases were proven at one", func() {
+		w := newWorld()
+		c := w.component(component.Deployer)
+		w.proven(c, 1)
+		later := w.proven(c, 2)
+		w.exec(`UPDATE releases SET source_commit_hash = 'abc123'`)
+		commit := func() string {
+			s, err := w.Snapshot(ctx(), w.exchange, false)
+			Expect(err).NotTo(HaveOccurred())
+			return s.Components[0].SourceCommitHash
+		}
+		Expect(commit()).To(Equal("abc123"))
+		w.exec(`UPDATE releases SET source_commit_hash = 'def456' WHERE id = $1`, later.ID)
+		Expect(commit()).To(BeEmpty(), "its branch moved between the phases, and either commit is right")
+	})
+
 	DescribeTable("R2 is not proven by words: manager-api looks at its own rows", func(host []string, ref, code, sentence string) {
 		w := newWorld()
 		c := w.component(component.Builder)

@@ -177,6 +177,23 @@ var _ = Describe("What a second attempt finds", func() {
 		}))
 		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
 	})
+
+	It("is not taken for it by another executor that finds nothing else", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		w.runConfig(u)
+		order := w.order(u, "deploy_oa")
+		gone := w.claim(order, "exec-1")
+		Expect(w.ReleaseClaim(ctx(), order, w.exchange, gone.Token)).To(Succeed())
+		w.tell(result(w.claim(order, "exec-2"), func(r *messages.Result) {
+			var c messages.Result
+			configured(&c)
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options}})
+		}))
+		Expect(w.value(`SELECT count(*) FROM releases WHERE adopted`)).To(Equal("0"))
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+	})
 })
 
 var _ = Describe("A request while its component is being moved", func() {
