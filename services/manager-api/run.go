@@ -102,9 +102,9 @@ func (s *service) migrate(ctx context.Context) error {
 			if err := s.migrateOnce(ctx); err != nil {
 				return err
 			}
-			s.reseal(ctx)
 			close(s.usable)
 			s.env.Health.Poke()
+			s.reseal(ctx) // passwords open with either key meanwhile
 			done()
 			return nil
 		},
