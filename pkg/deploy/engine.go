@@ -206,7 +206,7 @@ func (r *run) finish(w *work) {
 			log.Warn("work goes on without a claim", zap.Error(err))
 		}
 	}
-	r.perform(&job{order: w.Order, token: w.Token, ttl: r.ClaimTTL, work: w})
+	r.perform(w.again(r.ClaimTTL))
 }
 
 // resume takes up what this hostname has claimed and not finished, such as an order that was acked but not begun.

@@ -59,6 +59,19 @@ var _ = Describe("A deploy", func() {
 		Expect([]string{m.Exchange, m.Key, m.Type, m.CorrelationID, m.AppID}).To(Equal([]string{"root", "a.workflow_orchestration", "milestone_result", "w1", "deployer-oa/" + host}))
 	})
 
+	It("is told of within the trace of its order, also by the process after a killed one", func() {
+		s := newSite()
+		s.running("old", 3)
+		s.applied = func() { s.kill() }
+		killed := s.start()
+		order := s.put(func(o *messages.Order) { o.ProgressDeadlineMS = 1 })
+		Eventually(killed.dead).Should(BeClosed())
+		s.set(func(s *site) { Expect(s.results).To(BeEmpty()); s.applied = func() {} })
+		s.start()
+		s.result(order)
+		s.set(func(s *site) { Expect(s.published).To(HaveEach(delivered.TraceID())) })
+	})
+
 	It("changes nothing when it is done twice", func() {
 		s := newSite()
 		s.start()

@@ -157,7 +157,7 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	if count < 1 {
 		return nil, failure.New(failure.NoMachines, "cluster %s has no machines", j.order.Cluster.EtcdToken)
 	}
-	w, err := newWork(j.order, j.token, count, found)
+	w, err := newWork(j, count, found)
 	if err != nil {
 		return nil, err
 	}

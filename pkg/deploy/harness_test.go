@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/deploy"
@@ -57,6 +58,7 @@ type site struct {
 	settles     bool          // orders are settled as soon as a result has come
 	ignores     bool          // success is not learned: the new manager-api is deaf
 	results     []rabbit.Message
+	published   []trace.TraceID // of every publication
 	renewals    int
 	released    []string
 	render      func(release.Request) (release.Release, error)
@@ -177,7 +179,7 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 		r, known, err := messages.DecodeResult(m.Body)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(known).To(BeTrue())
-		s.results = append(s.results, m)
+		s.results, s.published = append(s.results, m), append(s.published, trace.SpanContextFromContext(ctx).TraceID())
 		v := s.orders[r.OrderID]
 		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
 			return nil
@@ -203,6 +205,9 @@ func (s *site) Ready() error {
 	return nil
 }
 
+// delivered is the trace of every delivery.
+var delivered = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+
 // Consume delivers what is in the queue; what was not settled when the engine died is delivered again.
 func (s *site) Consume(ctx context.Context, c rabbit.Consumer) error {
 	for {
@@ -213,7 +218,7 @@ func (s *site) Consume(ctx context.Context, c rabbit.Consumer) error {
 			body, err := json.Marshal(order)
 			Expect(err).NotTo(HaveOccurred())
 			for {
-				err = c.Handle(ctx, &rabbit.Delivery{Body: body})
+				err = c.Handle(trace.ContextWithSpanContext(ctx, delivered), &rabbit.Delivery{Body: body})
 				if err == nil || ctx.Err() != nil {
 					break
 				}

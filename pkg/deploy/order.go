@@ -7,8 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -31,6 +33,7 @@ var errStopped = errors.New("stopped before the next instance")
 type job struct {
 	order messages.Order
 	token int64
+	trace propagation.MapCarrier // that the work and its messages belong to
 	ttl   time.Duration
 	work  *work // of a deploy that has begun
 	acted bool  // this process has changed an instance
@@ -81,6 +84,7 @@ func (r *run) take(ctx context.Context, order messages.Order) error {
 		r.release()
 		return err
 	}
+	propagation.TraceContext{}.Inject(ctx, j.trace)
 	r.remember(order)
 	r.jobs.Go(func() { //nolint:contextcheck // the work outlives the delivery: it has the run's contexts
 		defer r.release()
@@ -101,7 +105,7 @@ func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 		}
 		return nil, err
 	}
-	j := &job{order: order, token: k.Token, ttl: r.ClaimTTL}
+	j := &job{order: order, token: k.Token, trace: propagation.MapCarrier{}, ttl: r.ClaimTTL}
 	if k.Order.OrderID == order.OrderID { // the row's truth, not the message's copy
 		j.order = k.Order
 		j.order.Attempt = order.Attempt
@@ -184,9 +188,9 @@ func (r *run) claimCurrent(ctx context.Context, w *work, request managerapi.Clai
 
 // perform works on an order to its end: a result that the broker has, or work that is left to somebody else.
 func (r *run) perform(j *job) {
-	ctx, cancel := context.WithCancelCause(r.cut)
-	log := r.Log.With(zap.String("order_id", j.order.OrderID), zap.String("workflow_id", j.order.WorkflowID),
-		zap.String("milestone", string(j.order.CurrentStep)), zap.Int64("token", j.token))
+	ctx, cancel := context.WithCancelCause(j.traced(r.cut))
+	log := r.Log.With(append(boot.TraceFields(ctx), zap.String("order_id", j.order.OrderID), zap.String("workflow_id", j.order.WorkflowID),
+		zap.String("milestone", string(j.order.CurrentStep)), zap.Int64("token", j.token))...)
 	claimed := j.work == nil || j.work.Stage == rolling // later there is no claim any more
 	renewed := make(chan struct{})
 	go func() {
@@ -277,6 +281,11 @@ func (j *job) heard(k managerapi.Claim, err error, began, now time.Time) {
 	case fault.Is(err, fault.Unavailable):
 		j.silentAt.Store(&now)
 	}
+}
+
+// traced returns ctx within the trace of the order's delivery.
+func (j *job) traced(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, j.trace)
 }
 
 // timed records where the time goes.

@@ -63,7 +63,7 @@ func (r *run) report(j *job, res messages.Result) {
 	defer r.metrics.unsent.Dec()
 	pause := 100 * time.Millisecond
 	for try := 0; ; try++ {
-		err := r.Broker.Publish(r.hard, m)
+		err := r.Broker.Publish(j.traced(r.hard), m)
 		if err == nil {
 			r.confirm(j, res)
 			return
@@ -204,7 +204,7 @@ func (r *run) undo(w *work) {
 	if err := r.files.save(w, true); err != nil {
 		r.Log.Error("undo not saved", zap.Error(err))
 	}
-	r.perform(&job{order: w.Order, token: w.Token, ttl: r.ClaimTTL, work: w})
+	r.perform(w.again(r.ClaimTTL))
 }
 
 // undoLater keeps the guard over a deploy whose undo could not be finished now. It stays due, and is tried again at the

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
@@ -29,6 +31,7 @@ const (
 type work struct {
 	Order       messages.Order            `json:"order"`
 	Token       int64                     `json:"token"`
+	Trace       propagation.MapCarrier    `json:"trace,omitempty"` // of the order's delivery, as W3C traceparent
 	Stage       stage                     `json:"stage"`
 	Wanted      []messages.UnitDefinition `json:"wanted"` // per instance
 	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to: what was there before the first attempt
@@ -47,9 +50,9 @@ type work struct {
 }
 
 // newWork plans a deploy: count instances of every template, one of every plain unit.
-func newWork(o messages.Order, token int64, count int, found []runtime.Instance) (*work, error) {
-	w := &work{Order: o, Token: token, Stage: rolling, Count: 1}
-	for _, u := range o.DeployableUnits {
+func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
+	w := &work{Order: j.order, Token: j.token, Trace: j.trace, Stage: rolling, Count: 1}
+	for _, u := range j.order.DeployableUnits {
 		name, err := unit.ParseName(u.Name)
 		if err != nil || (name.Templated && !name.IsTemplate()) {
 			return nil, failure.New(failure.UnitInvalid, "%q is neither a template nor a plain unit", u.Name)
@@ -70,6 +73,11 @@ func newWork(o messages.Order, token int64, count int, found []runtime.Instance)
 		w.Found = append(w.Found, f.Definition)
 	}
 	return w, nil
+}
+
+// again is the job of going on with the work, under the claim that it had.
+func (w *work) again(ttl time.Duration) *job {
+	return &job{order: w.Order, token: w.Token, trace: w.Trace, ttl: ttl, work: w}
 }
 
 // unitNames are the names of all units that an order is about: what it deploys and what it leaves behind.
