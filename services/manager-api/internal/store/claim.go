@@ -29,8 +29,8 @@ type claimData struct {
 }
 
 // Claim gives the order to an executor of its exchange (0: any) under a new token. The same process asking again gets
-// the same token, as its answer may have been lost; the same host after a restart gets a new one at once. Claiming is
-// no progress: it does not reset the clock.
+// the same token, as its answer may have been lost; the same host after a restart gets a new one at once, and takes
+// nothing over: it knows from its work file what has been done. Claiming is no progress: it does not reset the clock.
 func (s *Store) Claim(ctx context.Context, orderID string, ex component.ExchangeID, r managerapi.ClaimRequest) (managerapi.Claim, error) {
 	var out managerapi.Claim
 	err := s.leases.InTx(ctx, func(tx *sqlx.Tx) error {
@@ -41,13 +41,13 @@ func (s *Store) Claim(ctx context.Context, orderID string, ex component.Exchange
 		if err := claimable(o, r.Attempt); err != nil {
 			return err
 		}
-		l, resumed, err := s.takeClaim(ctx, tx, o, r)
+		l, err := s.takeClaim(ctx, tx, o, r)
 		if err != nil {
 			return err
 		}
 		fresh := l.Token != o.Token
-		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, taken_over = taken_over OR $3 WHERE id = $1`,
-			o.ID, l.Token, o.Token != 0 && !resumed); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, host = $3, taken_over = taken_over OR host NOT IN ('', $3) WHERE id = $1`,
+			o.ID, l.Token, r.Hostname); err != nil {
 			return fmt.Errorf("record claim of order %s: %w", o.ID, err)
 		}
 		if out, err = claimOf(o, l); err != nil || !fresh {
@@ -73,41 +73,38 @@ func claimable(o *orderRow, attempt int) error {
 	}
 }
 
-// takeClaim takes or keeps the lease behind a claim. Resumed says that the host had it last: it knows from its work file
-// what has been done.
-func (s *Store) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r managerapi.ClaimRequest) (l lease.Lease, resumed bool, err error) {
+// takeClaim takes or keeps the lease behind a claim.
+func (s *Store) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r managerapi.ClaimRequest) (lease.Lease, error) {
 	held, err := lease.Get(ctx, tx, o.lease())
 	if err != nil && !fault.Is(err, fault.NotFound) {
-		return held, false, err
+		return held, err
 	}
 	var data claimData
 	if err == nil {
 		if err := json.Unmarshal(held.Data, &data); err != nil {
-			return held, false, fmt.Errorf("decode claim of order %s: %w", o.ID, err)
+			return held, fmt.Errorf("decode claim of order %s: %w", o.ID, err)
 		}
 	}
 	switch {
 	case err == nil && held.Holder == r.Hostname && data.BootID != r.BootID: // the host's earlier process is gone
 		if _, err := lease.Release(ctx, tx, o.lease(), held.Token); err != nil {
-			return held, false, err
+			return held, err
 		}
 	case err == nil && held.Holder != r.Hostname && !held.Expired():
-		return held, false, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(CodeHeld)
+		return held, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(CodeHeld)
 	}
-	resumed = err == nil && held.Holder == r.Hostname
 	l, ok, err := lease.Acquire(ctx, tx, o.lease(), r.Hostname, s.times.Claim)
 	if err != nil {
-		return l, false, err
+		return l, err
 	}
 	if !ok {
-		return l, false, fault.New(fault.Conflict, "another executor works on it").WithCode(CodeHeld)
+		return l, fault.New(fault.Conflict, "another executor works on it").WithCode(CodeHeld)
 	}
 	text, err := jsonText(claimData{r.BootID, o.Attempt})
 	if err != nil {
-		return l, false, err
+		return l, err
 	}
-	l, err = lease.Renew(ctx, tx, o.lease(), l.Token, s.times.Claim, json.RawMessage(text))
-	return l, resumed, err
+	return lease.Renew(ctx, tx, o.lease(), l.Token, s.times.Claim, json.RawMessage(text))
 }
 
 // Renew extends a claim, an expired one as well unless somebody has taken the order over. Conflict with the code

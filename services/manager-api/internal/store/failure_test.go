@@ -184,6 +184,7 @@ var _ = Describe("A failing upgrade", func() {
 		Entry("which went silent", "deploy_oa", "exec-2", true, upgrade.RollingBack),
 		Entry("which gave it back", "deploy_oa", "exec-2", false, upgrade.RollingBack),
 		Entry("but not if it was itself, which has its work file", "deploy_oa", "exec-1", true, upgrade.Failed),
+		Entry("also where it gave it back, to restart", "deploy_oa", "exec-1", false, upgrade.Failed),
 		Entry("nor if nothing was deployed yet", "config", "exec-2", true, upgrade.Failed),
 	)
 

@@ -273,6 +273,7 @@ CREATE TABLE orders (
     state                 text NOT NULL,               -- open | claimed | completed | failed | closed
     attempt               integer NOT NULL DEFAULT 1,
     token                 bigint NOT NULL DEFAULT 0,   -- the highest ever given for it; 0: never claimed
+    host                  text NOT NULL DEFAULT '',    -- who claimed it last, also after a release
     taken_over            boolean NOT NULL DEFAULT false, -- another host had it before: what that did is not known to who has it now
     body                  jsonb NOT NULL,              -- the order as it is sent, but for attempt and deadline
     deadline              timestamptz NOT NULL,
