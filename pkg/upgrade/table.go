@@ -210,8 +210,11 @@ func (u Upgrade) phaseRestored() (Upgrade, []Effect, error) {
 // fail ends the forward movement: back to the proven release if anything was touched, else failed.
 func (u Upgrade) fail(e Event) (Upgrade, []Effect, error) {
 	u.Touched = u.Touched || e.Touched || u.Phase > 1
-	if !u.Proven && u.ProvenBefore && u.Phase > 1 && u.Step == StepDeploy && !e.Touched {
-		u.Phase, u.Proven = u.Phase-1, true // this phase is as it was: only those before it have to go back
+	if !u.Proven && u.ProvenBefore && u.Phase > 1 && u.Step == StepDeploy {
+		if e.Touched {
+			e.Message += fmt.Sprintf("; what phase %d has changed stays, as it has no release to return to", u.Phase)
+		}
+		u.Phase, u.Proven = u.Phase-1, true // those before it have to go back, or no pair would fit what is recorded
 	}
 	if !u.Touched || !u.Proven {
 		return u.end(Failed, e)

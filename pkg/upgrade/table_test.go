@@ -185,8 +185,10 @@ var _ = Describe("The table", func() {
 			"rolling_back 2 deploying: close_workflow system_event restore_workflow(2) reset_clock"),
 		Entry("phase 2 fails untouched and has no release to return to, as in the first upgrade ever: phase 1 goes back",
 			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment), goingBack),
-		Entry("phase 2 fails touched and has no release to return to: nothing can be undone",
-			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), "failed 2: "+ended),
+		Entry("phase 2 fails perhaps touched, by an executor that is lost, and has no release to return to: phase 1 goes back all the same",
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), goingBack),
+		Entry("phase 2 is not proven and has no release to return to: who would restore phase 1 is what failed",
+			in(upgrade.Verifying, upgrade.StepVerify, deployer, touched, unproven, before, phase(2)), because(upgrade.EventDeadline, upgrade.CauseEnvironment), "failed 2: "+ended),
 		Entry("phase 2 redeployed: probed as well", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched, phase(2)), kind(upgrade.EventWorkflowCompleted),
 			"rolling_back 2 verifying: probe(2) reset_clock"),
 		Entry("phase 2 restored: phase 1 follows", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched, phase(2)), kind(upgrade.EventProven),
@@ -202,6 +204,16 @@ var _ = Describe("The table", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(u.Cause).To(Equal(upgrade.CauseVersion))
 		Expect(u.Message).To(Equal("unhealthy; the rollback failed: m"))
+	})
+
+	It("says of a phase that is left as it is that it may be changed", func() {
+		u := in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2))
+		after, _, err := u.Apply(touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(after.Message).To(Equal("m; what phase 2 has changed stays, as it has no release to return to"))
+		after, _, err = u.Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(after.Message).To(Equal("m"))
 	})
 
 	It("keeps cause, reason and message of a failure", func() {
