@@ -138,6 +138,19 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
 	})
 
+	It("keeps nothing to return to where the executor names no unit that it replaced, as one of a former release does", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.started(c)
+		w.runConfig(u)
+		failedIn(w, u, "deploy_oa", func(r *messages.Result) {
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+			r.Replaced = []messages.Replaced{{Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}}}
+		})
+		Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("0"))
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+	})
+
 	It("returns to the version that was proven last, not to what that had replaced in the transaction of its proof", func() {
 		w := newWorld()
 		c := w.component("billing") // proven by its units: adopted and proven at one instant

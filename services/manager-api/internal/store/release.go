@@ -117,7 +117,7 @@ func (s *Store) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow,
 
 // adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to.
 func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
-	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(r.Replaced) == 0 || component.Blank(x.upgrade.FromRef) {
+	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(r.ReplacedUnits()) == 0 || component.Blank(x.upgrade.FromRef) {
 		return nil
 	}
 	known, err := provenRelease(ctx, tx, x.upgrade.ComponentID, x.workflow.Phase)
