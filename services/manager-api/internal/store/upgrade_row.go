@@ -115,12 +115,12 @@ func (r *upgradeRow) take(u upgrade.Upgrade) {
 // save writes what a move can change. The instants follow from the state: started when it first runs, finished when it ends.
 func (r *upgradeRow) save(ctx context.Context, tx *sqlx.Tx) error {
 	err := tx.QueryRowxContext(ctx, `UPDATE upgrades SET state = $2, phase = $3, step = $4, verdict_code = $5, verdict_message = $6, cause = $7, touched = $8,
-			from_source_repo = $9, from_source_repo_git_ref = $10, to_source_repo = $11, to_source_repo_git_ref = $12,
+			from_source_repo = $9, from_source_repo_git_ref = $10, to_source_repo = $11, to_source_repo_git_ref = $12, proof = $13,
 			started_at = CASE WHEN $2 IN `+runningStates+` THEN coalesce(started_at, now()) ELSE started_at END,
 			finished_at = CASE WHEN $2 IN `+openStates+` THEN NULL ELSE now() END
 		WHERE id = $1 RETURNING started_at, finished_at`,
 		string(r.ID), string(r.State), r.Phase, string(r.Step), r.VerdictCode, r.VerdictMessage, r.Cause, r.Touched,
-		r.FromRepo, r.FromRef, r.ToRepo, r.ToRef).Scan(&r.StartedAt, &r.FinishedAt)
+		r.FromRepo, r.FromRef, r.ToRepo, r.ToRef, string(r.Proof)).Scan(&r.StartedAt, &r.FinishedAt)
 	if err != nil {
 		return fmt.Errorf("save upgrade %s: %w", r.ID, err)
 	}

@@ -52,6 +52,17 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.codes(upgradeSubject(u.ID))).To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
 	})
 
+	It("is proven as its component demands when it starts, not when it was requested", func() {
+		w := newWorld()
+		c := w.component("billing")
+		u := w.request(c)
+		w.exec(`UPDATE system_components SET proof = 'modules' WHERE id = $1`, c)
+		Expect(w.Start(ctx(), u.ID, w.exchange, w.judgement())).To(Succeed())
+		w.runConfig(u.ID)
+		w.runDeploy(u.ID, "deploy")
+		Expect(w.state(u.ID)).To(Equal(upgrade.Verifying))
+	})
+
 	It("is not proven by modules that were steady and then fell silent", func() {
 		w := newWorld()
 		u := w.verifying(w.component(component.Builder))
