@@ -123,14 +123,16 @@ func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
 	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
 }
 
-// takeOver makes the waiting upgrade the one that was asked for.
+// takeOver makes the waiting upgrade the one that was asked for. It waits since it was first asked for, not since an hourly
+// check had found it.
 func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
 	code, message := "requested", "what an hourly check had found was requested"
 	if r.Force {
 		code, message = "forced", "the request was repeated with force"
 	}
 	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force || r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
-	_, err := tx.ExecContext(ctx, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5 WHERE id = $1`,
+	err := tx.GetContext(ctx, &row.CreatedAt, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5,
+			created_at = CASE WHEN trigger = 'hourly' THEN now() ELSE created_at END WHERE id = $1 RETURNING created_at`,
 		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
 	if err != nil {
 		return fmt.Errorf("take over upgrade %s: %w", row.ID, err)

@@ -231,6 +231,26 @@ var _ = Describe("An upgrade", func() {
 		Entry("one with force", true, "requested", "forced"),
 	)
 
+	It("that is taken over waits from then on: it does not expire with the hourly one, and comes after what was requested before", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"}, Create: true})).To(Succeed())
+		w.exec(`UPDATE upgrades SET created_at = now() - interval '25 hours'`)
+		earlier := w.request(w.component("billing"))
+		later := w.request(c)
+		Expect(later.CreatedAt).To(BeTemporally(">", earlier.CreatedAt))
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]upgrade.ID{s.Upgrades[0].ID, s.Upgrades[1].ID}).To(Equal([]upgrade.ID{earlier.ID, later.ID}))
+		Expect(w.ExpireRequests(ctx())).To(Succeed())
+		Expect(w.state(later.ID)).To(Equal(upgrade.Requested))
+		w.exec(`UPDATE upgrades SET created_at = now() - interval '25 hours'`)
+		_, _, err = w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "bob", Force: true})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.ExpireRequests(ctx())).To(Succeed())
+		Expect(w.state(later.ID)).To(Equal(upgrade.Expired), "a repeat with force is as old as the request")
+	})
+
 	It("that was requested stays so when the hourly check finds it due", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
