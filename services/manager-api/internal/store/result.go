@@ -301,6 +301,9 @@ func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r m
 	if err != nil {
 		return err
 	}
+	if f, err = f.unlessRepeated(ctx, tx, x.upgrade); err != nil {
+		return err
+	}
 	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
 	f.Touched = f.Touched || (x.order.TakenOver && x.order.Milestone != messages.MilestoneConfig)
 	return s.failWorkflow(ctx, tx, x, f)
@@ -319,6 +322,31 @@ func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (fa
 	if restarted {
 		f.Cause, f.Reason = upgrade.CauseEnvironment, "database_restarted"
 		f.Message += " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
+	}
+	return f, nil
+}
+
+// unlessRepeated blames the environment for a version that was proven here before, and has only been deployed again: that
+// says nothing against it. It has to be the recorded one, with a release that was proven before this upgrade began, at the
+// same commit as far as both are known: a branch moves on, and a version that was merely stated proved nothing, nor did what
+// this upgrade itself has found running in its name. An overseer is blamed all the same: nobody would judge the next try
+// either.
+func (f failure) unlessRepeated(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
+	if f.Cause != upgrade.CauseVersion || row == nil || row.from() != row.to() || row.ComponentType == component.Overseer {
+		return f, nil
+	}
+	var before bool
+	err := tx.GetContext(ctx, &before, `SELECT EXISTS (SELECT 1 FROM workflows w JOIN releases d ON d.id = w.release_id
+			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL AND p.inserted_at < $4
+				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash OR '' IN (p.source_commit_hash, d.source_commit_hash))
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3)`, string(row.ID), row.Phase, row.restoring(), row.StartedAt, row.ToRepo, row.ToRef)
+	if err != nil {
+		return f, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", row.ID, err)
+	}
+	if before {
+		f.Cause = upgrade.CauseEnvironment
+		f.Message = strings.TrimSuffix(f.Message, ", then set another ref") +
+			" (this version was proven here before, so it is not blamed: look at what else has changed, its hosts or its deployment repository)"
 	}
 	return f, nil
 }
@@ -384,6 +412,10 @@ func (s *Store) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.R
 	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
 		return "", err
 	}
-	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: causeOf(r.Cause), Reason: r.Reason, Message: r.Message, Touched: true},
+	f, err := failureOf(r).unlessRepeated(ctx, tx, u)
+	if err != nil {
+		return "", err
+	}
+	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: true},
 		map[string]any{"workflow_id": x.workflow.ID})
 }

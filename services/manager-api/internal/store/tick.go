@@ -118,8 +118,9 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		if err != nil {
 			return e, err
 		}
-		e.Cause, e.Reason, e.Message = unproven(row, proof)
-		return e, nil
+		f, err := unproven(row, proof).unlessRepeated(ctx, tx, row)
+		e.Cause, e.Reason, e.Message = f.Cause, f.Reason, f.Message
+		return e, err
 	}
 	var unclaimed bool
 	err = tx.GetContext(ctx, &unclaimed, `SELECT EXISTS (SELECT 1 FROM orders o JOIN workflows w ON w.id = o.workflow_id
@@ -128,8 +129,8 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	switch {
-	case row.ComponentType == component.Manager && touched && !row.restoring() && !row.repeats() && s.version == row.ToRef:
-		// The executor has started this very process, and its word of it was lost here.
+	case row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() && s.version == row.ToRef:
+		// The executor has started this very process, which is not the one before it, and its word of it was lost here.
 		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing of its deploy for "+
 			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
 	case unclaimed:
@@ -139,19 +140,15 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 }
 
 // unproven says what the end of a verification is due to. What our own rows bear out is not held against the version:
-// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded. A version that was
-// proven here before has only been deployed again, which says nothing against it, but for an overseer: nobody would judge
-// the next try either.
-func unproven(row *upgradeRow, proof upgrade.Proof) (upgrade.Cause, string, string) {
+// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
+func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 	switch {
-	case !proof.OK() && row.repeats() && row.ComponentType != component.Overseer:
-		return upgrade.CauseEnvironment, "not_proven", proof.String() + "; this version was proven here before: look at their logs and hosts"
 	case !proof.OK():
-		return upgrade.CauseVersion, "not_proven", proof.String() + ": look at their logs, then set another ref"
+		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs, then set another ref"}
 	case row.ComponentType == component.Overseer:
-		return upgrade.CauseVersion, "not_judged", "the new overseer leads and judges nothing: look at its log, then set another ref"
+		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged", Message: "the new overseer leads and judges nothing: look at its log, then set another ref"}
 	default:
-		return upgrade.CauseEnvironment, "not_judged", "nobody judged the proof (" + proof.String() + "): look at the overseer's log"
+		return *environment("not_judged", "nobody judged the proof (%s): look at the overseer's log", proof.String())
 	}
 }
 

@@ -153,9 +153,6 @@ func (r *upgradeRow) to() upgrade.Version {
 	return upgrade.Version{SourceRepo: r.ToRepo, SourceRepoGitRef: r.ToRef}
 }
 
-// repeats says that the recorded version is deployed once more, by force or as a repair.
-func (r *upgradeRow) repeats() bool { return r.from() == r.to() }
-
 func (r *upgradeRow) subject() string { return "upgrade/" + string(r.ID) }
 func (r *upgradeRow) restoring() bool { return r.State == upgrade.RollingBack }
 

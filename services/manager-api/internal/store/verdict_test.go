@@ -38,23 +38,68 @@ var _ = Describe("A proof that nobody judged", func() {
 })
 
 var _ = Describe("A version that is deployed again and does not prove itself", func() {
-	DescribeTable("is not quarantined: it was proven here before", func(t component.Type, to string, cause upgrade.Cause, quarantined string) {
-		w := newWorld()
-		c := w.component(t)
-		w.proven(c, 1)
+	// again starts an upgrade from v1 to a version, of which config finds the commit abc123.
+	again := func(w *world, c component.ID, to string) upgrade.ID {
+		GinkgoHelper()
 		u, j := w.request(c), w.judgement()
 		j.Target.SourceRepoGitRef = to
 		Expect(w.Start(ctx(), u.ID, w.exchange, j)).To(Succeed())
 		w.runConfig(u.ID)
-		w.runDeploy(u.ID, "deploy_oa")
-		w.outOfTime(u.ID)
-		shown := w.shown(u.ID)
+		return u.ID
+	}
+	provenAt := func(commit string) func(*world, component.ID) {
+		return func(w *world, c component.ID) {
+			w.proven(c, 1)
+			w.exec(`UPDATE releases SET source_commit_hash = $1`, commit)
+		}
+	}
+	stated := func(*world, component.ID) {}
+
+	DescribeTable("is not quarantined: it was proven here before", func(t component.Type, before func(*world, component.ID), to string, cause upgrade.Cause, quarantined string) {
+		w := newWorld()
+		c := w.component(t)
+		before(w, c)
+		u := again(w, c, to)
+		w.runDeploy(u, "deploy_oa")
+		w.outOfTime(u)
+		shown := w.shown(u)
 		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "not_proven"}))
 		Expect(w.value(`SELECT string_agg(source_repo_git_ref, '') FROM quarantines`)).To(Equal(quarantined))
 	},
-		Entry("again", component.Builder, "v1", upgrade.CauseEnvironment, ""),
-		Entry("but another one is", component.Builder, "v2", upgrade.CauseVersion, "v2"),
-		Entry("and an overseer, which nobody would judge at the next try either", component.Overseer, "v1", upgrade.CauseVersion, "v1"),
+		Entry("at the same commit", component.Builder, provenAt("abc123"), "v1", upgrade.CauseEnvironment, ""),
+		Entry("at a commit that was not stated", component.Builder, provenAt(""), "v1", upgrade.CauseEnvironment, ""),
+		Entry("but at another commit it is: its branch has moved on", component.Builder, provenAt("older"), "v1", upgrade.CauseVersion, "v1"),
+		Entry("and where it was only stated to run, whatever this upgrade has found", component.Builder, stated, "v1", upgrade.CauseVersion, "v1"),
+		Entry("and another version", component.Builder, provenAt("abc123"), "v2", upgrade.CauseVersion, "v2"),
+		Entry("and an overseer, which nobody would judge at the next try either", component.Overseer, provenAt("abc123"), "v1", upgrade.CauseVersion, "v1"),
+	)
+
+	DescribeTable("is not blamed by its executor's word either", func(commit string, completes, undone bool, cause upgrade.Cause) {
+		w := newWorld()
+		c := w.component(component.Manager)
+		provenAt(commit)(w, c)
+		u := again(w, c, "v1")
+		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+		if completes {
+			w.tell(result(k, deployed))
+		}
+		Expect(w.tell(result(k, func(r *messages.Result) {
+			failed(messages.CauseVersion, "why", true)(r)
+			r.Message += ", then set another ref"
+			r.Undone = undone
+		}))).To(Equal(store.AppliedDone))
+		shown := w.shown(u)
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "why"}))
+		if cause == upgrade.CauseEnvironment {
+			Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+			Expect(shown.Verdict.Message).To(HavePrefix("it says why (this version was proven here before"))
+		}
+	},
+		Entry("that it did not get healthy", "abc123", false, false, upgrade.CauseEnvironment),
+		Entry("that it was undone, of which nothing had been heard", "abc123", false, true, upgrade.CauseEnvironment),
+		Entry("that it was undone while it waited for its proof", "abc123", true, true, upgrade.CauseEnvironment),
+		Entry("but is at another commit", "older", false, false, upgrade.CauseVersion),
+		Entry("and there where it was undone", "older", true, true, upgrade.CauseVersion),
 	)
 
 	It("nor is a manager-api of which nothing is heard: it says nothing that the one before it runs as well", func() {
