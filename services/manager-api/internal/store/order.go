@@ -133,8 +133,9 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 }
 
 // leavingUnits are the names of units that may run though they are not among the wanted: those of the release that was
-// proven last, of all since then, and of this upgrade. A name before the `@` that a release of another component, or of
-// another phase, has for the same cluster is left alone.
+// proven last, and of those since then and of this upgrade whose deploy may have touched something. A name before the `@`
+// that a release of another component, or of another phase, has for the same cluster is left alone; all are while a component
+// of the exchange has no release, as any of them may be its own.
 func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow, wanted []messages.UnitDefinition) ([]string, error) {
 	if r.ComponentID == nil {
 		return nil, nil
@@ -142,9 +143,12 @@ func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRo
 	var known []string
 	err := tx.SelectContext(ctx, &known, `SELECT DISTINCT jsonb_path_query(r.units, '$[*].name') #>> '{}' AS name
 		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven ON true
-		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3) AND (proven.at IS NULL OR r.proven_at = proven.at
-			OR r.inserted_at > proven.at OR r.id IN (SELECT release_id FROM workflows WHERE upgrade_id = $4)) ORDER BY name`,
-		*r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID)
+		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3) AND (r.proven_at = proven.at OR r.id IN (
+			SELECT w.release_id FROM upgrades u JOIN workflows w ON w.upgrade_id = u.id JOIN orders o ON o.workflow_id = w.id
+			WHERE u.component_id = $1 AND (proven.at IS NULL OR r.inserted_at > proven.at OR u.id = $4) AND o.milestone IN ('deploy', 'deploy_oa')
+				AND o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)))
+			AND NOT EXISTS (SELECT 1 FROM system_components c WHERE c.messaging_exchange_id = $5 AND NOT EXISTS (SELECT 1 FROM releases WHERE component_id = c.id))
+		ORDER BY name`, *r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID, w.ExchangeID)
 	if err != nil {
 		return nil, fmt.Errorf("list units of former releases: %w", err)
 	}

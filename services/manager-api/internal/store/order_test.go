@@ -81,6 +81,64 @@ var _ = Describe("A deploy order", func() {
 		Expect(leaving(w, u)).To(BeEmpty())
 	})
 
+	DescribeTable("names the units of a release that was not proven only where its deploy may have touched something", func(end func(*world, upgrade.ID), next string) {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.started(c)
+		renders(w, u, "x@ redis@")
+		end(w, u)
+		if w.state(u) != upgrade.RollingBack {
+			Expect(w.state(u)).To(Equal(upgrade.Failed))
+			u = w.started(c)
+			w.runConfig(u)
+		}
+		Expect(leaving(w, u)).To(Equal(next))
+	},
+		Entry("its executor says that it did not", func(w *world, u upgrade.ID) {
+			w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable", false)))
+		}, ""),
+		Entry("nobody began it", func(w *world, u upgrade.ID) { w.outOfTime(u) }, ""),
+		Entry("its executor says nothing", func(w *world, u upgrade.ID) {
+			w.claim(w.order(u, "deploy_oa"), "exec-1")
+			w.outOfTime(u)
+		}, "redis@"),
+		Entry("its executor is lost", func(w *world, u upgrade.ID) {
+			for range w.times.OrderAttempts {
+				w.claim(w.order(u, "deploy_oa"), "exec-1")
+				w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+				Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+			}
+		}, "redis@"),
+		Entry("its executor can speak for itself alone", func(w *world, u upgrade.ID) {
+			k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+			Expect(w.ReleaseClaim(ctx(), k.Order.OrderID, 0, k.Token)).To(Succeed())
+			w.tell(result(w.claim(k.Order.OrderID, "exec-2"), failed(messages.CauseEnvironment, "runtime_unreachable", false)))
+		}, "redis@"),
+		Entry("it was complete, with everything found as wanted", func(w *world, u upgrade.ID) {
+			w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), func(r *messages.Result) { r.Instances = 2 }))
+			w.outOfTime(u)
+		}, "redis@"),
+	)
+
+	It("names nothing while a component of its exchange has no release: what runs may be its own", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		adopt(w, c, "tok", "x@ worker@")
+		fresh := w.component("worker")
+		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key, root_exchange_name) VALUES ('there', 'there', 'there') RETURNING id`)
+		w.exec(`UPDATE system_components SET messaging_exchange_id = $1 WHERE id = $2`, there, w.component("elsewhere"))
+		u := w.started(c)
+		renders(w, u, "x@")
+		Expect(leaving(w, u)).To(BeEmpty())
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.Failed))
+		adopt(w, fresh, "tok", "other@")
+		u = w.started(c)
+		renders(w, u, "x@")
+		Expect(leaving(w, u)).To(Equal("worker@"))
+	})
+
 	It("tells at every claim and renewal how much time is left, as clocks differ", func() {
 		w := newWorld()
 		u := w.started(w.component(component.Builder))
