@@ -116,6 +116,7 @@ type Order struct {
 	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
 	LeavingUnits         []string         `json:"leaving_units,omitempty"` // names of units of former releases that are not in this one
 	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
+	Restoring            bool             `json:"restoring,omitempty"` // its workflow returns to a proven release: nobody needs to know what it replaces
 	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
 }
 

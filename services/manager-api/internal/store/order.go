@@ -78,7 +78,8 @@ func (s *Store) baseOrder(w *workflowRow, m messages.Milestone) messages.Order {
 	o := messages.Order{OrderID: newID(), WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
 		MinHealthyMS: s.times.MinHealthy.Milliseconds(), HealthDeadlineMS: s.times.HealthDeadline.Milliseconds(),
 		ProgressDeadlineMS: s.times.ProgressDeadline.Milliseconds(), ComponentType: string(w.ComponentType),
-		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef}
+		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef,
+		Restoring: w.Restoring}
 	if w.ExchangeID != nil {
 		o.MessagingExchangeID = int64(*w.ExchangeID)
 	}
