@@ -151,6 +151,16 @@ var _ = Describe("A deploy", func() {
 		Expect(s.cluster.Starts()).To(HaveLen(40))
 	})
 
+	It("returns to a proven release whatever the size of what it replaces, which nobody needs to know", func() {
+		s := newSite()
+		big(s, false)
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.Restoring = true }))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
+		Expect(r.Replaced).To(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
 	DescribeTable("goes by the time that is left, whatever the clocks say",
 		func(off time.Duration, step messages.Milestone) {
 			s := newSite()

@@ -161,7 +161,7 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	if err != nil {
 		return nil, err
 	}
-	if raw, err := json.Marshal(messages.Distinct(w.Found)); err != nil || len(raw) > maxRelease {
+	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
 		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
 	j.timed("look", began, r.Now())
