@@ -173,9 +173,18 @@ var _ = Describe("A deploy", func() {
 			Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
 		},
 		Entry("ahead", 2*time.Hour, messages.MilestoneDeployOA),
-		Entry("behind", -2*time.Hour, messages.MilestoneDeployOA),
 		Entry("ahead, while repositories are fetched", 2*time.Hour, messages.MilestoneConfig),
 	)
+
+	It("gets no time beyond what is left, on a clock that is behind", func() {
+		s := newSite()
+		breaks(s, "new")
+		s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(-2 * time.Hour) } })
+		order := s.put(func(o *messages.Order) {
+			o.HealthDeadlineMS, o.Deadline = time.Hour.Milliseconds(), time.Now().Add(300*time.Millisecond)
+		})
+		Expect(reasons(s.result(order))).To(Equal(failed(failure.NoProgress)))
+	})
 
 	It("runs one instance per machine when the order has no count", func() {
 		s := newSite()
