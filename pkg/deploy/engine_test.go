@@ -343,10 +343,21 @@ var _ = Describe("A deploy", func() {
 		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
 		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
 		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
-		Entry("itself, by its own unit that is left behind", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
+
+	It("leaves itself alone, where an earlier release had its own unit by mistake", func() {
+		s := newSite()
+		own := unitOf("own")
+		own.Name = "deployer-oa@1.service"
+		Expect(s.cluster.Apply(context.Background(), own, 0, false)).To(Succeed())
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+		Expect(s.cluster.List(context.Background(), []string{"deployer-oa"})).To(HaveLen(1))
+	})
 
 	DescribeTable("replaces its peer, whatever the name of its repository",
 		func(repo string) {
