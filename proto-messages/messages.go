@@ -176,7 +176,7 @@ type Result struct {
 	Touched   bool       `json:"touched,omitempty"`   // whether any instance was changed
 	Restored  bool       `json:"restored,omitempty"`  // whether the failing instance was put back and got healthy
 	Undone    bool       `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
-	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found: each definition once
+	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found, unless it restores: each definition once
 	Steps     []Step     `json:"steps,omitempty"`     // where the time went
 }
 

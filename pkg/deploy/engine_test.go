@@ -151,6 +151,16 @@ var _ = Describe("A deploy", func() {
 		Expect(s.cluster.Starts()).To(HaveLen(40))
 	})
 
+	It("returns to a proven release whatever the size of what it replaces, which nobody needs to know", func() {
+		s := newSite()
+		big(s, false)
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.Restoring = true }))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
+		Expect(r.Replaced).To(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
 	DescribeTable("goes by the time that is left, whatever the clocks say",
 		func(off time.Duration, step messages.Milestone) {
 			s := newSite()
@@ -163,9 +173,18 @@ var _ = Describe("A deploy", func() {
 			Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
 		},
 		Entry("ahead", 2*time.Hour, messages.MilestoneDeployOA),
-		Entry("behind", -2*time.Hour, messages.MilestoneDeployOA),
 		Entry("ahead, while repositories are fetched", 2*time.Hour, messages.MilestoneConfig),
 	)
+
+	It("gets no time beyond what is left, on a clock that is behind", func() {
+		s := newSite()
+		breaks(s, "new")
+		s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(-2 * time.Hour) } })
+		order := s.put(func(o *messages.Order) {
+			o.HealthDeadlineMS, o.Deadline = time.Hour.Milliseconds(), time.Now().Add(300*time.Millisecond)
+		})
+		Expect(reasons(s.result(order))).To(Equal(failed(failure.NoProgress)))
+	})
 
 	It("runs one instance per machine when the order has no count", func() {
 		s := newSite()
@@ -324,10 +343,21 @@ var _ = Describe("A deploy", func() {
 		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
 		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
 		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
-		Entry("itself, by its own unit that is left behind", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }),
 		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
+
+	It("leaves itself alone, where an earlier release had its own unit by mistake", func() {
+		s := newSite()
+		own := unitOf("own")
+		own.Name = "deployer-oa@1.service"
+		Expect(s.cluster.Apply(context.Background(), own, 0, false)).To(Succeed())
+		s.start()
+		r := s.result(s.put(func(o *messages.Order) { o.LeavingUnits = []string{"deployer-oa@.service"} }))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+		Expect(s.cluster.List(context.Background(), []string{"deployer-oa"})).To(HaveLen(1))
+	})
 
 	DescribeTable("replaces its peer, whatever the name of its repository",
 		func(repo string) {

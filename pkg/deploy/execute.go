@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +100,8 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 	if err := r.refuseItself(j.order); err != nil {
 		return messages.Result{}, err
 	}
+	// A release that had our own unit by mistake was refused: its successor finds nothing of it to remove.
+	j.order.LeavingUnits = slices.DeleteFunc(slices.Clone(j.order.LeavingUnits), r.isOwn)
 	if j.order.Cluster == nil {
 		return messages.Result{}, failure.New(failure.RuntimeRefused, "the order names no cluster")
 	}
@@ -120,14 +123,19 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
 // (design section 2). The milestone sends each phase to the peer; the unit's name tells where that was set up wrongly.
 func (r *run) refuseItself(o messages.Order) error {
-	own := r.Hostname[strings.LastIndexByte(r.Hostname, '.')+1:] // of <host>.<unit>
-	for _, u := range unitNames(o) {
-		name, err := unit.ParseName(u)
-		if err == nil && (own == name.Base || own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module())) {
-			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u)
+	for _, u := range o.DeployableUnits {
+		if r.isOwn(u.Name) {
+			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
 		}
 	}
 	return nil
+}
+
+// isOwn tells whether this executor runs as a unit of that name.
+func (e *Engine) isOwn(u string) bool {
+	own := e.Hostname[strings.LastIndexByte(e.Hostname, '.')+1:] // of <host>.<unit>
+	name, err := unit.ParseName(u)
+	return err == nil && (own == name.Base || own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module()))
 }
 
 // instanceOf tells whether a module's name is that of a template ("deployer-") and a number.
@@ -161,7 +169,7 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	if err != nil {
 		return nil, err
 	}
-	if raw, err := json.Marshal(messages.Distinct(w.Found)); err != nil || len(raw) > maxRelease {
+	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
 		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
 	j.timed("look", began, r.Now())

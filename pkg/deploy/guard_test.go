@@ -18,6 +18,17 @@ import (
 
 var _ = Describe("A deploy of manager-api", func() {
 	manager := func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 300 }
+	// unsettled is a site whose manager-api has learned of its own deploy and does not settle the order.
+	unsettled := func(watched bool) (s *site, p *process, order string) {
+		GinkgoHelper()
+		s = newSite()
+		s.running("old", 1)
+		s.set(func(s *site) { s.settles, s.watched = false, watched })
+		p = s.start()
+		order = s.put(manager)
+		s.result(order)
+		return s, p, order
+	}
 
 	It("is undone when its order is not settled in time", func() {
 		s := newSite()
@@ -35,12 +46,7 @@ var _ = Describe("A deploy of manager-api", func() {
 	})
 
 	It("is undone by the next start, also while manager-api does not answer at all", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		p := s.start()
-		order := s.put(manager)
-		s.result(order)
+		s, p, order := unsettled(false)
 		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
 		p.stop()
 		s.set(func(s *site) { s.down = true })
@@ -50,12 +56,7 @@ var _ = Describe("A deploy of manager-api", func() {
 	})
 
 	It("is held against a version that does not answer, as soon as the one before it does", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		s.start()
-		order := s.put(manager)
-		s.result(order)
+		s, _, order := unsettled(false)
 		s.set(func(s *site) { s.mute = "new" })
 		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
 		Expect(s.result(order).Message).To(ContainSubstring("did not answer"))
@@ -63,24 +64,14 @@ var _ = Describe("A deploy of manager-api", func() {
 	})
 
 	It("is not held against the version while manager-api did not answer at all", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		s.start()
-		order := s.put(manager)
-		s.result(order)
+		s, _, order := unsettled(false)
 		s.set(func(s *site) { s.down = true })
 		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.ManagerSilent)))
 		Expect(s.shows()).To(Equal([]string{"1:old"}))
 	})
 
 	It("stays as long as manager-api has learned of it and keeps its clock, though nobody judges", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles, s.watched = false, true })
-		s.start()
-		order := s.put(manager)
-		s.result(order)
+		s, _, order := unsettled(true)
 		Consistently(s.shows, "700ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
 		s.set(func(s *site) { s.orders[order].Watched = false })
 		Eventually(s.shows).Should(Equal([]string{"1:old"}))
@@ -101,12 +92,7 @@ var _ = Describe("A deploy of manager-api", func() {
 	})
 
 	It("is given its time again by a start: an executor that was away saw nothing of it", func() {
-		s := newSite()
-		s.running("old", 1)
-		s.set(func(s *site) { s.settles = false })
-		p := s.start()
-		order := s.put(manager)
-		s.result(order)
+		s, p, order := unsettled(false)
 		Eventually(func() any { return s.file(order)["stage"] }).Should(Equal("confirmed"))
 		p.stop()
 		s.set(func(s *site) { s.down = true })

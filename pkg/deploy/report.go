@@ -37,8 +37,9 @@ func (e *Engine) message(res messages.Result) (rabbit.Message, error) {
 		Type: messages.TypeMilestoneResult, CorrelationID: res.WorkflowID, AppID: e.Service + "/" + e.Hostname, Body: body}, nil
 }
 
-// encode leaves out what is least needed from a result that would not fit into a message. What was replaced stays: it is
-// what the first deploy of a component is rolled back to, and begin has seen that it fits.
+// encode leaves out what is least needed from a result that would not fit into a message. What was replaced goes last: it
+// is what the first deploy of a component is rolled back to, and fits unless an earlier release began the work, which did
+// not look.
 func encode(res messages.Result) ([]byte, error) {
 	body, err := json.Marshal(res)
 	if err != nil || len(body) <= messages.MaxBody {
@@ -48,6 +49,10 @@ func encode(res messages.Result) ([]byte, error) {
 	if len(res.Message) > maxTail {
 		res.Message = res.Message[:maxTail]
 	}
+	if body, err = json.Marshal(res); err != nil || len(body) <= messages.MaxBody {
+		return body, err
+	}
+	res.Replaced = nil
 	return json.Marshal(res)
 }
 

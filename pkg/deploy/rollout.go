@@ -359,7 +359,7 @@ func (l *rollout) reasonOf(r roll.Reason) failure.Reason {
 }
 
 func (l *rollout) summary() messages.Result {
-	return messages.Result{Touched: l.acted || l.work.touched(l.observed), Replaced: messages.Distinct(l.work.Found)}
+	return messages.Result{Touched: l.acted || l.work.touched(l.observed), Replaced: l.work.replaced()}
 }
 
 // broken ends a rollout whose cluster failed; what was touched is still told.

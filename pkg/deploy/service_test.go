@@ -76,6 +76,12 @@ func exchangeNamed(name string) managerapi.Exchange {
 }
 
 var _ = Describe("An executor that starts", func() {
+	It("is refused without a place for its work files", func() {
+		c := deploy.Executor{Name: "deployer"}.DefaultConfig()
+		c.StateDir = "state"
+		Expect(c.Validate()).To(MatchError(`state_dir "state": want an absolute path`))
+	})
+
 	It("saves what it has read of its exchange", func() {
 		s := newStarting()
 		self, err := s.join()

@@ -54,16 +54,22 @@ var _ = Describe("Confirmed work", func() {
 })
 
 var _ = Describe("A result that does not fit into a message", func() {
-	It("leaves out what is least needed, and keeps the verdict", func() {
+	DescribeTable("leaves out what is least needed, and keeps the verdict", func(replaced int, kept bool) {
 		r := messages.Result{EventType: messages.EventMilestoneFailed, OrderID: "o", WorkflowID: "w", Attempt: 1, Token: 1, Cause: messages.CauseVersion, Reason: "deploy_unhealthy",
 			Message: strings.Repeat("m", 300_000), Log: strings.Repeat("l", 300_000), Touched: true,
-			Replaced: messages.Distinct([]messages.UnitDefinition{{Name: "a", Options: []messages.Option{{Section: "S", Name: "N", Value: strings.Repeat("v", 190_000)}}}})}
+			Replaced: messages.Distinct([]messages.UnitDefinition{{Name: "a", Options: []messages.Option{{Section: "S", Name: "N", Value: strings.Repeat("v", replaced)}}}})}
 		body, err := deploy.Encode(r)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(len(body)).To(BeNumerically("<=", messages.MaxBody))
 		got, _, err := messages.DecodeResult(body)
 		Expect(err).NotTo(HaveOccurred())
 		Expect([]any{got.Reason, got.Touched, got.Token}).To(Equal([]any{"deploy_unhealthy", true, int64(1)}))
+		if !kept {
+			r.Replaced = nil
+		}
 		Expect(got.Replaced).To(Equal(r.Replaced))
-	})
+	},
+		Entry("with what was replaced", 190_000, true),
+		Entry("without even that", 300_000, false),
+	)
 })

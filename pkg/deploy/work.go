@@ -75,6 +75,15 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 	return w, nil
 }
 
+// replaced is what was found, for a result. Of an order that returns to a proven release nobody needs it, and a limit on
+// its size would keep the order from being performed: what it finds are two versions, perhaps.
+func (w *work) replaced() []messages.Replaced {
+	if w.Order.Restoring {
+		return nil
+	}
+	return messages.Distinct(w.Found)
+}
+
 // again is the job of going on with the work, under the claim that it had.
 func (w *work) again(ttl time.Duration) *job {
 	return &job{order: w.Order, token: w.Token, trace: w.Trace, ttl: ttl, work: w}

@@ -28,7 +28,7 @@ const (
 )
 
 // NewGit returns a Git. It creates the cache directory, and drops what nobody uses any more and what a killed process has
-// left half made: no other process may use it.
+// left half made: no other process may use it. What cannot be dropped stays, and is tried again by the next start.
 func NewGit(c GitConfig) (*Git, error) {
 	if err := os.MkdirAll(c.CacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make git cache: %w", err)
@@ -40,10 +40,7 @@ func NewGit(c GitConfig) (*Git, error) {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err == nil && (strings.HasPrefix(e.Name(), unfinished) || time.Since(info.ModTime()) > unusedFor) {
-			err = os.RemoveAll(filepath.Join(c.CacheDir, e.Name()))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("clean git cache: %w", err)
+			_ = os.RemoveAll(filepath.Join(c.CacheDir, e.Name()))
 		}
 	}
 	return &Git{cfg: c.withDefaults()}, nil
@@ -66,6 +63,8 @@ func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	g.cache.Lock()
 	defer g.cache.Unlock()
 	c := commit{repo: a, dir: filepath.Join(g.cfg.CacheDir, name(a.url)+".git")}
+	now := time.Now()
+	_ = os.Chtimes(c.dir, now, now) // it is in use, also where nothing has to be fetched; one that is not there is made below
 	if fullCommit.MatchString(ref) {
 		if c.id, err = g.peel(ctx, c, keep(ref)); err == nil {
 			return c, nil
@@ -147,8 +146,7 @@ func (g *Git) fetchInto(ctx context.Context, c commit, extra []string, ref strin
 func (g *Git) prepare(ctx context.Context, c commit) error {
 	if _, err := os.Stat(c.dir); err == nil {
 		if size(c.dir) < g.cfg.MaxBytes/2 {
-			now := time.Now()
-			return os.Chtimes(c.dir, now, now) // it is in use
+			return nil
 		}
 		_ = os.RemoveAll(c.dir)
 	}

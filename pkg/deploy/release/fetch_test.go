@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -16,6 +18,17 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 )
 
+// unprivileged does something without root's power over files.
+func unprivileged(do func()) {
+	runtime.LockOSThread() // it is the thread's
+	defer runtime.UnlockOSThread()
+	if os.Geteuid() == 0 {
+		Expect(syscall.Setfsuid(65534)).To(Succeed())
+		defer func() { Expect(syscall.Setfsuid(0)).To(Succeed()) }()
+	}
+	do()
+}
+
 var _ = Describe("Fetching", func() {
 	ask := func(g *release.Git, deploymentRepo, deploymentRef string) error {
 		source := newRepo(map[string]string{"README": "x"})
@@ -24,31 +37,52 @@ var _ = Describe("Fetching", func() {
 		return err
 	}
 
-	It("drops at its start what is half made or long unused, and keeps what is in use", func() {
-		dir, old := GinkgoT().TempDir(), time.Now().Add(-31*24*time.Hour)
-		in := func(c *release.GitConfig) { c.CacheDir = dir }
-		cached := func() []string {
-			list, err := filepath.Glob(filepath.Join(dir, "*"))
-			Expect(err).NotTo(HaveOccurred())
-			return list
-		}
-		age := func() {
-			for _, d := range cached() {
-				Expect(os.Chtimes(d, old, old)).To(Succeed())
+	DescribeTable("drops at its start what is half made or long unused, and keeps what is in use",
+		func(fullCommit bool, meanwhile func(repo)) {
+			dir, old := GinkgoT().TempDir(), time.Now().Add(-31*24*time.Hour)
+			in := func(c *release.GitConfig) { c.CacheDir = dir }
+			cached := func() []string {
+				list, err := filepath.Glob(filepath.Join(dir, "*"))
+				Expect(err).NotTo(HaveOccurred())
+				return list
 			}
-		}
-		repo, g := newRepo(goodFiles()), newGit(in)
-		Expect(ask(g, repo.dir, "master")).To(Succeed())
-		Expect(cached()).To(HaveLen(1))
-		age()
-		repo.commit(map[string]string{"more": "x"})
-		Expect(ask(g, repo.dir, "master")).To(Succeed())
-		Expect(os.Mkdir(filepath.Join(dir, "new-1"), 0o700)).To(Succeed())
-		newGit(in)
-		Expect(cached()).To(HaveLen(1))
-		age()
-		newGit(in)
-		Expect(cached()).To(BeEmpty())
+			age := func() {
+				for _, d := range cached() {
+					Expect(os.Chtimes(d, old, old)).To(Succeed())
+				}
+			}
+			repo, g, ref := newRepo(nil), newGit(in), "master"
+			if id := repo.commit(goodFiles()); fullCommit {
+				ref = id
+			}
+			Expect(ask(g, repo.dir, ref)).To(Succeed())
+			Expect(cached()).To(HaveLen(1))
+			age()
+			meanwhile(repo)
+			Expect(ask(g, repo.dir, ref)).To(Succeed())
+			Expect(os.Mkdir(filepath.Join(dir, "new-1"), 0o700)).To(Succeed())
+			newGit(in)
+			Expect(cached()).To(HaveLen(1))
+			age()
+			newGit(in)
+			Expect(cached()).To(BeEmpty())
+		},
+		Entry("a ref that has moved", false, func(r repo) { r.commit(map[string]string{"more": "x"}) }),
+		Entry("a ref that stands still", false, func(repo) {}),
+		Entry("a full commit", true, func(repo) {}),
+		Entry("a full commit whose host is away", true, func(r repo) { Expect(os.RemoveAll(r.dir)).To(Succeed()) }),
+	)
+
+	It("starts also where something cannot be dropped", func() {
+		dir, err := os.MkdirTemp("/var/tmp", "openaperture-git-") // that others may enter, too
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(os.RemoveAll, dir)
+		Expect(os.Chmod(dir, 0o755)).To(Succeed()) //nolint:gosec // see above
+		leftover := filepath.Join(dir, "new-1", "objects")
+		Expect(os.MkdirAll(leftover, 0o755)).To(Succeed())
+		Expect(os.Chmod(filepath.Dir(leftover), 0o555)).To(Succeed()) //nolint:gosec // not writable
+		unprivileged(func() { newGit(func(c *release.GitConfig) { c.CacheDir = dir }) })
+		Expect(leftover).To(BeADirectory())
 	})
 
 	DescribeTable("refuses the address",

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	_ "github.com/lib/pq" // the driver
+
+	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 )
 
 // Postgres is a private PostgreSQL server whose data may be lost: it never syncs to disk.
@@ -121,15 +123,11 @@ func (p Postgres) running() bool {
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || !alive(pid) {
+	if err != nil {
 		return false
 	}
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != "postgres" {
-		return false
-	}
-	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // a server works in its data; the host's may have the number
-	return err == nil && cwd == p.Dir
+	working, err := proc.WorkingIn(p.Dir) // as a server does in its data; the host's own may have the number
+	return err == nil && filepath.Base(working[pid]) == "postgres"
 }
 
 // initialize makes the data directory. The password reaches initdb in a file, never in its arguments.

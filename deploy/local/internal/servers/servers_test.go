@@ -37,6 +37,23 @@ func pidIn(path string) int {
 	return pid
 }
 
+// postgresIn runs a program named postgres that works in dir and whose number is in p's file.
+func postgresIn(dir string, p servers.Postgres) *gexec.Session {
+	GinkgoHelper()
+	program := filepath.Join(directory(), "postgres")
+	text, err := os.ReadFile("/bin/sleep")
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.WriteFile(program, text, 0o755)).To(Succeed())
+	cmd := exec.Command(program, "600")
+	cmd.Dir = dir
+	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { session.Kill().Wait(10 * time.Second) })
+	number := strconv.Itoa(cmd.Process.Pid) + "\n" + p.Dir + "\n"
+	Expect(os.WriteFile(filepath.Join(p.Dir, "postmaster.pid"), []byte(number), 0o600)).To(Succeed())
+	return session
+}
+
 var _ = Describe("Servers", Label("integration"), func() {
 	It("start PostgreSQL again after it was killed, with what it held", func(ctx SpecContext) {
 		ports, err := servers.FreePorts(ctx, 1)
@@ -52,20 +69,20 @@ var _ = Describe("Servers", Label("integration"), func() {
 	}, NodeTimeout(2*time.Minute))
 
 	It("leave a PostgreSQL alone that works elsewhere and has the number of theirs by now", func(ctx SpecContext) {
-		other := filepath.Join(directory(), "postgres") // such as the host's own
-		text, err := os.ReadFile("/bin/sleep")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(os.WriteFile(other, text, 0o755)).To(Succeed())
-		cmd := exec.Command(other, "600")
-		cmd.Dir = "/"
-		session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func() { session.Kill().Wait(10 * time.Second) })
 		p := servers.Postgres{Dir: directory()}
-		number := strconv.Itoa(cmd.Process.Pid) + "\n" + p.Dir + "\n"
-		Expect(os.WriteFile(filepath.Join(p.Dir, "postmaster.pid"), []byte(number), 0o600)).To(Succeed())
+		session := postgresIn("/", p) // such as the host's own
 		Expect(p.Stop(ctx)).To(Succeed())
 		Consistently(session, "500ms").ShouldNot(gexec.Exit())
+	}, NodeTimeout(time.Minute))
+
+	It("know a PostgreSQL that runs whose data is reached by a symbolic link", func(ctx SpecContext) {
+		data := directory()
+		p := servers.Postgres{Dir: filepath.Join(directory(), "link")}
+		Expect(os.Symlink(data, p.Dir)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(data, "PG_VERSION"), nil, 0o600)).To(Succeed())
+		postgresIn(data, p)
+		Expect(p.Start(ctx)).To(Succeed())
+		Expect(filepath.Join(data, "postmaster.pid")).To(BeAnExistingFile())
 	}, NodeTimeout(time.Minute))
 
 	It("start RabbitMQ again after all of it was killed", func(ctx SpecContext) {
