@@ -116,7 +116,7 @@ type Order struct {
 	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
 	LeavingUnits         []string         `json:"leaving_units,omitempty"` // names of units of former releases that are not in this one
 	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
-	Restoring            bool             `json:"restoring,omitempty"` // its workflow returns to a proven release: nobody needs to know what it replaces
+	ReplacedKnown        bool             `json:"replaced_known,omitempty"` // there is a release to return to: the result need not say what the deploy replaced
 	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
 }
 
@@ -176,7 +176,7 @@ type Result struct {
 	Touched   bool       `json:"touched,omitempty"`   // whether any instance was changed
 	Restored  bool       `json:"restored,omitempty"`  // whether the failing instance was put back and got healthy
 	Undone    bool       `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
-	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found, unless it restores: each definition once
+	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found, each definition once; none if ReplacedKnown
 	Steps     []Step     `json:"steps,omitempty"`     // where the time went
 }
 

@@ -151,11 +151,11 @@ var _ = Describe("A deploy", func() {
 		Expect(s.cluster.Starts()).To(HaveLen(40))
 	})
 
-	It("returns to a proven release whatever the size of what it replaces, which nobody needs to know", func() {
+	It("begins whatever the size of what it replaces, where it is known what to return to", func() {
 		s := newSite()
 		big(s, false)
 		s.start()
-		r := s.result(s.put(func(o *messages.Order) { o.Restoring = true }))
+		r := s.result(s.put(func(o *messages.Order) { o.ReplacedKnown = true }))
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
 		Expect(r.Replaced).To(BeEmpty())
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
@@ -526,7 +526,7 @@ var _ = Describe("Claims", func() {
 		s.set(func(s *site) { s.superseded = true })
 		s.start()
 		order := s.put()
-		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(1))
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).ShouldNot(BeZero()) // the look for claims at the start may find it again
 		Eventually(func() bool { return len(s.workFiles()) == 0 }).Should(BeTrue())
 		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
 		Expect(s.shows()).To(Equal([]string{"1:other"}))

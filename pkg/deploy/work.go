@@ -75,10 +75,10 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 	return w, nil
 }
 
-// replaced is what was found, for a result. Of an order that returns to a proven release nobody needs it, and a limit on
-// its size would keep the order from being performed: what it finds are two versions, perhaps.
+// replaced is what was found, for a result. Where it is known what to return to nobody needs it, and a limit on its size
+// would keep the order from being performed: what it finds are two versions, perhaps.
 func (w *work) replaced() []messages.Replaced {
-	if w.Order.Restoring {
+	if w.Order.ReplacedKnown {
 		return nil
 	}
 	return messages.Distinct(w.Found)

@@ -78,8 +78,7 @@ func (s *Store) baseOrder(w *workflowRow, m messages.Milestone) messages.Order {
 	o := messages.Order{OrderID: newID(), WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
 		MinHealthyMS: s.times.MinHealthy.Milliseconds(), HealthDeadlineMS: s.times.HealthDeadline.Milliseconds(),
 		ProgressDeadlineMS: s.times.ProgressDeadline.Milliseconds(), ComponentType: string(w.ComponentType),
-		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef,
-		Restoring: w.Restoring}
+		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef}
 	if w.ExchangeID != nil {
 		o.MessagingExchangeID = int64(*w.ExchangeID)
 	}
@@ -128,6 +127,14 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 	if err := json.Unmarshal(r.Units, &o.DeployableUnits); err != nil {
 		return nil, fmt.Errorf("decode units of release %s: %w", r.ID, err)
 	}
+	if r.ComponentID == nil {
+		return nil, nil
+	}
+	known, err := provenRelease(ctx, tx, *r.ComponentID, r.Phase)
+	if err != nil {
+		return nil, err
+	}
+	o.ReplacedKnown = known != nil
 	o.LeavingUnits, err = leavingUnits(ctx, tx, w, r, o.DeployableUnits)
 	return nil, err
 }
@@ -137,9 +144,6 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 // that a release of another component, or of another phase, has for the same cluster is left alone; all are while a component
 // of the exchange has no release, as any of them may be its own.
 func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow, wanted []messages.UnitDefinition) ([]string, error) {
-	if r.ComponentID == nil {
-		return nil, nil
-	}
 	var known []string
 	err := tx.SelectContext(ctx, &known, `SELECT DISTINCT jsonb_path_query(r.units, '$[*].name') #>> '{}' AS name
 		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven ON true
