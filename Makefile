@@ -41,7 +41,7 @@ up: ## Start the whole suite on this machine, without containers; harmless when 
 	@deploy/local/install.sh up
 	@$(LOCAL) up
 
-down: ## Stop it and remove everything that it left, also of a failed chaos or bench
+down: ## Stop it and remove everything that it left, also of a failed chaos or bench; one that runs is left alone
 	@$(LOCAL) down
 
 demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leaves the stack up
