@@ -34,14 +34,14 @@ lint: ## golangci-lint (v2.15.0) once per module, stopping at the first failure
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-standalone: ## Build every module by itself, without the workspace, as an image build does
+standalone: ## Build every module by itself, without the workspace: its go.mod alone names what it needs
 	@for m in $(MODULES); do echo "build $$m"; (cd $$m && GOWORK=off go build ./...) || exit 1; done
 
 up: ## Start the whole suite on this machine, without containers; harmless when it runs already
 	@deploy/local/install.sh up
 	@$(LOCAL) up
 
-down: ## Stop it and remove everything that it left, also of a failed chaos or bench
+down: ## Stop it and remove everything that it left, also of a failed chaos or bench; one that runs is left alone
 	@$(LOCAL) down
 
 demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leaves the stack up
@@ -81,5 +81,4 @@ compose-test: ## Bring docker-compose.yml up under another name, kill its server
 	@go test -v -count=1 -timeout=10m -tags=compose ./deploy/local/compose -args -ginkgo.no-color -ginkgo.v $(ARGS)
 
 compose-config: ## Check docker-compose.yml
-	@mkdir -p bin
 	docker-compose -f docker-compose.yml config -q

@@ -117,7 +117,8 @@ func up(ctx context.Context, root string) error {
 	return nil
 }
 
-// down takes the stack down and what trials have left beside it, or the stacks of the directories that are named.
+// down takes the stack down and what trials have left beside it, or the stacks of the directories that are named. A trial
+// that still runs is left alone.
 func down(ctx context.Context, root string, dirs []string) error {
 	if len(dirs) > 0 {
 		for _, dir := range dirs {
@@ -144,6 +145,17 @@ func downOne(ctx context.Context, root, dir string) error {
 	if err != nil {
 		return fmt.Errorf("find the stack of %s: %w", dir, err)
 	}
+	held, err := hold(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, errInUse):
+		tell(err.Error() + " and left alone")
+		return nil
+	case err != nil:
+		return err
+	}
+	defer func() { _ = held.Close() }()
 	if _, err := os.Stat(filepath.Join(dir, "stack.json")); errors.Is(err, os.ErrNotExist) {
 		return os.RemoveAll(dir)
 	}
@@ -152,6 +164,25 @@ func downOne(ctx context.Context, root, dir string) error {
 		return err
 	}
 	return s.Down(ctx, tell)
+}
+
+var errInUse = errors.New("is in use by a trial")
+
+// hold keeps others from taking down what is in a directory, until the file is closed or this process ends.
+func hold(dir string) (*os.File, error) {
+	file, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("hold %s: %w", dir, err)
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return file, nil
+	}
+	_ = file.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s %w", dir, errInUse)
+	}
+	return nil, fmt.Errorf("hold %s: %w", dir, err)
 }
 
 func tell(what string) { fmt.Println(what) }
@@ -237,24 +268,44 @@ func measure(ctx context.Context, root string) error {
 	return alone(ctx, root, ".run-bench", "{min_healthy: 0s}", func(s *stack.Stack) error { return bench.Run(ctx, s, os.Stdout) })
 }
 
-// alone runs f on a fresh stack in a directory of its own. What went wrong leaves the stack as it is, to be looked at.
+// alone runs f on a fresh stack in a directory of its own, which it holds meanwhile. What went wrong leaves the stack as it
+// is, to be looked at.
 func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) error) error {
 	dir = filepath.Join(root, dir)
-	s, err := stack.Open(ctx, root, dir, times.Fast)
+	s, held, err := openHeld(ctx, root, dir)
 	if err != nil {
 		return err
 	}
-	if err := s.Down(ctx, tell); err != nil { // what an earlier trial left
+	err = s.Down(ctx, tell) // what an earlier trial left
+	_ = held.Close()        // of a directory that is gone
+	if err != nil {
 		return err
 	}
-	if s, err = stack.Open(ctx, root, dir, times.Fast); err != nil {
+	if s, held, err = openHeld(ctx, root, dir); err != nil {
 		return err
 	}
+	defer func() { _ = held.Close() }()
 	s.Tuning = tuning
 	if err := f(s); err != nil {
 		return fmt.Errorf("%w (the stack is still up under %s; make down or the next trial removes it)", err, dir)
 	}
 	return s.Down(ctx, tell)
+}
+
+func openHeld(ctx context.Context, root, dir string) (*stack.Stack, *os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as the stack itself makes it
+		return nil, nil, fmt.Errorf("make the stack's directory: %w", err)
+	}
+	held, err := hold(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := stack.Open(ctx, root, dir, times.Fast)
+	if err != nil {
+		_ = held.Close()
+		return nil, nil, err
+	}
+	return s, held, nil
 }
 
 func number(name string, otherwise uint64) (uint64, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,6 +43,24 @@ var _ = Describe("down", func() {
 		Expect(down(ctx, root, []string{filepath.Join(root, "other")})).To(MatchError(ContainSubstring("find the stack of")))
 		Expect(down(ctx, root, []string{filepath.Join(root, "kept")})).To(Succeed())
 		Expect(left()).To(ConsistOf("other"))
+	}, NodeTimeout(time.Minute))
+
+	It("leaves a trial alone that runs, as does another trial", func(ctx SpecContext) {
+		root, err := os.MkdirTemp("/var/tmp", "openaperture-local-")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(os.RemoveAll, root)
+		dir := filepath.Join(root, ".run-chaos")
+		begun := false
+		Expect(alone(ctx, root, ".run-chaos", "", func(*stack.Stack) error {
+			begun = true
+			Expect(down(ctx, root, nil)).To(Succeed())
+			Expect(filepath.Join(dir, "stack.json")).To(BeAnExistingFile())
+			Expect(alone(ctx, root, ".run-chaos", "", nil)).To(MatchError(errInUse))
+			return errors.New("failed")
+		})).To(MatchError(ContainSubstring("the stack is still up")))
+		Expect(begun).To(BeTrue())
+		Expect(down(ctx, root, nil)).To(Succeed())
+		Expect(dir).NotTo(BeADirectory())
 	}, NodeTimeout(time.Minute))
 })
 

@@ -44,6 +44,7 @@ type config struct {
 	Labels    map[string]string `mapstructure:"labels"`
 	Broker    broker            `mapstructure:"broker"`
 	Behaviour string            `mapstructure:"behaviour"`
+	TokenFile string            `mapstructure:"token_file"`
 }
 
 func (c config) Validate() error {
@@ -51,6 +52,11 @@ func (c config) Validate() error {
 		return fmt.Errorf("timeout %s: want less than period %s", c.Timeout, c.Period)
 	}
 	return nil
+}
+
+func (c config) CheckSecrets() error {
+	_, err := boot.SecretFrom("", c.TokenFile)
+	return err
 }
 
 func defaults() config {

@@ -23,7 +23,7 @@ func EnvName(key string) string {
 }
 
 // Load reads defaults, then the YAML file (none if path is ""), then the
-// environment, and validates. A key that the type does not have is an error that
+// environment, and validates all but the secrets. A key that the type does not have is an error that
 // names it. Empty environment variables count as unset; lists are separated by
 // commas there, other structured values are JSON.
 func Load[C Config](defaults C, path string) (C, error) {

@@ -81,6 +81,7 @@ var _ = Describe("The configuration", func() {
 		Entry("no YAML", "a: [", "", "read configuration"),
 		Entry("a number that is none", "", "OPENAPERTURE_BROKER_ATTEMPTS=many", "'broker.attempts'"),
 		Entry("a map that is no JSON", "", "OPENAPERTURE_LABELS=x", "environment OPENAPERTURE_LABELS: want JSON"),
+		Entry("a secret that cannot be read", "token_file: /nowhere/token", "", "read secret: open /nowhere/token"),
 		Entry("a host name with a slash", "", "HOSTNAME=a/b", `HOSTNAME "a/b"`),
 	)
 })
@@ -104,6 +105,18 @@ var _ = Describe("The command line", func() {
 		Entry("a wrong argument", 2, "", "healthcheck takes", "healthcheck", "x"),
 		Entry("a missing file", 2, "", "read configuration /nope.yaml", "--config", "/nope.yaml"),
 		Entry("a command that fails", 1, "", "sample: stopped [now] of [a]", "stop-all", "now"),
+	)
+
+	DescribeTable("reads secrets only to serve, and to check the configuration",
+		func(code int, complaint string, args ...string) {
+			c, _, stderr := execute(append([]string{"--config", file("token_file: /nowhere/token\nlisten: 127.0.0.1:1\n")}, args...)...)
+			Expect(c).To(Equal(code))
+			Expect(stderr).To(ContainSubstring(complaint))
+		},
+		Entry("to serve", 2, "/nowhere/token"),
+		Entry("to check", 2, "/nowhere/token", "--check-config"),
+		Entry("not to ask for the health", 1, "connection refused", "healthcheck"),
+		Entry("not for a command", 1, "stopped [now]", "stop-all", "now"),
 	)
 
 	It("takes the configuration file from the environment", func() {

@@ -76,6 +76,11 @@ func Execute[C Config](s Service[C], args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)
 	}
+	if o.check || len(o.args) == 0 {
+		if err := cfg.CheckSecrets(); err != nil {
+			return complain(stderr, s.Name, fmt.Errorf("configuration %s: %w", o.config, err), exitUsage)
+		}
+	}
 	env, err := NewEnv(s.Name, s.Version, cfg.BaseConfig(), newLogger(cfg.BaseConfig(), zapcore.AddSync(stderr)))
 	if err != nil {
 		return complain(stderr, s.Name, err, exitUsage)

@@ -12,9 +12,9 @@ import (
 
 // setupTracing makes valid ids and carries them as W3C traceparent. Nothing is
 // exported: the ids join the log lines about one request or message, in the
-// service that sent it and in the one that handles it, and the request for an
-// upgrade with its orders and results. What no request caused, such as an hourly
-// pass, is joined by the ids of upgrade, workflow and order.
+// service that sent it and in the one that handles it, and the start of an upgrade
+// with its orders and results. What no request caused, such as an hourly pass, is
+// joined by the ids of upgrade, workflow and order.
 func setupTracing() {
 	otel.SetTextMapPropagator(propagation.TraceContext{})
 	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample())))

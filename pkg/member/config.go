@@ -40,7 +40,7 @@ type Config struct {
 	DeploymentRepoGitRef string `mapstructure:"deployment_repo_git_ref"`
 }
 
-// Validate checks values and their relations, and that the secrets can be read; its error names the key and never quotes a secret.
+// Validate checks values and their relations.
 func (c Config) Validate() error {
 	u, err := url.Parse(c.ManagerURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -52,6 +52,15 @@ func (c Config) Validate() error {
 	if c.AMQPURL == "" && c.AMQPURLFile == "" {
 		return errors.New("amqp_url: set it or amqp_url_file")
 	}
+	if c.ExchangeID < 1 {
+		return errors.New("exchange_id: want the id of a messaging exchange")
+	}
+	_, err = c.Durations()
+	return err
+}
+
+// CheckSecrets implements boot.Config; its error names the key and never quotes a secret.
+func (c Config) CheckSecrets() error {
 	_, amqpURL, err := c.secrets()
 	if err != nil {
 		return err
@@ -59,11 +68,7 @@ func (c Config) Validate() error {
 	if _, err := rabbit.ParseURL(amqpURL); err != nil {
 		return fmt.Errorf("amqp_url: %w", err)
 	}
-	if c.ExchangeID < 1 {
-		return errors.New("exchange_id: want the id of a messaging exchange")
-	}
-	_, err = c.Durations()
-	return err
+	return nil
 }
 
 // Durations are the times of the profile with the single overrides.

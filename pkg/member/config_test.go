@@ -1,6 +1,7 @@
 package member_test
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"time"
@@ -38,7 +39,8 @@ func holding(content string) string {
 var _ = Describe("The configuration of a member", func() {
 	DescribeTable("is refused in one line that names the key",
 		func(change func(*member.Config), want string) {
-			err := valid(change).Validate()
+			c := valid(change)
+			err := cmp.Or(c.Validate(), c.CheckSecrets())
 			Expect(err).To(MatchError(HavePrefix(want)))
 			Expect(err.Error()).NotTo(Or(ContainSubstring("s3cret"), ContainSubstring("t0ken")))
 		},
@@ -60,6 +62,14 @@ var _ = Describe("The configuration of a member", func() {
 	It("takes its secrets from files", func() {
 		c := valid(func(c *member.Config) {
 			c.ManagerToken, c.ManagerTokenFile, c.AMQPURL, c.AMQPURLFile = "", holding("t\n"), "", holding("amqp://127.0.0.1/\n")
+		})
+		Expect(c.Validate()).To(Succeed())
+		Expect(c.CheckSecrets()).To(Succeed())
+	})
+
+	It("is valid while its secrets cannot be read, for those who do not need them", func() {
+		c := valid(func(c *member.Config) {
+			c.ManagerToken, c.ManagerTokenFile, c.AMQPURL, c.AMQPURLFile = "", "/nowhere/t", "", "/nowhere/u"
 		})
 		Expect(c.Validate()).To(Succeed())
 	})

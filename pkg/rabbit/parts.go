@@ -19,14 +19,15 @@ type part struct {
 	name     string
 	topology Topology
 	lacks    error // errUndeclared, then the broker's refusal, or nil once it is declared; guarded by Broker.mu
-	doubtful bool  // to be declared again, as a message for one of its queues came back; guarded by Broker.mu
+	doubtful bool  // to be declared again, as a message for it came back or did not find its exchange; guarded by Broker.mu
 }
 
 // SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the broker
 // refuses is left out and tried again every RefusedRetry, while all others are served; its queues are not consumed
 // meanwhile, as they may be somebody else's. Parts never gate Ready: ask for them with Declared and Subscribed. What is
 // known of a part stays with it while it is the same. They are declared on the consume connection, so that publishing never
-// waits for them: all on each session, later those that lack and those whose messages come back.
+// waits for them: all on each session, later those that lack and those whose messages come back. Only what goes with an
+// exchange that a message did not find is declared by the publisher.
 func (b *Broker) SetParts(parts map[string]Topology) {
 	b.mu.Lock()
 	known := b.parts
@@ -64,12 +65,12 @@ func (b *Broker) declare(s *session, wanted func(*part) bool) error {
 	return b.declareParts(s, wanted)
 }
 
-// doubt marks the parts that a message belongs to which came back: its queue or binding may have been deleted (A8).
-func (b *Broker) doubt(key string) {
+// doubt marks the parts of which something may have been deleted: a queue, a binding or an exchange (A8).
+func (b *Broker) doubt(affected func(Topology) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.parts {
-		p.doubtful = p.doubtful || slices.ContainsFunc(p.topology.Queues, func(q Queue) bool { return q.BindKey == key || q.Name == key })
+		p.doubtful = p.doubtful || affected(p.topology)
 	}
 }
 
@@ -89,19 +90,44 @@ func (b *Broker) declareParts(s *session, wanted func(*part) bool) error {
 func every(*part) bool     { return true }
 func lacking(p *part) bool { return p.lacks != nil || p.doubtful }
 
-// missing selects the parts with an exchange that the broker says it does not have; every part if none is named.
-func (b *Broker) missing(err error) func(*part) bool {
-	named := func(p *part) bool {
-		return slices.ContainsFunc(p.topology.Exchanges, func(x Exchange) bool { return strings.Contains(err.Error(), "'"+x.Name+"'") })
-	}
+// missing is the exchange that the broker says it does not have, with what tells the parts that have it; "" and every part
+// if none of theirs is named.
+func (b *Broker) missing(err error) (exchange string, affected func(Topology) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.parts {
-		if named(p) {
-			return named
+		for _, x := range p.topology.Exchanges {
+			if strings.Contains(err.Error(), "'"+x.Name+"'") {
+				return x.Name, func(t Topology) bool {
+					return slices.ContainsFunc(t.Exchanges, func(y Exchange) bool { return y.Name == x.Name })
+				}
+			}
 		}
 	}
-	return every
+	return "", func(Topology) bool { return true }
+}
+
+// around is what goes when an exchange is deleted: itself, and all bindings to and from it, of the parts that are declared.
+func (b *Broker) around(exchange string) Topology {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var gone Topology
+	for _, p := range b.parts {
+		if p.lacks != nil {
+			continue
+		}
+		for _, x := range p.topology.Exchanges {
+			if (x.Name == exchange || x.Parent == exchange) && !slices.Contains(gone.Exchanges, x) {
+				gone.Exchanges = append(gone.Exchanges, x)
+			}
+		}
+		for _, q := range p.topology.Queues {
+			if q.BindExchange == exchange {
+				gone.Queues = append(gone.Queues, q)
+			}
+		}
+	}
+	return gone
 }
 
 // takeParts lists the wanted parts by name, so that they are always declared in the same order. The caller declares them:

@@ -87,6 +87,60 @@ var _ = Describe("the parts of a topology", func() {
 		Expect(host.Depth(two + ":child.beats")).To(Equal(-1))
 	})
 
+	Describe("that share a root which is deleted", func() {
+		var h *harness
+		var m rabbit.Message
+		var queue string // of the other part, deleted too
+		given := func() {
+			h = open(func(c *rabbit.Config) { c.RefusedRetry = time.Hour })
+			parts := map[string]rabbit.Topology{}
+			for _, part := range []string{"one", "two"} {
+				t := topologyFor(h.name + "-" + part)
+				t.Exchanges[0].Name, t.Exchanges[1].Parent = h.name+"-shared", h.name+"-shared"
+				parts[part] = t
+			}
+			h.SetParts(parts)
+			Eventually(func() error { return h.Declared("two") }).Should(Succeed())
+			m = rabbit.Message{Exchange: h.name + "-shared", Key: h.name + "-one.child.beats"}
+			queue = h.name + "-two:child.beats"
+		}
+		lost := func() {
+			GinkgoHelper()
+			host.DeleteQueue(queue)
+			Expect(host.Do(func(ch *amqp.Channel) error { return ch.ExchangeDelete(m.Exchange, false, false) })).To(Succeed())
+			Expect(rabbit.OutcomeOf(h.Publish(context.Background(), m))).To(Equal(rabbit.Unknown))
+			Expect(h.Publish(context.Background(), m)).To(Succeed())
+		}
+
+		It("hold up no publishing: it needs the exchange and its bindings, the rest is declared beside it", func() {
+			given()
+			host.DeleteQueue(queue) // it is declared again once: the next time is not due yet
+			other := rabbit.Message{Exchange: m.Exchange, Key: h.name + "-two.child.beats"}
+			Expect(rabbit.OutcomeOf(h.Publish(context.Background(), other))).To(Equal(rabbit.Returned))
+			Eventually(func() int { return host.Depth(queue) }).Should(BeZero())
+			lost()
+			Expect(host.Depth(queue)).To(Equal(-1))
+		})
+
+		It("A8: are declared again as a whole", func() {
+			given()
+			lost()
+			Eventually(func() int { return host.Depth(queue) }).Should(BeZero())
+		})
+	})
+
+	It("A8: publishing restores what hung on a root that has queues of its own", func() {
+		h := open()
+		name := h.name + "-it"
+		t := rabbit.Topology{Exchanges: []rabbit.Exchange{{Name: name}}, Queues: []rabbit.Queue{{Name: name, BindExchange: name, BindKey: "a"}}}
+		h.SetParts(map[string]rabbit.Topology{"it": t})
+		Eventually(func() error { return h.Declared("it") }).Should(Succeed())
+		Expect(host.Do(func(ch *amqp.Channel) error { return ch.ExchangeDelete(name, false, false) })).To(Succeed())
+		m := rabbit.Message{Exchange: name, Key: "a"}
+		Expect(rabbit.OutcomeOf(h.Publish(context.Background(), m))).To(Equal(rabbit.Unknown))
+		Expect(h.Publish(context.Background(), m)).To(Succeed())
+	})
+
 	It("hold up no publishing while they are declared", func() {
 		h := open()
 		many := map[string]rabbit.Topology{}

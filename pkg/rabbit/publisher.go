@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) er
 		case (errors.Is(err, errAllNacked) || errors.Is(err, errNoConfirms)) && !fruitless:
 			fruitless = true
 		case errors.Is(err, errChannelGone):
-			if err := b.declare(s, b.missing(err)); err != nil {
+			if err := p.replant(err); err != nil {
 				return err
 			}
 		default:
@@ -220,11 +221,37 @@ func (p *publisher) note(r amqp.Return, ok bool) {
 
 // restore asks for what a message came back from to be declared again, now and then: the queue may have been deleted (A8).
 func (p *publisher) restore(key string) {
-	p.broker.doubt(key)
+	p.broker.doubt(func(t Topology) bool {
+		return slices.ContainsFunc(t.Queues, func(q Queue) bool { return q.BindKey == key || q.Name == key })
+	})
+	p.redeclare()
+}
+
+func (p *publisher) redeclare() {
 	if time.Since(p.restored) >= redeclareEvery {
 		p.restored = time.Now()
 		p.broker.consuming.redeclare()
 	}
+}
+
+// replant declares the topology again, as an exchange may be missing, and of the parts no more than went with that exchange:
+// publishing never waits for whole parts, of which there may be hundreds under one root. These are declared again with the
+// other doubtful ones. What the broker refuses here it refuses there too, and there it is said whose it is.
+func (p *publisher) replant(lost error) error {
+	b := p.broker
+	if err := p.session.declare(b.currentTopology()); err != nil {
+		return err
+	}
+	exchange, affected := b.missing(lost)
+	b.doubt(affected)
+	p.redeclare()
+	if exchange == "" {
+		return nil
+	}
+	if err := p.session.declare(b.around(exchange)); err != nil && !refused(err) {
+		return err
+	}
+	return nil
 }
 
 // gone says whether the channel alone is lost, or the session with it.

@@ -46,13 +46,13 @@ func defaultConfig() config {
 	return config{Base: boot.DefaultBase("127.0.0.1:8080"), DatabaseConnections: 10, Profile: times.Default}
 }
 
-// Validate implements boot.Config; its error names the key and quotes no secret.
+// Validate implements boot.Config.
 func (c config) Validate() error {
-	if err := c.postgres().Validate(); err != nil {
-		return fmt.Errorf("database_%w", err)
+	if c.DatabaseURL == "" && c.DatabaseURLFile == "" {
+		return errors.New("database_url: set it or database_url_file")
 	}
-	if _, err := c.amqpURL(); err != nil {
-		return err
+	if c.AMQPURL == "" && c.AMQPURLFile == "" {
+		return errors.New("amqp_url: set it or amqp_url_file")
 	}
 	if c.HomeExchange == "" {
 		return errors.New("home_exchange: want the name of the exchange that manager-api belongs to")
@@ -60,11 +60,22 @@ func (c config) Validate() error {
 	if err := api.CheckTokens(c.Tokens); err != nil {
 		return fmt.Errorf("tokens: %w", err)
 	}
+	_, err := c.durations()
+	return err
+}
+
+// CheckSecrets implements boot.Config, with all that is known of the database; its error names the key and quotes no secret.
+func (c config) CheckSecrets() error {
+	if err := c.postgres().Validate(); err != nil {
+		return fmt.Errorf("database_%w", err)
+	}
+	if _, err := c.amqpURL(); err != nil {
+		return err
+	}
 	if _, err := c.keys(); err != nil {
 		return fmt.Errorf("sealing_key_file: %w", err)
 	}
-	_, err := c.durations()
-	return err
+	return nil
 }
 
 func (c config) postgres() postgres.Config {
@@ -77,9 +88,6 @@ func (c config) amqpURL() (string, error) {
 	secret, err := boot.SecretFrom(c.AMQPURL, c.AMQPURLFile)
 	if err != nil {
 		return "", fmt.Errorf("amqp_url: %w", err)
-	}
-	if secret == "" {
-		return "", errors.New("amqp_url: set it or amqp_url_file")
 	}
 	if _, err := rabbit.ParseURL(secret.Reveal()); err != nil {
 		return "", fmt.Errorf("amqp_url: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 
@@ -15,21 +16,28 @@ var _ = Describe("The configuration", func() {
 	It("ships a sample that is valid", func() {
 		path := filepath.Join(GinkgoT().TempDir(), "sample.yaml")
 		Expect(os.WriteFile(path, sample, 0o600)).To(Succeed())
+		_, err := boot.Load(defaultConfig(), path)
+		Expect(err).To(MatchError(ContainSubstring("database_url: set it or database_url_file")), "secrets are nobody's default")
+		GinkgoT().Setenv("OPENAPERTURE_DATABASE_URL_FILE", "/nowhere/d")
+		GinkgoT().Setenv("OPENAPERTURE_AMQP_URL_FILE", "/nowhere/a")
 		cfg, err := boot.Load(defaultConfig(), path)
-		Expect(err).NotTo(HaveOccurred())
+		Expect(err).NotTo(HaveOccurred(), "who does not need them need not read them")
+		Expect(cfg.CheckSecrets()).To(MatchError(ContainSubstring("read secret: open /nowhere/d")))
 		Expect(cfg.HomeExchange).To(Equal("local"))
 	})
 
 	DescribeTable("names the key that is wrong, and quotes no secret", func(change func(*config), want string) {
 		cfg := defaultConfig()
 		cfg.DatabaseURL, cfg.AMQPURL, cfg.HomeExchange = "postgres://u:hunter2@127.0.0.1/db?sslmode=disable", "amqp://u:hunter2@127.0.0.1/", "local"
-		Expect(cfg.Validate()).To(Succeed())
+		check := func() error { return cmp.Or(cfg.Validate(), cfg.CheckSecrets()) }
+		Expect(check()).To(Succeed())
 		change(&cfg)
-		err := cfg.Validate()
+		err := check()
 		Expect(err).To(MatchError(ContainSubstring(want)))
 		Expect(err.Error()).NotTo(ContainSubstring("hunter2"))
 	},
 		Entry("no sslmode", func(c *config) { c.DatabaseURL = "postgres://u:hunter2@127.0.0.1/db" }, "database_url: sslmode is missing"),
+		Entry("no database", func(c *config) { c.DatabaseURL = "" }, "database_url: set it or database_url_file"),
 		Entry("no broker", func(c *config) { c.AMQPURL = "" }, "amqp_url: set it or amqp_url_file"),
 		Entry("no broker URL", func(c *config) { c.AMQPURL = "http://u:hunter2@x" }, "amqp_url: parse broker URL"),
 		Entry("no home", func(c *config) { c.HomeExchange = "" }, "home_exchange"),

@@ -86,6 +86,7 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	waker := loop.NewWaker()
 	var watched atomic.Pointer[map[string]bool]
 	watched.Store(&map[string]bool{})
+	stripped := map[string]bool{} // batches are handled one at a time
 
 	doorbell := &overseer.Doorbell{Requests: s.API, Exchange: s.Exchange.ID, Wake: waker.Wake, Log: s.log, Metrics: s.metrics}
 	pass := &overseer.Pass{Snapshots: s.API, Judge: s.API, Exchange: s.Exchange.ID, Term: t, Times: s.Times,
@@ -94,7 +95,7 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	receive := func(hctx context.Context, batch []*rabbit.Delivery) error {
 		hctx, end := bound(hctx, ctx)
 		defer end()
-		return s.receiver(s.Broker.Session(), &watched, waker).Handle(hctx, batch)
+		return s.receiver(s.Broker.Session(), &watched, waker, stripped).Handle(hctx, batch)
 	}
 	ring := func(hctx context.Context, d *rabbit.Delivery) error {
 		hctx, end := bound(hctx, ctx)
@@ -125,8 +126,8 @@ func bound(handler, term context.Context) (context.Context, func()) {
 }
 
 // receiver handles one batch that was received under the session.
-func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bool], waker *loop.Waker) *heartbeats.Receiver {
-	return &heartbeats.Receiver{Store: s.API, Exchange: s.Exchange.ID, Log: s.log, Metrics: s.beats,
+func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bool], waker *loop.Waker, stripped map[string]bool) *heartbeats.Receiver {
+	return &heartbeats.Receiver{Store: s.API, Exchange: s.Exchange.ID, Stripped: stripped, Log: s.log, Metrics: s.beats,
 		Failed: func(error) { s.coverage.Break("heartbeats could not be stored") },
 		Committed: func(beats []messages.ModuleStatus) {
 			types := *watched.Load()

@@ -47,7 +47,7 @@ func DefaultConfig() Config {
 		Backend: backendDirect, SystemdUnitDir: unitDirs[0]}
 }
 
-// Validate refuses a network address without a token, and one that cannot be read: who may put a unit may run anything.
+// Validate refuses a network address without a token: who may put a unit may run anything.
 func (c Config) Validate() error {
 	switch {
 	case !filepath.IsAbs(c.StateDir):
@@ -61,15 +61,27 @@ func (c Config) Validate() error {
 	case c.TokenFile == "" && !loopback(c.Listen):
 		return fmt.Errorf("listen %q: is open to a network, which needs token_file", c.Listen)
 	}
-	if _, err := boot.SecretFrom("", c.TokenFile); err != nil {
-		return fmt.Errorf("token_file: %w", err)
-	}
 	for key := range c.MachineMetadata {
 		if key == "" {
 			return errors.New("machine_metadata: a key is empty")
 		}
 	}
 	return nil
+}
+
+// CheckSecrets refuses a token that cannot be read.
+func (c Config) CheckSecrets() error {
+	_, err := c.token()
+	return err
+}
+
+// token is "" where callers need none.
+func (c Config) token() (boot.Secret, error) {
+	token, err := boot.SecretFrom("", c.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	return token, nil
 }
 
 func loopback(address string) bool {

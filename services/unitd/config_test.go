@@ -72,6 +72,11 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Expect(string(session.Out.Contents())).To(Equal(string(sample)))
 	})
 
+	It("stops all though its token is gone", func() {
+		session := launch("state_dir: "+GinkgoT().TempDir()+"\ntoken_file: /nowhere/token\n", "stop-all")
+		Eventually(session).WithTimeout(patience).Should(gexec.Exit(0))
+	})
+
 	DescribeTable("fails to start in one clear line",
 		func(config func(dir string, taken int) string, message string) {
 			listener, port := freePort()

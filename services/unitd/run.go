@@ -25,9 +25,9 @@ import (
 const selfProgram = "/proc/self/exe"
 
 func run(ctx context.Context, cfg Config, env *boot.Env) error {
-	token, err := boot.SecretFrom("", cfg.TokenFile)
+	token, err := cfg.token()
 	if err != nil {
-		return fmt.Errorf("token_file: %w", err)
+		return err
 	}
 	h, backend, err := open(ctx, cfg, env)
 	if err != nil {

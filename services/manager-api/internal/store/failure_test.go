@@ -65,6 +65,16 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(MatchError(ContainSubstring("there is no quarantine")))
 	})
 
+	It("leaves a quarantine whose time is over out of the snapshot, though it is not removed yet", func() {
+		w := newWorld()
+		w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, expires_at)
+			VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '1 second'),
+			(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'new', 'of now', now() + interval '1 minute') RETURNING 1`, w.exchange)
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Quarantines).To(HaveExactElements(HaveField("SourceRepoGitRef", "v3")))
+	})
+
 	Describe("of a version that was in quarantine and is tried by force", func() {
 		var w *world
 		var c component.ID

@@ -29,7 +29,7 @@ const (
 	// as heard now.
 	stale = 30 * time.Second
 	// doubt bounds how many requests in a row may be answered 500 before that is put down to manager-api and not to single
-	// beats: while one bad beat of a full batch is looked for, no more than ten fail before one succeeds.
+	// beats: while one bad beat of a full batch is looked for, no more than twelve fail before one succeeds.
 	doubt = 30
 )
 
@@ -53,11 +53,13 @@ type Receiver struct {
 	Exchange component.ExchangeID
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
-	// Failed hears of every try that did not store a batch, unless it was refused for what it holds, and of beats that were
-	// dropped because they had waited too long.
-	Failed  func(err error)
-	Log     *zap.Logger
-	Metrics *Metrics
+	// Failed hears when beats may be missed: of every request without an answer, of a batch that is given back, and of beats
+	// that were dropped because they had waited too long. What was stored after all, or refused for what it is, is not missed.
+	Failed func(err error)
+	// Stripped holds the hostnames that were logged because manager-api stored their beats stripped only.
+	Stripped map[string]bool
+	Log      *zap.Logger
+	Metrics  *Metrics
 }
 
 // Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer it tries again for 20 s or until ctx ends,
@@ -99,7 +101,7 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	}
 	f := flush{Receiver: r, from: from}
 	err := f.store(ctx, beats)
-	if err == nil && len(f.suspects) > 0 && f.stored == 0 {
+	if err == nil {
 		err = f.failed
 	}
 	if err != nil {
@@ -107,9 +109,6 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 			r.Failed(err)
 		}
 		return fmt.Errorf("store heartbeats: %w", err)
-	}
-	for _, b := range f.suspects {
-		f.reject(b, f.failed)
 	}
 	return nil
 }
@@ -126,42 +125,71 @@ func decode(body []byte) (messages.ModuleStatus, bool, error) {
 // flush is the storing of one batch.
 type flush struct {
 	*Receiver
-	from     map[string][]*rabbit.Delivery // by hostname
-	stored   int                           // beats
-	suspects []messages.ModuleStatus       // single ones that were answered 500: at fault if others could be stored
-	failed   error                         // the last 500
-	row      int                           // of them, without success in between
+	from   map[string][]*rabbit.Delivery // by hostname
+	row    int                           // answers of 500, without success in between
+	failed error                         // why a beat that lives could not be stored at all
 }
 
 // store stores some beats. If manager-api refuses them, or breaks on them, it halves them until the one that is at fault is
 // found, so that the others are stored.
 func (f *flush) store(ctx context.Context, beats []messages.ModuleStatus) error {
-	err := f.request(ctx, beats)
+	err := f.try(ctx, beats)
 	switch {
 	case err == nil:
-		f.stored, f.row = f.stored+len(beats), 0
-		f.Committed(beats)
 		return nil
-	case !managerapi.Answered(err):
+	case f.over(err):
 		return err
-	case !refused(err):
-		if f.failed, f.row = err, f.row+1; f.row > doubt {
+	case len(beats) > 1:
+		half := len(beats) / 2
+		if err := f.store(ctx, beats[:half]); err != nil {
 			return err
 		}
-		if len(beats) == 1 {
-			f.suspects = append(f.suspects, beats[0])
-			return nil
-		}
-	case len(beats) == 1:
+		return f.store(ctx, beats[half:])
+	case refused(err):
 		f.reject(beats[0], err)
 		return nil
 	}
-	half := len(beats) / 2
-	if err := f.store(ctx, beats[:half]); err != nil {
-		return err
-	}
-	return f.store(ctx, beats[half:])
+	return f.storeStripped(ctx, beats[0], err)
 }
+
+// storeStripped stores of a beat that manager-api breaks on what says that the module lives, and as which version: that
+// manager-api fails expires nobody, and one such module must not end the covered time of all. If it breaks on that too,
+// this is an outage.
+func (f *flush) storeStripped(ctx context.Context, beat messages.ModuleStatus, why error) error {
+	beat.Workload, beat.StartedAt, beat.SentAt = nil, nil, nil
+	err := f.try(ctx, []messages.ModuleStatus{beat})
+	switch {
+	case err == nil:
+		f.Metrics.received.WithLabelValues("stripped").Inc()
+		if !f.Stripped[beat.Hostname] {
+			f.Stripped[beat.Hostname] = true
+			f.Log.Warn("manager-api fails at a heartbeat, stored without its workload and times", zap.String("hostname", beat.Hostname), zap.Error(why))
+		}
+	case f.over(err):
+		return err
+	case refused(err):
+		f.reject(beat, err)
+	default:
+		f.failed = err
+	}
+	return nil
+}
+
+// try makes one request, and counts.
+func (f *flush) try(ctx context.Context, beats []messages.ModuleStatus) error {
+	err := f.request(ctx, beats)
+	switch {
+	case err == nil:
+		f.row = 0
+		f.Committed(beats)
+	case !refused(err):
+		f.row++
+	}
+	return err
+}
+
+// over: nothing more of this batch is tried, for there is no answer, or it is manager-api that breaks.
+func (f *flush) over(err error) bool { return !managerapi.Answered(err) || f.row > doubt }
 
 func (f *flush) reject(beat messages.ModuleStatus, err error) {
 	for _, d := range f.from[beat.Hostname] {

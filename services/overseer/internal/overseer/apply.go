@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -16,6 +17,12 @@ import (
 
 // CodeStartRefused is the verdict on a request that manager-api can never start as it is.
 const CodeStartRefused = "start_refused"
+
+// Codes with which manager-api refuses a start because of us or of another upgrade, not of this one.
+const (
+	codeStaleTerm = "stale_term"
+	codeSlotTaken = "slot_taken"
+)
 
 // Judge is where judgements are written; *managerapi.Client is one. Each is one conditional write. Conflict: the term is
 // stale or the state has moved, nothing was changed.
@@ -29,15 +36,21 @@ type Judge interface {
 
 // apply performs the actions in their order and reports whether one changed what the next plan depends on. Each is asked
 // for within the trust window only. What is refused is left to the next pass, and the actions after it are asked for none
-// the less; only silence of manager-api ends this pass. A request whose start is refused for what it holds is refused with
-// those words: it would hold the slot until it expires.
+// the less; only silence of manager-api ends this pass. Of the starts the next one is asked for only when the one before it
+// cannot be started, for one that never can must not hold up the others until it expires. A request whose start is refused
+// for what it holds is refused with those words.
 func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error) {
 	var refused []error
+	taken := false
 	for _, a := range plan {
+		if a.Kind == Start && taken {
+			continue
+		}
 		if ctx.Err() != nil || !p.Term.Trusted() {
 			return moved, ErrTermOver
 		}
 		err := p.attempt(ctx, a)
+		taken = taken || a.Kind == Start && (err == nil || overtaken(err))
 		unfit := a.Kind == Start && (fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge))
 		if unfit {
 			a.Kind, a.Verdict = Refuse, managerapi.Verdict{Code: CodeStartRefused, Message: "manager-api cannot start it: " + err.Error()}
@@ -48,7 +61,7 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 			moved = moved || a.Kind == Prove || a.Create || unfit // the slot is still free
 			p.report(a)
 		case fault.Is(err, fault.Conflict), fault.Is(err, fault.NotFound):
-			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...) // news, not an error
+			p.conflict(a, err)
 		default:
 			refused = append(refused, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err))
 			if !managerapi.Answered(err) {
@@ -57,6 +70,26 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 		}
 	}
 	return moved, errors.Join(refused...)
+}
+
+func overtaken(err error) bool {
+	return slices.Contains([]string{codeStaleTerm, codeSlotTaken}, fault.CodeOf(err))
+}
+
+// conflict logs what is news and no error. A start that cannot be is one that may last: that is said once per text.
+func (p *Pass) conflict(a Action, err error) {
+	list := append(fields(a), zap.Error(err))
+	if a.Kind != Start || overtaken(err) {
+		p.Log.Debug("overtaken by events", list...)
+		return
+	}
+	if p.unstarted[a.Upgrade] != err.Error() {
+		p.Log.Warn("upgrade cannot be started yet", list...)
+	}
+	if p.unstarted == nil {
+		p.unstarted = map[upgrade.ID]string{}
+	}
+	p.unstarted[a.Upgrade] = err.Error()
 }
 
 // attempt performs an action and counts it.

@@ -12,6 +12,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/health"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
 // gap is the least time between two passes: news that comes in a flood is read in portions.
@@ -41,6 +42,8 @@ type Pass struct {
 	began time.Time // of the last pass
 	swept time.Time // of the last sweep, on our clock
 	held  bool
+
+	unstarted map[upgrade.ID]string // why requests conflict with being started, as it was logged
 }
 
 // Interval is how long a pass waits for news before it looks by itself.
@@ -48,8 +51,8 @@ func Interval(t times.Times) time.Duration {
 	return min(max(t.Lease/3, time.Second), 5*time.Second)
 }
 
-// Do makes one pass. It returns an error when manager-api could not be asked or did not answer; the next pass makes good
-// for it. A term that is over is no error.
+// Do makes one pass. It returns an error when manager-api could not be asked, did not answer, or refused an action; the next
+// pass makes good for it. A term that is over is no error, nor is a conflict.
 func (p *Pass) Do(ctx context.Context) error {
 	pause(ctx, gap-p.Now().Sub(p.began))
 	if ctx.Err() != nil || !p.Term.Trusted() {

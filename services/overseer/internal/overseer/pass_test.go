@@ -110,7 +110,7 @@ var _ = Describe("A pass", func() {
 
 	It("takes a conflict as news and goes on (C3)", func() {
 		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
-		p.answer = func(string) error { return fault.New(fault.Conflict, "moved") }
+		p.answer = func(string) error { return fault.New(fault.Conflict, "moved").WithCode("stale_term") }
 		Expect(p.do()).To(Succeed())
 		Expect(p.writes).To(HaveLen(3))
 		Expect(p.woken).To(BeZero())
@@ -152,6 +152,43 @@ var _ = Describe("A pass", func() {
 		Entry("what it holds is too large", fault.TooLarge),
 		Entry("what it holds is invalid", fault.Invalid),
 	)
+
+	two := withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))
+
+	DescribeTable("asks for the next start only when the one before it cannot be started",
+		func(answer error, want ...string) {
+			p := pass(given(two))
+			p.answer = func(write string) error {
+				if strings.HasPrefix(write, "start u2") {
+					return answer
+				}
+				return nil
+			}
+			_ = p.do()
+			Expect(p.writes).To(Equal(append([]string{"sweep 7 term 5", "start u2 term 5 at v2"}, want...)))
+		},
+		Entry("started", nil),
+		Entry("another runs", fault.New(fault.Conflict, "another upgrade runs").WithCode("slot_taken")),
+		Entry("we do not lead any more", fault.New(fault.Conflict, "term 5").WithCode("stale_term")),
+		Entry("manager-api breaks on it", fault.New(fault.Unavailable, "500").WithCode(managerapi.CodeInternal), "start u1 term 5 at v2"),
+		Entry("it is forbidden", fault.New(fault.Forbidden, "403"), "start u1 term 5 at v2"),
+		Entry("it conflicts with something that may last", fault.New(fault.Conflict, "no"), "start u1 term 5 at v2"),
+		Entry("it is not found", fault.New(fault.NotFound, "no"), "start u1 term 5 at v2"),
+		Entry("it is refused for what it holds", fault.New(fault.Invalid, "no"), "refuse u2 term 5 start_refused", "start u1 term 5 at v2"),
+		Entry("manager-api does not answer", fault.New(fault.Unavailable, "gone")),
+	)
+
+	It("says once, and anew when the reason changes, that a start conflicts", func() {
+		p := pass(given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+		why := "its cluster is gone"
+		p.answer = func(string) error { return fault.New(fault.Conflict, "%s", why) }
+		Expect(p.do()).To(Succeed())
+		Expect(p.do()).To(Succeed())
+		Expect(p.logs.FilterLevelExact(zap.WarnLevel).All()).To(HaveLen(1))
+		why = "its cluster is another"
+		Expect(p.do()).To(Succeed())
+		Expect(p.logs.FilterLevelExact(zap.WarnLevel).All()).To(HaveLen(2))
+	})
 
 	It("plans nothing on what it could not read", func() {
 		p := pass(given(withDue(0)))

@@ -51,8 +51,8 @@ type Situation struct {
 	Jitter        func() time.Duration // draws from [0, CheckInterval) for a component that was never scheduled
 }
 
-// Plan decides what to do now. It starts at most one upgrade, and none while one runs in the exchange. The time is the
-// database's, which wrote all times of the snapshot.
+// Plan decides what to do now. It starts nothing while an upgrade runs in the exchange; of several starts the first that is
+// accepted takes the slot. The time is the database's, which wrote all times of the snapshot.
 func Plan(s Situation) []Action {
 	lease := s.Snapshot.Lease
 	if lease == nil || lease.Term != s.Term {
@@ -81,8 +81,9 @@ func (s Situation) proofs() []Action {
 	return plan
 }
 
-// slot decides who takes the exchange's slot, if it is free: the requests in their order, each judged again on this
-// snapshot; those before the first eligible one are refused.
+// slot decides who may take the exchange's slot, if it is free: the requests in their order, each judged again on this
+// snapshot. Those before the first eligible one are refused; of those after it the eligible ones are there for the case that
+// it cannot be started, and the others wait for a free slot.
 func (s Situation) slot() []Action {
 	var waiting []schedule.Request
 	byID := map[upgrade.ID]managerapi.OpenUpgrade{}
@@ -96,6 +97,7 @@ func (s Situation) slot() []Action {
 		}
 	}
 	var plan []Action
+	taken := false
 	for _, r := range schedule.Order(waiting) {
 		u := byID[r.ID]
 		c, ok := s.component(u.ComponentID)
@@ -109,9 +111,11 @@ func (s Situation) slot() []Action {
 			continue // it waits: its refusal rests on whom we may not have heard yet
 		}
 		a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
-		if v.OK() {
-			a.Kind = Start
-			return append(plan, a)
+		switch {
+		case v.OK():
+			a.Kind, taken = Start, true
+		case taken:
+			continue
 		}
 		plan = append(plan, a)
 	}
@@ -160,9 +164,8 @@ func (s Situation) judgement(c component.Component) eligibility.Input {
 			in.Ref = &s.Snapshot.Refs[i]
 		}
 	}
-	for _, q := range s.Snapshot.Quarantines {
-		expired := q.ExpiresAt != nil && !q.ExpiresAt.After(s.Snapshot.DatabaseTime)
-		if q.ComponentType == c.Type && !expired {
+	for _, q := range s.Snapshot.Quarantines { // none of them has expired
+		if q.ComponentType == c.Type {
 			in.Quarantined = append(in.Quarantined, upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
 		}
 	}

@@ -77,11 +77,8 @@ func noRefs(s *overseer.Situation)       { s.Snapshot.Refs = nil }
 func noExecutors(s *overseer.Situation)  { s.Snapshot.Counts = s.Snapshot.Counts[:2] }
 func noComponents(s *overseer.Situation) { s.Snapshot.Components = nil }
 func autoOff(s *overseer.Situation)      { s.Snapshot.Refs[0].AutoUpgradeEnabled = false }
-func quarantined(until time.Duration) change {
-	return func(s *overseer.Situation) {
-		expiry := now.Add(until)
-		s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo", SourceRepoGitRef: "v2", ExpiresAt: &expiry}}
-	}
+func quarantined(s *overseer.Situation) {
+	s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo", SourceRepoGitRef: "v2"}}
 }
 
 func forced(u managerapi.OpenUpgrade) managerapi.OpenUpgrade { u.Force = true; return u }
@@ -129,8 +126,7 @@ var _ = Describe("A plan", func() {
 		Entry("a manual component is not checked", given(unscheduled, manual)),
 		Entry("a manual component is not checked though it once was hourly", given(withDue(-time.Hour), manual)),
 		Entry("a refusal makes no upgrade", given(withDue(0), noRefs), "check component 1, next 1h0m0s: no_ref"),
-		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined(time.Hour)), "check component 1, next 1h0m0s: quarantined"),
-		Entry("an expired quarantine does not count", given(withDue(0), quarantined(-time.Second)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined), "check component 1, next 1h0m0s: quarantined"),
 		Entry("a check stays due while silence says nothing", given(withDue(0), noExecutors, coveredFor(time.Second))),
 		Entry("an open upgrade is left alone (R1)",
 			given(withDue(0), withUpgrades(open("u1", 1, component.Overseer, upgrade.InProgress, upgrade.TriggerHourly))),
@@ -169,11 +165,14 @@ var _ = Describe("A plan", func() {
 			"refuse u1: auto_upgrade_disabled"),
 		Entry("who was heard lets a request start at once",
 			given(coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
-		Entry("only one starts, the explicit one first",
+		Entry("the explicit one starts first, the other if that one cannot be started",
 			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
-			"start u1: eligible"),
-		Entry("of two automatic ones the manager starts",
+			"start u1: eligible", "start u2: eligible"),
+		Entry("of two automatic ones the manager starts first",
 			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			"start u2: eligible", "start u1: eligible"),
+		Entry("one behind it that is not eligible is judged when the slot is free",
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"start u2: eligible"),
 		Entry("nothing starts, and nothing is refused, while one is in progress",
 			given(autoOff, withUpgrades(open("u2", 2, component.Manager, upgrade.InProgress, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
