@@ -366,7 +366,7 @@ CREATE TABLE idempotency_keys (
     caller       text NOT NULL,
     key          text NOT NULL,
     request_hash bytea NOT NULL,
-    status       integer,                  -- null while the first request still runs
+    status       integer,                  -- null while the first request runs, or where nobody knows what became of it
     headers      jsonb,
     body         bytea,
     created_at   timestamptz NOT NULL DEFAULT now(),
