@@ -70,7 +70,6 @@ type Upgrade struct {
 // Decision is one journal row about an upgrade.
 type Decision struct {
 	At      time.Time       `json:"at"`
-	Actor   string          `json:"actor"`
 	Code    string          `json:"code"`
 	Message string          `json:"message"`
 	Inputs  json.RawMessage `json:"inputs,omitempty"`
