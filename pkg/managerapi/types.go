@@ -67,7 +67,7 @@ type Upgrade struct {
 	Steps         []messages.Step      `json:"steps,omitempty"`     // on show only: where the executors' time went
 }
 
-// Decision is one journal row about an upgrade.
+// Decision is one journal row about an upgrade, for everybody who may read: who it was is in /audit alone.
 type Decision struct {
 	At      time.Time       `json:"at"`
 	Code    string          `json:"code"`
@@ -76,7 +76,7 @@ type Decision struct {
 }
 
 // UpgradeRequest asks for an upgrade of one component, or of a type in an exchange. Force overrides
-// auto_upgrade_enabled, quarantine and already-the-latest, is audited, and needs role operator or admin.
+// auto_upgrade_enabled, quarantine, already-the-latest and stray modules, is audited, and needs role operator or admin.
 type UpgradeRequest struct {
 	ComponentID   component.ID         `json:"component_id,omitempty"`
 	ExchangeID    component.ExchangeID `json:"messaging_exchange_id,omitempty"` // with ComponentType, instead of ComponentID
