@@ -87,7 +87,7 @@ func (v Verdict) String() string {
 	case AlreadyLatest:
 		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do", v.Target.SourceRepoGitRef)
 	case StrayModules:
-		return fmt.Sprintf("%s is recorded and was proven, but left %s of another version alone: stop what the deployment repository does not name any more, or request the upgrade with force",
+		return fmt.Sprintf("%s is recorded, and the last upgrade to it left %s of another version alone: stop what the deployment repository does not name any more, or request the upgrade with force",
 			v.Target.SourceRepoGitRef, v.Detail)
 	default:
 		return string(v.Reason)
@@ -174,8 +174,8 @@ func (in Input) latest(target upgrade.Version) (Reason, string) {
 }
 
 // Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came back,
-// after that was proven makes a repair due. One that has stayed as it is since before is a stray: that upgrade did not replace
-// it, so the next one would not either, and so on at every check.
+// after the last upgrade to that makes a repair due. One that has stayed as it is since before is a stray: that upgrade did not
+// replace it, so the next one would not either, and so on at every check.
 func Beside(counts []module.Count, t component.Type, ref, commit string) (due bool, strays int) {
 	for _, n := range counts {
 		if n.Type == t && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, ref, commit) {

@@ -67,17 +67,16 @@ type Upgrade struct {
 	Steps         []messages.Step      `json:"steps,omitempty"`     // on show only: where the executors' time went
 }
 
-// Decision is one journal row about an upgrade.
+// Decision is one journal row about an upgrade, for everybody who may read: who it was is in /audit alone.
 type Decision struct {
 	At      time.Time       `json:"at"`
-	Actor   string          `json:"actor"`
 	Code    string          `json:"code"`
 	Message string          `json:"message"`
 	Inputs  json.RawMessage `json:"inputs,omitempty"`
 }
 
 // UpgradeRequest asks for an upgrade of one component, or of a type in an exchange. Force overrides
-// auto_upgrade_enabled, quarantine and already-the-latest, is audited, and needs role operator or admin.
+// auto_upgrade_enabled, quarantine, already-the-latest and stray modules, is audited, and needs role operator or admin.
 type UpgradeRequest struct {
 	ComponentID   component.ID         `json:"component_id,omitempty"`
 	ExchangeID    component.ExchangeID `json:"messaging_exchange_id,omitempty"` // with ComponentType, instead of ComponentID

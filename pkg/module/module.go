@@ -41,7 +41,7 @@ type Count struct {
 	Status           string         `json:"status" db:"status"`
 	Live             int            `json:"live" db:"live"`   // active and heard within live_within
 	Total            int            `json:"total" db:"total"` // live or not
-	// Stayed is how many of the live ones have not changed since before the last upgrade to the recorded version of their
-	// component was proven: it left them alone.
+	// Stayed is how many of the live ones have not changed since before the end of the last upgrade to the recorded version
+	// of their component, whether that was proven or could not be: it left them alone.
 	Stayed int `json:"stayed,omitempty" db:"stayed"`
 }

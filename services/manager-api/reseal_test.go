@@ -24,7 +24,7 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 		return id + " " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte(id[:1]), 32)) + "\n"
 	}
 
-	// started is a manager-api with these keys whose schema has become usable, and what it logged.
+	// started is a manager-api with these keys that has sealed what there is to seal, and what it logged.
 	started := func(keys string) (*service, *observer.ObservedLogs) {
 		GinkgoHelper()
 		Expect(os.WriteFile(cfg.SealingKeyFile, []byte(keys), 0o600)).To(Succeed())
@@ -38,7 +38,7 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = s.migrate(ctx) }()
 		DeferCleanup(func() { cancel(); Eventually(ended, "10s").Should(BeClosed()) })
-		Eventually(s.usable, "20s").Should(BeClosed())
+		Eventually(s.sealed, "20s").Should(BeClosed())
 		return s, logs
 	}
 

@@ -52,10 +52,11 @@ type service struct {
 	api     *api.Server
 	brokers *dispatch.Brokers
 	usable  chan struct{} // closed once the schema is
+	sealed  chan struct{} // closed once passwords were sealed anew, or could not be
 }
 
 func newService(cfg config, env *boot.Env) (*service, error) {
-	s := &service{cfg: cfg, env: env, usable: make(chan struct{})}
+	s := &service{cfg: cfg, env: env, usable: make(chan struct{}), sealed: make(chan struct{})}
 	var err error
 	if s.times, err = cfg.durations(); err != nil {
 		return nil, err
@@ -105,6 +106,7 @@ func (s *service) migrate(ctx context.Context) error {
 			close(s.usable)
 			s.env.Health.Poke()
 			s.reseal(ctx) // passwords open with either key meanwhile
+			close(s.sealed)
 			done()
 			return nil
 		},

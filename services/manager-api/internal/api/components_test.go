@@ -114,13 +114,13 @@ var _ = Describe("/system_components", func() {
 		Expect(err).NotTo(HaveOccurred())
 		h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, from, to))
 		var kept string
-		Expect(h.db.Get(&kept, `SELECT concat_ws(' ', c.source_repo, c.source_repo_git_ref, c.status, c.last_verdict, c.next_check_at IS NOT NULL, r.proven_at IS NOT NULL)
-			FROM system_components c LEFT JOIN releases r ON r.component_id = c.id`)).To(Succeed())
+		Expect(h.db.Get(&kept, `SELECT concat_ws(' ', c.source_repo, c.source_repo_git_ref, c.status, c.last_verdict, c.next_check_at IS NOT NULL, (SELECT count(*) FROM releases))
+			FROM system_components c`)).To(Succeed())
 		Expect(kept).To(Equal(want))
 	},
-		Entry("another deployment repository", `"deployment_repo":"`, `"deployment_repo":"x`, "git/o v1 upgrade_completed already_latest t t"),
-		Entry("another exchange, where nothing of it runs", `_id":1`, `_id":2`, "   f f"),
-		Entry("another type", "overseer", "builder", "   f f"),
+		Entry("another deployment repository", `"deployment_repo":"`, `"deployment_repo":"x`, "git/o v1 upgrade_completed already_latest t 1"),
+		Entry("another exchange, where nothing of it runs", `_id":1`, `_id":2`, "   f 0"),
+		Entry("another type", "overseer", "builder", "   f 0"),
 	)
 
 	It("takes numbers as strings", func() {

@@ -62,7 +62,8 @@ func ifMatch[T any](r *http.Request, tag func(T) string) store.Guard[T] {
 const maxKey = 255
 
 // idempotent gives a route the meaning of Idempotency-Key: the same key and request get the first one's answer.
-// What failed within the server may be tried again under the same key, unless it may have had its effect.
+// What failed within the server may be tried again under the same key, unless it may have had its effect: its COMMIT was
+// lost, or it panicked, which may be before that or behind it.
 func (s *Server) idempotent(rt Route, h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		key := r.Header.Get("Idempotency-Key")
@@ -78,14 +79,14 @@ func (s *Server) idempotent(rt Route, h handler) handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		caller := callerOf(r.Context()).Name
-		kept, err := s.Store.TakeKey(r.Context(), caller, key, requestHash(r, body))
+		taken, kept, err := s.Store.TakeKey(r.Context(), caller, key, requestHash(r, body))
 		if err != nil {
 			return err
 		}
 		if kept != nil {
 			return replay(w, kept)
 		}
-		return s.keep(rt, h, w, r, key)
+		return s.keep(rt, h, w, r, taken)
 	}
 }
 
@@ -110,7 +111,7 @@ func replay(w http.ResponseWriter, kept *store.KeptAnswer) error {
 }
 
 // keep runs the handler into memory, keeps its answer and sends it.
-func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key string) error {
+func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key store.Key) error {
 	answer := &buffer{header: http.Header{}, status: http.StatusOK}
 	failure := h(answer, r)
 	if failure != nil {
@@ -119,9 +120,8 @@ func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Reques
 	// The effect is there whatever became of the client: what is kept must say so.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
-	caller := callerOf(r.Context()).Name
-	if err := s.remember(ctx, caller, key, answer, failure); err != nil {
-		s.Log.Warn("answer of an idempotency key is not kept", zap.String("route", rt.Pattern), zap.Error(err))
+	if err := s.remember(ctx, key, answer, failure); err != nil {
+		s.Log.Warn("answer of an idempotency key is not kept yet", zap.String("route", rt.Pattern), zap.Error(err))
 	}
 	for name, values := range answer.header {
 		w.Header()[name] = values
@@ -133,18 +133,18 @@ func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Reques
 
 // remember keeps the answer. What failed within the server had no effect, and the key is free again; of a lost COMMIT
 // nobody knows, and the key stays without an answer.
-func (s *Server) remember(ctx context.Context, caller, key string, a *buffer, failure error) error {
+func (s *Server) remember(ctx context.Context, key store.Key, a *buffer, failure error) error {
 	if fault.CodeOf(failure) == postgres.CodeCommitUnknown {
 		return nil
 	}
 	if a.status >= http.StatusInternalServerError {
-		return s.Store.DropKey(ctx, caller, key)
+		return s.Store.SettleKey(ctx, key, nil)
 	}
 	headers, err := json.Marshal(a.header)
 	if err != nil {
 		return err
 	}
-	return s.Store.KeepAnswer(ctx, caller, key, store.KeptAnswer{Status: a.status, Headers: headers, Body: a.body.Bytes()})
+	return s.Store.SettleKey(ctx, key, &store.KeptAnswer{Status: a.status, Headers: headers, Body: a.body.Bytes()})
 }
 
 // buffer is an answer in memory.

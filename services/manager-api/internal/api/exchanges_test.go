@@ -33,6 +33,26 @@ func (h *harness) exchange(id int) managerapi.Exchange {
 	return e
 }
 
+// upgradeInEast and workflowInEast are what runs in exchange 3, until endUpgrade and endWorkflow.
+func upgradeInEast(h *harness) {
+	GinkgoHelper()
+	h.ok(201, "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, `_id":3`))
+	h.ok(204, "POST", "/system_components/1/upgrade", "")
+	_, err := h.db.Exec(`UPDATE upgrades SET state = 'in_progress'`)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+func workflowInEast(h *harness) {
+	GinkgoHelper()
+	running := h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
+	h.ok(202, "POST", running+"/execute", `{"deploy_messaging_exchange_id":3}`)
+}
+
+const (
+	endUpgrade  = `UPDATE upgrades SET state = 'completed'`
+	endWorkflow = `UPDATE workflows SET workflow_completed = true`
+)
+
 var _ = Describe("/messaging/exchanges", func() {
 	It("computes key, root and ancestors, and again for all below when one above changes", func() {
 		h := chained()
@@ -147,16 +167,22 @@ var _ = Describe("/messaging/exchanges", func() {
 		Expect(h.ok(200, "GET", "/messaging/exchanges", "").objects()).To(HaveLen(2))
 	})
 
-	It("is not moved under a running upgrade", func() {
+	DescribeTable("keeps its address while", func(run func(h *harness), end, method, path, body string) {
 		h := chained()
-		h.ok(201, "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, `_id":3`))
-		h.ok(204, "POST", "/system_components/1/upgrade", "")
-		_, err := h.db.Exec(`UPDATE upgrades SET state = 'in_progress'`)
-		Expect(err).NotTo(HaveOccurred())
-		a := h.ok(409, "PUT", "/messaging/exchanges/1", `{"name":"aws","routing_key_fragment":"other"}`)
-		Expect(a.object()["in_use_by"]).To(ConsistOf(HaveKeyWithValue("kind", "upgrade")))
+		run(h)
+		a := h.ok(409, method, path, body)
+		Expect(a.body).To(And(ContainSubstring("runs in MessagingExchange 3"), ContainSubstring("wait until it has ended")))
 		Expect(h.exchange(3).RoutingKey).To(Equal("aws.us.east"))
-	})
+		_, err := h.db.Exec(end)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(204, method, path, body)
+	},
+		Entry("an upgrade runs, which one above it would change", upgradeInEast, endUpgrade, "PUT", "/messaging/exchanges/1", `{"name":"aws","routing_key_fragment":"other"}`),
+		Entry("an upgrade runs, which the loss of its parent would change", upgradeInEast, endUpgrade, "DELETE", "/messaging/exchanges/2?cascade=true", ""),
+		Entry("a workflow runs that is no upgrade's", workflowInEast, endWorkflow, "PUT", "/messaging/exchanges/3", `{"name":"east","routing_key_fragment":"other"}`),
+		Entry("such a workflow runs, and its parent goes", workflowInEast, endWorkflow, "DELETE", "/messaging/exchanges/2?cascade=true", ""),
+		Entry("such a workflow runs, and one above it would get another name", workflowInEast, endWorkflow, "PUT", "/messaging/exchanges/2", `{"name":"usa"}`),
+	)
 
 	It("is not deleted while something depends on it, and says what (defect 18)", func() {
 		h := chained()

@@ -1,11 +1,16 @@
 package api_test
 
 import (
+	"context"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // stamped matches the predecessor's timestamps.
@@ -90,6 +95,20 @@ func atOnce(n int, call func() int) map[int]int {
 	}
 	all.Wait()
 	return counts
+}
+
+// trigger disturbs the database with a trigger until untrigger, or the spec's end.
+func trigger(h *harness, body, when string) {
+	GinkgoHelper()
+	_, err := h.db.Exec(`CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS $$ ` + body + ` $$; CREATE TRIGGER disturb ` + when + ` EXECUTE FUNCTION disturb()`)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(untrigger, h)
+}
+
+func untrigger(h *harness) {
+	GinkgoHelper()
+	_, err := h.db.Exec(`DROP FUNCTION IF EXISTS disturb CASCADE`)
+	Expect(err).NotTo(HaveOccurred())
 }
 
 var _ = Describe("If-Match and Idempotency-Key", func() {
@@ -213,6 +232,76 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(broken.status).To(Equal(500))
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
+	})
+
+	DescribeTable("settles a key later where the database does not let it at once:", func(failing bool, want int) {
+		h := start()
+		gone := func() {
+			_, err := h.db.Exec(`ALTER TABLE system_component_refs RENAME TO gone`)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		back := func() {
+			_, err := h.db.Exec(`ALTER TABLE gone RENAME TO system_component_refs`)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		trigger(h, `BEGIN RAISE EXCEPTION 'not now'; END`, `BEFORE UPDATE OR DELETE ON idempotency_keys FOR EACH ROW`)
+		if failing {
+			gone()
+		}
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(want))
+		if failing {
+			back()
+		}
+		Expect(h.store.Prune(context.Background())).NotTo(Succeed())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(409))
+		untrigger(h)
+		Expect(h.store.Prune(context.Background())).To(Succeed())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
+		Expect(h.journal("ref/overseer")).To(HaveLen(1))
+	},
+		Entry("of a request without effect", true, 500),
+		Entry("of one with an answer", false, 201),
+	)
+
+	It("gives a key back whose taking lost its COMMIT: nothing was done under it", func() {
+		h := start()
+		taken := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+		trigger(h, `BEGIN IF TG_WHEN = 'BEFORE' THEN NEW.created_at := '`+taken+`'; RETURN NEW; END IF; PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END`,
+			`BEFORE INSERT ON idempotency_keys FOR EACH ROW`)
+		_, err := h.db.Exec(`CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON idempotency_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION disturb()`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(503))
+		untrigger(h)
+		_, err = h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at) VALUES ('admin', 'k', '', $1)`, taken) // the COMMIT has come through
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.store.Prune(context.Background())).To(Succeed())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
+	})
+
+	It("leaves a key to who has taken it since", func() {
+		h := start()
+		take := func() (store.Key, error) {
+			k, _, err := h.store.TakeKey(context.Background(), "admin", "k", []byte("request"))
+			return k, err
+		}
+		first, err := take()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.store.SettleKey(context.Background(), first, nil)).To(Succeed())
+		_, err = take()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.store.SettleKey(context.Background(), first, nil)).To(Succeed(), "once more, as its COMMIT may have been lost")
+		_, err = take()
+		Expect(fault.CodeOf(err)).To(Equal(store.CodeKeyUnanswered))
+	})
+
+	It("looks at no other keys for one", func() {
+		h := start()
+		_, err := h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at) SELECT 'admin', n::text, '', now() - interval '25 hours' FROM generate_series(1, 9) n`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "1").status).To(Equal(201))
+		var n int
+		Expect(h.db.Get(&n, `SELECT count(*) FROM idempotency_keys`)).To(Succeed())
+		Expect(n).To(Equal(9))
 	})
 
 	It("forgets a key after a day", func() {

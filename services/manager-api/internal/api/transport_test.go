@@ -177,6 +177,26 @@ var _ = Describe("The server", func() {
 		Expect(events.body).NotTo(ContainSubstring("admin"))
 	})
 
+	It("tells readers of an upgrade who requested it, and of nobody else who acted", func() {
+		h := start()
+		h.exchanges()
+		h.ok(201, "POST", "/system_components", aComponent)
+		place := h.callAs("operator", "POST", "/system_components/1/upgrade", "").header.Get("Location")
+		_, err := h.db.Exec(`UPDATE upgrades SET state = 'in_progress', phase = 1, step = 'config'`)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(200, "POST", place+"/cancel", "{}")
+		for _, path := range []string{"/events", place, "/system_components/1", "/system_events"} {
+			seen := h.callAs("viewer", "GET", path, "")
+			Expect(seen.status).To(Equal(200))
+			Expect(seen.body).To(ContainSubstring("canceled by an operator"), path)
+			Expect(seen.body).NotTo(Or(ContainSubstring("admin"), ContainSubstring(`"actor"`)), path)
+			Expect(strings.Count(seen.body, `"operator"`)).To(Equal(strings.Count(seen.body, `"requested_by":"operator"`)+strings.Count(seen.body, `"cause":"operator"`)), path)
+		}
+		Expect(h.callAs("viewer", "GET", place, "").object()).To(HaveKeyWithValue("requested_by", "operator"))
+		Expect(h.call("GET", "/audit?actor=admin&subject="+strings.TrimPrefix(strings.Replace(place, "upgrades", "upgrade", 1), "/"), "").object()["items"]).To(
+			ConsistOf(HaveKeyWithValue("code", "canceled")))
+	})
+
 	It("measures requests by route, not by path", func() {
 		registry := prometheus.NewRegistry()
 		h := start(func(c *api.Config) { c.Metrics = registry })

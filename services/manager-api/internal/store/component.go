@@ -149,13 +149,13 @@ func (s *Store) UpdateComponent(ctx context.Context, id component.ID, spec Compo
 	return nil
 }
 
-// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases stay, as those of a component that
-// was deleted: nothing is returned to them, and their units are not its own any more.
+// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases go, as those of a component that is
+// deleted: nothing is returned to them, and their units keep nobody from removing his own of that name.
 func forgetVersion(ctx context.Context, tx *sqlx.Tx, id component.ID) error {
 	for _, statement := range []string{
 		`UPDATE system_components SET source_repo = '', source_repo_git_ref = '', status = NULL, upgrade_status = NULL, next_check_at = NULL,
 			last_check_at = NULL, last_verdict = '', last_verdict_message = '' WHERE id = $1`,
-		`UPDATE releases SET component_id = NULL WHERE component_id = $1`,
+		`DELETE FROM releases WHERE component_id = $1`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement, id); err != nil {
 			return err

@@ -135,7 +135,7 @@ func addressTaken(err error) error {
 }
 
 // UpdateExchange changes an exchange by edit, which gets what is stored, and computes its whole subtree anew in the
-// same transaction. While an upgrade runs below, addresses stay: its messages are on their way.
+// same transaction. While something runs below, addresses stay (see keepWays).
 func (s *Store) UpdateExchange(ctx context.Context, id component.ExchangeID, edit func(*ExchangeSpec) error) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := one[ExchangeRow](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
@@ -159,7 +159,7 @@ func (s *Store) UpdateExchange(ctx context.Context, id component.ExchangeID, edi
 			return err
 		}
 		if !spec.sameAddress(old.ExchangeSpec) {
-			if err := replaceQuiet(ctx, tx, id); err != nil {
+			if err := replace(ctx, tx, id); err != nil {
 				return err
 			}
 		}
@@ -266,15 +266,6 @@ func replace(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	return nil
 }
 
-// replaceQuiet is replace where no upgrade runs.
-func replaceQuiet(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
-	if err := replace(ctx, tx, id); err != nil {
-		return err
-	}
-	return uses(ctx, tx, fmt.Sprintf("the address of MessagingExchange %d", id), below+`SELECT 'upgrade' AS kind, u.id::text AS id, u.state AS name
-		FROM upgrades u JOIN below ON below.id = u.messaging_exchange_id WHERE u.state IN ('in_progress', 'verifying', 'rolling_back')`, id)
-}
-
 const exchangeUses = `
 	SELECT 'messaging_exchange' AS kind, id::text AS id, name FROM messaging_exchanges WHERE parent_exchange_id = $1 OR failover_exchange_id = $1
 	UNION ALL SELECT 'messaging_exchange_broker', id::text, messaging_broker_id::text FROM messaging_exchange_brokers WHERE messaging_exchange_id = $1
@@ -287,7 +278,8 @@ const exchangeUses = `
 	ORDER BY kind, id`
 
 // DeleteExchange removes an exchange with its modules. InUse: something depends on it, unless cascade: then its
-// components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference.
+// components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference; while
+// something runs below it, that gets no other address (see keepWays).
 func (s *Store) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		if cascade {

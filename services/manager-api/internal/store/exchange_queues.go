@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -71,78 +72,82 @@ func (s *Store) sharings(ctx context.Context, tx *sqlx.Tx) ([]sharing, error) {
 	return found, nil
 }
 
-// way is how the messages of an exchange go: orders to its broker, results from that and from what it fails over to.
-// Both are 0 for manager-api's own.
+// way is how the messages of an exchange go: under its address, orders to its broker, results from that and from what it
+// fails over to.
 type way struct {
-	ID       component.ExchangeID `db:"id"`
-	Broker   int64                `db:"broker"`
-	Failover int64                `db:"failover"`
+	Route
+	Failover int64 // 0 without one
 }
 
-const waysSQL = `SELECT x.id, coalesce(b.id, 0) AS broker, coalesce(b.failover_broker_id, 0) AS failover
-	FROM messaging_exchanges x LEFT JOIN messaging_brokers b ON x.name <> $1 AND b.id = ` + ownBroker
+// keeps says whether what is on its way w arrives on the way next too. A failover that is added takes nothing away.
+func (w way) keeps(next way) bool {
+	return next.BrokerID == w.BrokerID && (w.Failover == 0 || next.Failover == w.Failover) &&
+		next.Exchange.Address() == w.Exchange.Address() && slices.Equal(next.Exchange.Ancestors, w.Exchange.Ancestors)
+}
 
-func (s *Store) ways(ctx context.Context, tx *sqlx.Tx) ([]way, error) {
-	var all []way
-	if err := tx.SelectContext(ctx, &all, waysSQL, s.home); err != nil {
-		return nil, fmt.Errorf("read the brokers of exchanges: %w", err)
+func (s *Store) ways(ctx context.Context, tx *sqlx.Tx) (map[component.ExchangeID]way, error) {
+	routes, err := s.routes(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	brokers, err := brokerInfos(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	failovers := map[int64]int64{}
+	for _, b := range brokers {
+		if b.FailoverID != nil {
+			failovers[b.ID] = *b.FailoverID
+		}
+	}
+	all := make(map[component.ExchangeID]way, len(routes))
+	for _, r := range routes {
+		all[r.Exchange.ID] = way{r, failovers[r.BrokerID]}
 	}
 	return all, nil
 }
 
-// barred lists the exchanges whose messages on their way would be lost by a change: they have another broker, or one less.
-// A failover that is added takes nothing away; an exchange that is gone has no messages.
-func barred(before, after []way) []component.ExchangeID {
-	now := map[component.ExchangeID]way{}
-	for _, w := range after {
-		now[w.ID] = w
-	}
+// barred lists the exchanges whose messages on their way would be lost by a change. One that is gone has no messages.
+func barred(before, after map[component.ExchangeID]way) []component.ExchangeID {
 	var ids []component.ExchangeID
-	for _, w := range before {
-		next, there := now[w.ID]
-		if there && (next.Broker != w.Broker || (w.Failover != 0 && next.Failover != w.Failover)) {
-			ids = append(ids, w.ID)
+	for id, w := range before {
+		if next, there := after[id]; there && !w.keeps(next) {
+			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// CodeUpgradeRuns is the code of a change that would lose the messages of a running upgrade.
-const CodeUpgradeRuns = "upgrade_runs"
+// CodeExchangeBusy is the code of a change that would lose the messages of what runs in an exchange.
+const CodeExchangeBusy = "exchange_busy"
 
 // keepWays is Conflict if an upgrade or a workflow runs in an exchange whose messages would be lost. The exchanges are locked first: what
 // begins there meanwhile is waited for, what begins later goes the new way.
-func keepWays(ctx context.Context, tx *sqlx.Tx, before, after []way) error {
+func keepWays(ctx context.Context, tx *sqlx.Tx, before, after map[component.ExchangeID]way) error {
 	ids := pq.Array(ints(barred(before, after)))
 	if _, err := tx.ExecContext(ctx, `SELECT 1 FROM messaging_exchanges WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids); err != nil {
-		return fmt.Errorf("lock exchanges whose brokers change: %w", err)
+		return fmt.Errorf("lock exchanges whose messages go another way: %w", err)
 	}
-	var running []upgradeRow
-	err := tx.SelectContext(ctx, &running, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = ANY($1) AND state IN `+runningStates+` ORDER BY id LIMIT 1`, ids)
+	var running []string
+	err := tx.SelectContext(ctx, &running, `
+		SELECT 'upgrade ' || id || ' runs in MessagingExchange ' || messaging_exchange_id FROM upgrades
+			WHERE messaging_exchange_id = ANY($1) AND state IN `+runningStates+`
+		UNION ALL SELECT 'workflow ' || id || ' runs in MessagingExchange ' || messaging_exchange_id FROM workflows
+			WHERE messaging_exchange_id = ANY($1) AND upgrade_id IS NULL AND `+openWorkflow+` LIMIT 1`, ids)
 	if err != nil {
-		return fmt.Errorf("look for upgrades whose broker changes: %w", err)
+		return fmt.Errorf("look for what runs in exchanges whose messages go another way: %w", err)
 	}
 	if len(running) > 0 {
-		u := running[0]
-		return fault.New(fault.Conflict, "upgrade %s runs in MessagingExchange %d, and its results would wait on a broker that nobody reads any more: "+
-			"wait until it has ended, or cancel it; of a broker that has moved, change the connections instead", u.ID, u.ExchangeID).WithCode(CodeUpgradeRuns)
-	}
-	var workflows []string
-	err = tx.SelectContext(ctx, &workflows, `SELECT id FROM workflows WHERE messaging_exchange_id = ANY($1) AND upgrade_id IS NULL AND `+openWorkflow+` ORDER BY id LIMIT 1`, ids)
-	if err != nil {
-		return fmt.Errorf("look for workflows whose broker changes: %w", err)
-	}
-	if len(workflows) > 0 {
-		return fault.New(fault.Conflict, "workflow %s runs there, and its results would wait on a broker that nobody reads any more: wait until it has ended; "+
-			"of a broker that has moved, change the connections instead", workflows[0]).WithCode(CodeUpgradeRuns)
+		return fault.New(fault.Conflict, "%s, and its results would wait in a queue that nobody reads any more: wait until it has ended, or end it; "+
+			"of a broker that has moved, change the connections instead", running[0]).WithCode(CodeExchangeBusy)
 	}
 	return nil
 }
 
 // rearrange is tx for a change of addresses or brokers of exchanges. It lets one through at a time: two that are each
 // harmless could make a cycle together, or queues with two owners. It refuses one after which two exchanges share queues
-// that did not before: the heartbeats of the one would prove versions of the other. And it refuses one that takes the broker
-// away from under a running upgrade: its results would wait in a queue that nobody reads.
+// that did not before: the heartbeats of the one would prove versions of the other. And it refuses one that takes the address
+// or the broker away from under what runs: its results would wait in a queue that nobody reads.
 func (s *Store) rearrange(ctx context.Context, change func(tx *sqlx.Tx) error) error {
 	return s.tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockTree(ctx, tx); err != nil {
@@ -167,7 +172,7 @@ func (s *Store) rearrange(ctx context.Context, change func(tx *sqlx.Tx) error) e
 }
 
 // arrangement is who shares queues with whom, and how the messages of each exchange go.
-func (s *Store) arrangement(ctx context.Context, tx *sqlx.Tx) ([]sharing, []way, error) {
+func (s *Store) arrangement(ctx context.Context, tx *sqlx.Tx) ([]sharing, map[component.ExchangeID]way, error) {
 	shared, err := s.sharings(ctx, tx)
 	if err != nil {
 		return nil, nil, err

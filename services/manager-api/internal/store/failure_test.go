@@ -381,7 +381,7 @@ var _ = Describe("A failing upgrade", func() {
 		w.claim(w.order(u, "deploy_oa"), "exec-1")
 		shown, err := w.Cancel(store.WithActor(ctx(), store.Actor{Name: "bob"}), u, 0)
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Message}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseOperator, "canceled by bob"}))
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Message}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseOperator, "canceled by an operator"}))
 		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
 		Expect(w.value(`SELECT actor FROM journal WHERE code = 'canceled'`)).To(Equal("bob"))
 	})

@@ -56,7 +56,8 @@ func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	var p Plan
 	err := s.view(ctx, func(tx *sqlx.Tx) error {
 		p = Plan{Home: s.home, Brokers: map[int64]BrokerInfo{}}
-		if err := s.planRoutes(ctx, tx, &p); err != nil {
+		var err error
+		if p.Routes, err = s.routes(ctx, tx); err != nil {
 			return err
 		}
 		return planBrokers(ctx, tx, keys, &p)
@@ -64,32 +65,31 @@ func (s *Store) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	return p, err
 }
 
-// ownBroker is the broker that the exchange x is restricted to: of several restrictions the oldest counts.
-const ownBroker = `(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1)`
-
-func (s *Store) planRoutes(ctx context.Context, tx *sqlx.Tx, p *Plan) error {
+// routes reads on which broker each exchange is served: of several restrictions the oldest counts.
+func (s *Store) routes(ctx context.Context, tx *sqlx.Tx) ([]Route, error) {
 	var rows []struct {
 		exchangeRow
 		Own *int64 `db:"own"`
 	}
 	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key, x.root_exchange_name,
-			`+ownBroker+` AS own
+			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1) AS own
 		FROM messaging_exchanges x ORDER BY x.id`)
 	if err != nil {
-		return fmt.Errorf("read exchanges: %w", err)
+		return nil, fmt.Errorf("read exchanges: %w", err)
 	}
 	byID := map[component.ExchangeID]exchangeRow{}
 	for _, r := range rows {
 		byID[r.ID] = r.exchangeRow
 	}
+	routes := make([]Route, 0, len(rows))
 	for _, r := range rows {
 		route := Route{Exchange: r.wire(ancestorsOf(r.exchangeRow, byID))}
 		if r.Own != nil && r.Name != s.home { // the home exchange's broker is the one of the configuration
 			route.BrokerID = *r.Own
 		}
-		p.Routes = append(p.Routes, route)
+		routes = append(routes, route)
 	}
-	return nil
+	return routes, nil
 }
 
 // ancestorsOf is the chain from the parent to the root; a ring, which REST refuses, ends it.
@@ -106,13 +106,22 @@ func ancestorsOf(x exchangeRow, byID map[component.ExchangeID]exchangeRow) []exc
 	return chain
 }
 
-func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) error {
+// brokerInfos reads the registered brokers, without their addresses.
+func brokerInfos(ctx context.Context, tx *sqlx.Tx) ([]BrokerInfo, error) {
 	var brokers []BrokerInfo
 	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`); err != nil {
-		return fmt.Errorf("read brokers: %w", err)
+		return nil, fmt.Errorf("read brokers: %w", err)
+	}
+	return brokers, nil
+}
+
+func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) error {
+	brokers, err := brokerInfos(ctx, tx)
+	if err != nil {
+		return err
 	}
 	var connections []ConnectionRow
-	err := tx.SelectContext(ctx, &connections, `SELECT `+connectionColumns+` FROM messaging_broker_connections ORDER BY id`)
+	err = tx.SelectContext(ctx, &connections, `SELECT `+connectionColumns+` FROM messaging_broker_connections ORDER BY id`)
 	if err != nil {
 		return fmt.Errorf("read broker connections: %w", err)
 	}

@@ -21,7 +21,7 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// releaseRow is one row of releases. It never changes, but for the instant of its last proof.
+// releaseRow is one row of releases. It never changes, but for the instants of its proofs.
 type releaseRow struct {
 	ID                   string          `db:"id"`
 	ComponentID          *component.ID   `db:"component_id"` // nil: of a workflow without upgrade

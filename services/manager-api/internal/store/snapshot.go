@@ -10,6 +10,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
 // Snapshot reads everything that a pass of the overseer decides on, in one repeatable-read transaction. Modules come as
@@ -58,10 +59,10 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 	}
 	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
 			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
-				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END FROM (
-					SELECT DISTINCT ON (phase) source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.proven_at IS NOT NULL
-						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY phase, `+lastProven+`) phases), '') AS source_commit_hash
-		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex)
+				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END FROM generate_series(1, $2) phase, LATERAL (
+					SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.phase = phase.phase AND r.proven_at IS NOT NULL
+						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY `+lastProven+` LIMIT 1) proven), '') AS source_commit_hash
+		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex, len(upgrade.PhasesOf(component.Deployer))) // no type has more phases
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
 	}
@@ -111,14 +112,14 @@ func (s *Store) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Exchan
 	err := tx.SelectContext(ctx, &out.Counts, `WITH live AS (
 			SELECT *, status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond' AS live
 			FROM messaging_exchange_modules WHERE messaging_exchange_id = $1),
-		proven AS (
-			SELECT c.type, max(u.finished_at) AS at FROM system_components c JOIN upgrades u ON u.component_id = c.id
-				AND (u.state = 'completed' OR u.finished_at IS NOT NULL AND u.verdict_code = 'not_proven') -- a repair that did not help would not the next time
-				AND (u.to_source_repo, u.to_source_repo_git_ref) = (c.source_repo, c.source_repo_git_ref)
-			WHERE c.messaging_exchange_id = $1 GROUP BY c.type)
+		tried AS MATERIALIZED ( -- once for each component, however it is joined
+			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE u.component_id = c.id
+				AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
+				AND (u.state = 'completed' OR u.verdict_code = 'not_proven')) AS at -- a repair that did not help would not the next time
+			FROM system_components c WHERE c.messaging_exchange_id = $1)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
-			count(*) FILTER (WHERE m.live AND m.steady_since < p.at) AS stayed
-		FROM live m LEFT JOIN proven p ON p.type = m.type
+			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed
+		FROM live m LEFT JOIN tried ON tried.type = m.type
 		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref, m.status`, ex, s.times.LiveWithin.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("count modules of exchange %d: %w", ex, err)

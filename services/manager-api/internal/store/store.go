@@ -28,6 +28,8 @@ type Store struct {
 	home    string
 	version string
 	ring    func()
+
+	unsettled unsettled
 }
 
 // Config is what a Store needs.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -232,15 +233,14 @@ func (s *Store) ResendUnclaimed(ctx context.Context, consuming []component.Excha
 
 // Retention of what is kept to recognise repeats.
 const (
-	keepInbox       = 14 * 24 * time.Hour
-	keepOutbox      = 24 * time.Hour
-	keepIdempotency = 24 * time.Hour
+	keepInbox  = 14 * 24 * time.Hour
+	keepOutbox = 24 * time.Hour
 )
 
 // Prune removes what has served its time: expired quarantines, doorbells that nobody could be rung with, old messages
-// and keys.
+// and keys. Keys that this process could not settle are settled first.
 func (s *Store) Prune(ctx context.Context) error {
-	return s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+	return errors.Join(s.settleAll(ctx), s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		if err := expireQuarantines(ctx, tx); err != nil {
 			return err
 		}
@@ -251,14 +251,14 @@ func (s *Store) Prune(ctx context.Context) error {
 			{`DELETE FROM outbox WHERE expendable AND published_at IS NULL AND created_at < now() - $1 * interval '1 millisecond'`, ExpendableAfter},
 			{`DELETE FROM outbox WHERE published_at < now() - $1 * interval '1 millisecond'`, keepOutbox},
 			{`DELETE FROM inbox WHERE received_at < now() - $1 * interval '1 millisecond'`, keepInbox},
-			{`DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 millisecond'`, keepIdempotency},
+			{`DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 millisecond'`, keepKey},
 		} {
 			if _, err := tx.ExecContext(ctx, p.sql, p.keep.Milliseconds()); err != nil {
 				return fmt.Errorf("prune: %w", err)
 			}
 		}
 		return nil
-	})
+	}))
 }
 
 // each runs fn for every id that the query finds, each in its own transaction: fn locks and looks again, as another

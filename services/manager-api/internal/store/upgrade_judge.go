@@ -109,7 +109,7 @@ func (s *Store) Cancel(ctx context.Context, id upgrade.ID, ex component.Exchange
 			return err
 		}
 		err = s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventCancel, Cause: upgrade.CauseOperator, Reason: "canceled",
-			Message: "canceled by " + actorOf(ctx).Name, Touched: touched}, nil)
+			Message: "canceled by an operator", Touched: touched}, nil)
 		if err != nil {
 			return err
 		}
@@ -223,7 +223,7 @@ func (s *Store) Upgrade(ctx context.Context, id upgrade.ID) (u managerapi.Upgrad
 
 func decisions(ctx context.Context, tx *sqlx.Tx, subject string) ([]managerapi.Decision, error) {
 	list := []managerapi.Decision{}
-	err := tx.SelectContext(ctx, &list, `SELECT at, actor, code, message, coalesce(inputs, 'null') AS inputs FROM journal WHERE subject = $1 ORDER BY seq`, subject)
+	err := tx.SelectContext(ctx, &list, `SELECT at, code, message, coalesce(inputs, 'null') AS inputs FROM journal WHERE subject = $1 ORDER BY seq`, subject)
 	if err != nil {
 		return nil, fmt.Errorf("read decisions about %s: %w", subject, err)
 	}

@@ -210,7 +210,7 @@ CREATE TABLE releases (                    -- immutable, but for the instants of
     inserted_at             timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX releases_component ON releases (component_id, id);
-CREATE INDEX releases_proven ON releases (component_id, phase, proven_at DESC NULLS LAST);
+CREATE INDEX releases_proven ON releases (component_id, phase, source_repo, source_repo_git_ref, proven_at DESC, adopted, id DESC) WHERE proven_at IS NOT NULL;
 
 CREATE TABLE upgrades (
     id                           uuid PRIMARY KEY,
@@ -247,6 +247,8 @@ CREATE UNIQUE INDEX upgrades_one_open ON upgrades (component_id)
 CREATE UNIQUE INDEX upgrades_one_running ON upgrades (messaging_exchange_id, slot)
     WHERE state IN ('in_progress', 'verifying', 'rolling_back');
 CREATE INDEX upgrades_component ON upgrades (component_id, id); -- ids rise with age
+CREATE INDEX upgrades_tried ON upgrades (component_id, to_source_repo, to_source_repo_git_ref, finished_at)
+    WHERE state = 'completed' OR verdict_code = 'not_proven'; -- every snapshot asks when a component's version was tried last
 
 ALTER TABLE workflows ADD CONSTRAINT workflows_upgrade_fk FOREIGN KEY (upgrade_id) REFERENCES upgrades ON DELETE SET NULL;
 
@@ -367,7 +369,7 @@ CREATE TABLE idempotency_keys (
     caller       text NOT NULL,
     key          text NOT NULL,
     request_hash bytea NOT NULL,
-    status       integer,                  -- null while the first request still runs
+    status       integer,                  -- null while the first request runs, or where nobody knows what became of it
     headers      jsonb,
     body         bytea,
     created_at   timestamptz NOT NULL DEFAULT now(),
