@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,6 +115,30 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			Expect(u.becomes("x.service", "active/running").MainPID).To(Equal(pid))
 			systemctl("stop", "x.service")
 			u.becomes("x.service", "inactive/dead")
+		})
+
+		It("is replaced if the note is of a definition that systemd has not started since", func() {
+			u := startUnitd()
+			u.put("x.service", "launched", `ExecStart=/bin/sh -c "[ -e `+u.path("ok")+` ] && exec sleep 3600"`)
+			u.becomes("x.service", "failed/failed")
+			u.kill()
+			Expect(os.WriteFile(u.path("ok"), nil, 0o600)).To(Succeed())
+			systemctl("start", "x.service")
+			show := func(property string) string { return strings.TrimSpace(systemctl("show", "-P", property, "x.service")) }
+			earlier, err := strconv.Atoi(show("MainPID"))
+			Expect(err).NotTo(HaveOccurred())
+			file, note := u.path("state/systemd/x.service.json"), map[string]any{}
+			text, err := os.ReadFile(file)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(json.Unmarshal(text, &note)).To(Succeed())
+			note["before"], note["taken"] = show("InvocationID"), false // as after a start from before the reload, and a kill before the order
+			text, err = json.Marshal(note)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
+			u.start()
+			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
+				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, earlier)))))
+			Expect(alive(earlier)).To(BeFalse())
 		})
 
 		DescribeTable("is replaced by what is put then", func(noticed bool) {
