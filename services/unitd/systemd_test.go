@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -240,6 +241,26 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "inactive/dead")
 		Expect(alive(before.MainPID)).To(BeFalse())
+	})
+
+	It("is started when D-Bus was gone in the middle of its start", func() {
+		u := startUnitd()
+		const generators = "/run/systemd/system-generators"
+		gate, reached := u.path("gate"), u.path("reached")
+		Expect(os.MkdirAll(generators, 0o700)).To(Succeed())
+		DeferCleanup(os.RemoveAll, generators)
+		Expect(os.WriteFile(gate, nil, 0o600)).To(Succeed())
+		DeferCleanup(os.RemoveAll, gate) // systemd would wait for it
+		program := "#!/bin/sh\n> " + reached + "\nwhile [ -e " + gate + " ]; do sleep 0.05; done\n"
+		Expect(os.WriteFile(generators+"/gate", []byte(program), 0o700)).To(Succeed()) //nolint:gosec // it is run
+		bus, err := strconv.Atoi(strings.TrimSpace(systemctl("show", "-P", "MainPID", "dbus.service")))
+		Expect(err).NotTo(HaveOccurred())
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		Eventually(reached).WithTimeout(patience).Should(BeAnExistingFile()) // systemd reads the unit files
+		Expect(syscall.Kill(bus, syscall.SIGKILL)).To(Succeed())
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		Expect(os.Remove(gate)).To(Succeed())
+		u.becomes("x.service", "active/running")
 	})
 
 	It("does not move to the other backend while it runs", func() {

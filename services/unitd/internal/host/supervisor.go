@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -118,17 +119,15 @@ func (s *supervisor) sleep(ctx context.Context, then step) {
 	}
 }
 
-// takeOver finds what an earlier unitd left: a running unit is followed and
-// not touched, one that ended is judged by how it did.
+// takeOver finds what an earlier unitd or an order without an answer left: a
+// running unit is followed and not touched, one that ended is judged by how it did.
 func (s *supervisor) takeOver(ctx context.Context) {
 	found := s.find(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	if found.Generation != "" {
-		s.have.generation, s.have.hash = found.Generation, found.Hash
-		s.have.restarts, s.have.streak = found.Restarts, found.Streak
-	}
+	s.have.generation, s.have.hash = found.Generation, found.Hash
+	s.have.restarts, s.have.streak = found.Restarts, found.Streak
 	s.have.exit, s.status = found.Exit, found.Status
 	switch {
 	case found.Running != nil:
@@ -177,6 +176,12 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 		Generation: w.generation, Restarts: s.have.restarts, Streak: s.have.streak, Previous: s.have.exit,
 		Service: w.service, Options: w.options,
 	})
+	if errors.Is(err, ErrUnreached) {
+		s.log.Error("unit cannot be started, trying again", zap.Error(err))
+		s.pause(ctx)
+		s.takeOver(ctx)
+		return
+	}
 	if err != nil {
 		s.log.Error("unit cannot be started", zap.Error(err))
 		s.have.streak = service.Streak(s.have.streak, 0)
