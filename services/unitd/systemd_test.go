@@ -45,6 +45,21 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
 	})
 
+	It("that was deleted leaves nothing if systemd was not told that its file is gone", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/false")
+		u.becomes("x.service", "failed/failed")
+		u.kill()
+		records, err := filepath.Glob(u.path("state/units/*"))
+		Expect(err).NotTo(HaveOccurred())
+		for _, file := range append(records, unitDir+"/x.service") {
+			Expect(os.Remove(file)).To(Succeed())
+		}
+		u.start()
+		Eventually(u.path).WithArguments("state/systemd/x.service.json").WithTimeout(patience).ShouldNot(BeAnExistingFile())
+		Expect(systemctl("show", "-P", "LoadState", "x.service")).To(Equal("not-found\n"))
+	})
+
 	It("of somebody else is never touched, wherever its file is", func() {
 		u := startUnitd()
 		foreign := "[Service]\nExecStart=/bin/sleep 7200\n"

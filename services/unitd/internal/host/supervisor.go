@@ -191,6 +191,19 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 	s.adopt(ctx, running)
 }
 
+// forget removes what a deleted unit leaves until that works, ctx ends or the unit is wanted again: a unit that somebody
+// can start from its remains would run unseen.
+func (s *supervisor) forget(ctx context.Context) {
+	for ctx.Err() == nil && s.wanted().forgotten {
+		err := s.backend.Forget(ctx, s.name)
+		if err == nil {
+			return
+		}
+		s.log.Warn("remains of a deleted unit cannot be removed, trying again", zap.Error(err))
+		s.pause(ctx)
+	}
+}
+
 // adopt follows a running activation until it is dead.
 func (s *supervisor) adopt(ctx context.Context, running Running) {
 	s.running = running

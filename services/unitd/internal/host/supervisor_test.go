@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -85,6 +86,20 @@ type ending struct{ host.Running }
 
 func (ending) Stop() {}
 
+// littering is a backend that cannot remove what a unit leaves, the first times that it is to.
+type littering struct {
+	lone
+	failing int32
+	forgets atomic.Int32
+}
+
+func (b *littering) Forget(context.Context, string) error {
+	if b.forgets.Add(1) <= b.failing {
+		return errors.New("no connection")
+	}
+	return nil
+}
+
 // open runs a host over a state directory until the spec ends.
 func open(dir string, backend host.Backend) *host.Host {
 	GinkgoHelper()
@@ -159,6 +174,25 @@ var _ = Describe("A deleted unit", func() {
 		Eventually(func() bool { _, _, listed := h.State("x.service"); return listed }).Should(BeTrue())
 		Expect(h.Delete("x.service", nil)).To(Succeed())
 		Eventually(h.Known).Should(BeZero())
+	})
+
+	It("leaves nothing, however often its remains cannot be removed", func() {
+		b := &littering{failing: 2}
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(h.Known).WithTimeout(10 * time.Second).Should(BeZero())
+		Expect(b.forgets.Load()).To(BeEquivalentTo(3))
+	})
+
+	It("whose remains cannot be removed is run when it is put again", func() {
+		b := &littering{lone: lone{end: make(chan struct{})}, failing: math.MaxInt32}
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(b.forgets.Load).Should(BeNumerically(">", 0))
+		Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
+		Eventually(b.starts.Load).WithTimeout(10 * time.Second).Should(BeEquivalentTo(1))
 	})
 
 	It("holds its token for thirty days", func() {

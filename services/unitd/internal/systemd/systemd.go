@@ -191,7 +191,7 @@ func (b *Backend) End(ctx context.Context, name string, requested bool) host.End
 
 // Forget implements host.Backend. What somebody else has started from our file just before is stopped first.
 func (b *Backend) Forget(ctx context.Context, name string) error {
-	_, written, err := b.look(ctx, name)
+	p, written, err := b.look(ctx, name)
 	if err != nil && !errors.Is(err, host.ErrForeign) {
 		return err
 	}
@@ -206,7 +206,7 @@ func (b *Backend) Forget(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if removed {
+	if removed || p.text("FragmentPath") == b.files.path(name) { // the latter without a file: no reload since it was removed
 		b.bus.resetFailed(ctx, name)
 		if err := b.bus.reload(ctx); err != nil {
 			return err
