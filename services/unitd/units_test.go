@@ -87,6 +87,12 @@ var _ = Describe("A unit", func() {
 		Entry("no such environment file", "failed/failed", by("EnvironmentFile", "resources"), "ExecStart=/bin/true", "EnvironmentFile=/nowhere"),
 		Entry("ExecStartPre fails", "failed/failed", "exit-code 1", "ExecStartPre=/bin/false", "ExecStart=/bin/sleep 3600"),
 		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
+		Entry("ExecStop fails", "failed/failed", "exit-code 5", "ExecStart=/bin/true", `ExecStop=/bin/sh -c "exit 5"`, "ExecStop=/bin/true"),
+		Entry("ExecStop of a oneshot by a signal that asks to end", "failed/failed", "signal terminated",
+			"Type=oneshot", "ExecStart=/bin/true", `ExecStop=/bin/sh -c "kill -TERM $$$$"`),
+		Entry("no such program to stop it", "failed/failed", by("/nowhere/x: no such file", "program cannot be executed"), "ExecStart=/bin/true", "ExecStop=/nowhere/x"),
+		Entry("ExecStop may fail", "inactive/dead", "success", "ExecStart=/bin/true", "ExecStop=-/bin/false", "ExecStop=-/nowhere"),
+		Entry("ExecStop may fail, not hang", "failed/failed", "timeout", "ExecStart=/bin/true", "ExecStop=-/bin/sleep 3600", "TimeoutStopSec=200ms"),
 		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),
 		Entry("a oneshot that remains", "active/exited", "", "Type=oneshot", "ExecStart=/bin/true", "RemainAfterExit=yes"),
 		Entry("a daemon that remains", "active/exited", "", "ExecStart=/bin/true", "RemainAfterExit=yes"),
@@ -168,6 +174,22 @@ var _ = Describe("A unit", func() {
 		u.put("x.service", "loaded")
 		Expect(u.becomes("x.service", "inactive/dead").Result).To(Equal("success"))
 		Expect(os.ReadFile(u.path("order"))).To(BeEquivalentTo(fmt.Sprintf("stopping %d\ngot TERM\n", pid))) // the journal may swap two processes' lines
+	})
+
+	It("whose ExecStop fails when it is stopped has failed, with no more commands, and is not restarted", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", `ExecStop=/bin/sh -c "exit 5"`, "ExecStop=/bin/touch "+u.path("second"), "Restart=always")
+		pid := u.becomes("x.service", "active/running").MainPID
+		u.put("x.service", "loaded")
+		Expect(u.becomes("x.service", "failed/failed").Result).To(Equal("exit-code 5"))
+		Expect(alive(pid)).To(BeFalse())
+		Expect(u.path("second")).NotTo(BeAnExistingFile())
+	})
+
+	It("that ends in order but for its ExecStop is restarted as one that failed", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/true", "ExecStop=/bin/false", "Restart=on-failure", "RestartSec=10ms")
+		Eventually(func() int { return u.state("x.service").Restarts }).WithTimeout(patience).Should(BeNumerically(">=", 2))
 	})
 
 	It("that ignores SIGTERM is killed after TimeoutStopSec, with all that it started", func() {

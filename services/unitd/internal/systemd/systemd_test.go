@@ -36,6 +36,12 @@ var _ = Describe("A unit's end", func() {
 		Entry("the command before it", map[string]any{"Result": "exit-code", "ExecStartPre": [][]any{
 			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
 			service.ResultExitCode, "exit-code 3"),
+		Entry("the command after it", map[string]any{"Result": "exit-code", "ExecMainCode": int32(2), "ExecMainStatus": int32(15), "ExecStop": [][]any{
+			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			service.ResultExitCode, "exit-code 3"),
+		Entry("a command that may fail", map[string]any{"Result": "success", "ExecStop": [][]any{
+			{"/bin/false", []string{"/bin/false"}, true, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			service.ResultSuccess, "success"),
 		Entry("too late", map[string]any{"Result": "timeout", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)}, service.ResultTimeout, "timeout"),
 		Entry("before it was ready", map[string]any{"Result": "protocol"}, service.ResultProtocol, "protocol: ended before READY=1"),
 		Entry("a unit that systemd cannot read", map[string]any{"LoadState": "bad-setting"}, service.ResultResources,
