@@ -212,6 +212,19 @@ var _ = Describe("A unit", func() {
 		Expect(alive(child)).To(BeFalse())
 	})
 
+	It("of KillMode=process that writes much keeps the end of it", Label("direct"), func() {
+		u := startUnitd()
+		Expect(syscall.Mkfifo(u.path("fifo"), 0o600)).To(Succeed())
+		fill := 4<<20 - 1<<10 // the next write makes the file full
+		u.put("x.service", "launched", fmt.Sprintf(`ExecStart=/bin/sh -c "yes much | head -c %d; cat %s; cat %[2]s; exec sleep 3600"`, fill, u.path("fifo")), "KillMode=process")
+		Expect(os.WriteFile(u.path("fifo"), []byte(strings.Repeat("much\n", 300)+"before\n"), 0)).To(Succeed())
+		current := u.path("state/logs/x.service/current.log")
+		Eventually(os.ReadFile).WithArguments(current).WithTimeout(patience).Should(BeEmpty())
+		Expect(os.WriteFile(u.path("fifo"), []byte("after\n"), 0)).To(Succeed())
+		Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("much\nbefore\nafter\n"))
+		Expect(os.ReadFile(current)).To(BeEquivalentTo("after\n"))
+	})
+
 	It("of KillMode=process loses its main process only, and the others go on writing", func() {
 		u := startUnitd()
 		Expect(syscall.Mkfifo(u.path("fifo"), 0o600)).To(Succeed())
