@@ -3,11 +3,13 @@
 package main_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -41,6 +43,21 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Eventually(func() string { return systemctl("show", "-P", "LoadState", "x.service") }).WithTimeout(patience).Should(Equal("not-found\n"))
 		record := u.path("state/systemd/x.service.json")
 		Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+	})
+
+	It("that was deleted leaves nothing if systemd was not told that its file is gone", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/false")
+		u.becomes("x.service", "failed/failed")
+		u.kill()
+		records, err := filepath.Glob(u.path("state/units/*"))
+		Expect(err).NotTo(HaveOccurred())
+		for _, file := range append(records, unitDir+"/x.service") {
+			Expect(os.Remove(file)).To(Succeed())
+		}
+		u.start()
+		Eventually(u.path).WithArguments("state/systemd/x.service.json").WithTimeout(patience).ShouldNot(BeAnExistingFile())
+		Expect(systemctl("show", "-P", "LoadState", "x.service")).To(Equal("not-found\n"))
 	})
 
 	It("of somebody else is never touched, wherever its file is", func() {
@@ -114,6 +131,30 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			Expect(u.becomes("x.service", "active/running").MainPID).To(Equal(pid))
 			systemctl("stop", "x.service")
 			u.becomes("x.service", "inactive/dead")
+		})
+
+		It("is replaced if the note is of a definition that systemd has not started since", func() {
+			u := startUnitd()
+			u.put("x.service", "launched", `ExecStart=/bin/sh -c "[ -e `+u.path("ok")+` ] && exec sleep 3600"`)
+			u.becomes("x.service", "failed/failed")
+			u.kill()
+			Expect(os.WriteFile(u.path("ok"), nil, 0o600)).To(Succeed())
+			systemctl("start", "x.service")
+			show := func(property string) string { return strings.TrimSpace(systemctl("show", "-P", property, "x.service")) }
+			earlier, err := strconv.Atoi(show("MainPID"))
+			Expect(err).NotTo(HaveOccurred())
+			file, note := u.path("state/systemd/x.service.json"), map[string]any{}
+			text, err := os.ReadFile(file)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(json.Unmarshal(text, &note)).To(Succeed())
+			note["before"], note["taken"] = show("InvocationID"), false // as after a start from before the reload, and a kill before the order
+			text, err = json.Marshal(note)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
+			u.start()
+			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
+				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, earlier)))))
+			Expect(alive(earlier)).To(BeFalse())
 		})
 
 		DescribeTable("is replaced by what is put then", func(noticed bool) {
@@ -215,6 +256,26 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "inactive/dead")
 		Expect(alive(before.MainPID)).To(BeFalse())
+	})
+
+	It("is started when D-Bus was gone in the middle of its start", func() {
+		u := startUnitd()
+		const generators = "/run/systemd/system-generators"
+		gate, reached := u.path("gate"), u.path("reached")
+		Expect(os.MkdirAll(generators, 0o700)).To(Succeed())
+		DeferCleanup(os.RemoveAll, generators)
+		Expect(os.WriteFile(gate, nil, 0o600)).To(Succeed())
+		DeferCleanup(os.RemoveAll, gate) // systemd would wait for it
+		program := "#!/bin/sh\n> " + reached + "\nwhile [ -e " + gate + " ]; do sleep 0.05; done\n"
+		Expect(os.WriteFile(generators+"/gate", []byte(program), 0o700)).To(Succeed()) //nolint:gosec // it is run
+		bus, err := strconv.Atoi(strings.TrimSpace(systemctl("show", "-P", "MainPID", "dbus.service")))
+		Expect(err).NotTo(HaveOccurred())
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
+		Eventually(reached).WithTimeout(patience).Should(BeAnExistingFile()) // systemd reads the unit files
+		Expect(syscall.Kill(bus, syscall.SIGKILL)).To(Succeed())
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		Expect(os.Remove(gate)).To(Succeed())
+		u.becomes("x.service", "active/running")
 	})
 
 	It("does not move to the other backend while it runs", func() {

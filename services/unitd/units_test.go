@@ -87,6 +87,12 @@ var _ = Describe("A unit", func() {
 		Entry("no such environment file", "failed/failed", by("EnvironmentFile", "resources"), "ExecStart=/bin/true", "EnvironmentFile=/nowhere"),
 		Entry("ExecStartPre fails", "failed/failed", "exit-code 1", "ExecStartPre=/bin/false", "ExecStart=/bin/sleep 3600"),
 		Entry("ExecStartPre may fail", "active/running", "", "ExecStartPre=-/bin/false", "ExecStartPre=-/nowhere", "ExecStart=/bin/sleep 3600"),
+		Entry("ExecStop fails", "failed/failed", "exit-code 5", "ExecStart=/bin/true", `ExecStop=/bin/sh -c "exit 5"`, "ExecStop=/bin/true"),
+		Entry("ExecStop of a oneshot by a signal that asks to end", "failed/failed", "signal terminated",
+			"Type=oneshot", "ExecStart=/bin/true", `ExecStop=/bin/sh -c "kill -TERM $$$$"`),
+		Entry("no such program to stop it", "failed/failed", by("/nowhere/x: no such file", "program cannot be executed"), "ExecStart=/bin/true", "ExecStop=/nowhere/x"),
+		Entry("ExecStop may fail", "inactive/dead", "success", "ExecStart=/bin/true", "ExecStop=-/bin/false", "ExecStop=-/nowhere"),
+		Entry("ExecStop may fail, not hang", "failed/failed", "timeout", "ExecStart=/bin/true", "ExecStop=-/bin/sleep 3600", "TimeoutStopSec=200ms"),
 		Entry("a oneshot", "inactive/dead", "success", "Type=oneshot", "ExecStart=/bin/true", "ExecStart=/bin/true"),
 		Entry("a oneshot that remains", "active/exited", "", "Type=oneshot", "ExecStart=/bin/true", "RemainAfterExit=yes"),
 		Entry("a daemon that remains", "active/exited", "", "ExecStart=/bin/true", "RemainAfterExit=yes"),
@@ -170,6 +176,22 @@ var _ = Describe("A unit", func() {
 		Expect(os.ReadFile(u.path("order"))).To(BeEquivalentTo(fmt.Sprintf("stopping %d\ngot TERM\n", pid))) // the journal may swap two processes' lines
 	})
 
+	It("whose ExecStop fails when it is stopped has failed, with no more commands, and is not restarted", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", `ExecStop=/bin/sh -c "exit 5"`, "ExecStop=/bin/touch "+u.path("second"), "Restart=always")
+		pid := u.becomes("x.service", "active/running").MainPID
+		u.put("x.service", "loaded")
+		Expect(u.becomes("x.service", "failed/failed").Result).To(Equal("exit-code 5"))
+		Expect(alive(pid)).To(BeFalse())
+		Expect(u.path("second")).NotTo(BeAnExistingFile())
+	})
+
+	It("that ends in order but for its ExecStop is restarted as one that failed", func() {
+		u := startUnitd()
+		u.put("x.service", "launched", "ExecStart=/bin/true", "ExecStop=/bin/false", "Restart=on-failure", "RestartSec=10ms")
+		Eventually(func() int { return u.state("x.service").Restarts }).WithTimeout(patience).Should(BeNumerically(">=", 2))
+	})
+
 	It("that ignores SIGTERM is killed after TimeoutStopSec, with all that it started", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$$$ > `+u.path("child")+`; while :; do sleep 1; done' & while :; do sleep 1; done"`,
@@ -188,6 +210,19 @@ var _ = Describe("A unit", func() {
 		child := pidIn(u.path("child"))
 		u.becomes("x.service", "inactive/dead")
 		Expect(alive(child)).To(BeFalse())
+	})
+
+	It("of KillMode=process that writes much keeps the end of it", Label("direct"), func() {
+		u := startUnitd()
+		Expect(syscall.Mkfifo(u.path("fifo"), 0o600)).To(Succeed())
+		fill := 4<<20 - 1<<10 // the next write makes the file full
+		u.put("x.service", "launched", fmt.Sprintf(`ExecStart=/bin/sh -c "yes much | head -c %d; cat %s; cat %[2]s; exec sleep 3600"`, fill, u.path("fifo")), "KillMode=process")
+		Expect(os.WriteFile(u.path("fifo"), []byte(strings.Repeat("much\n", 300)+"before\n"), 0)).To(Succeed())
+		current := u.path("state/logs/x.service/current.log")
+		Eventually(os.ReadFile).WithArguments(current).WithTimeout(patience).Should(BeEmpty())
+		Expect(os.WriteFile(u.path("fifo"), []byte("after\n"), 0)).To(Succeed())
+		Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("much\nbefore\nafter\n"))
+		Expect(os.ReadFile(current)).To(BeEquivalentTo("after\n"))
 	})
 
 	It("of KillMode=process loses its main process only, and the others go on writing", func() {

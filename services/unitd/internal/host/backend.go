@@ -12,6 +12,9 @@ import (
 // ErrForeign says that somebody else than unitd has a unit of this name on the host, which is never touched.
 var ErrForeign = errors.New("unit of this name exists on the host and was not written by unitd")
 
+// ErrUnreached says that an order may or may not have been taken: nobody answered. It says nothing about the unit.
+var ErrUnreached = errors.New("service manager is not reached")
+
 // Backend runs the activations of units, at most one per unit at a time: direct supervision or systemd. What it runs
 // outlives it. The host decides what runs when; a backend knows no records, tokens or placement.
 type Backend interface {
@@ -29,7 +32,7 @@ type Backend interface {
 	// Watch returns a channel that rings when somebody else may have started a unit, and the function that ends it. nil:
 	// nobody else can.
 	Watch(name string) (<-chan struct{}, func())
-	// Start starts an activation of a unit that does not run.
+	// Start starts an activation of a unit that does not run. ErrUnreached: Find tells what has become of the order.
 	Start(ctx context.Context, name string, a Activation) (Running, error)
 	// End says how the activation that Follow saw end did so; nothing of it is left then. requested: a stop was asked for.
 	End(ctx context.Context, name string, requested bool) Ended

@@ -145,9 +145,7 @@ func (h *Host) Run(ctx context.Context) error {
 // moment in which it was forgotten gets a new one.
 func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 	for s.run(ctx) {
-		if err := s.backend.Forget(ctx, s.name); err != nil {
-			s.log.Warn("remains of a deleted unit cannot be removed", zap.Error(err))
-		}
+		s.forget(ctx)
 		h.mu.Lock()
 		again := !s.wanted().forgotten
 		if !again {

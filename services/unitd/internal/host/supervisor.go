@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -118,17 +119,15 @@ func (s *supervisor) sleep(ctx context.Context, then step) {
 	}
 }
 
-// takeOver finds what an earlier unitd left: a running unit is followed and
-// not touched, one that ended is judged by how it did.
+// takeOver finds what an earlier unitd or an order without an answer left: a
+// running unit is followed and not touched, one that ended is judged by how it did.
 func (s *supervisor) takeOver(ctx context.Context) {
 	found := s.find(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	if found.Generation != "" {
-		s.have.generation, s.have.hash = found.Generation, found.Hash
-		s.have.restarts, s.have.streak = found.Restarts, found.Streak
-	}
+	s.have.generation, s.have.hash = found.Generation, found.Hash
+	s.have.restarts, s.have.streak = found.Restarts, found.Streak
 	s.have.exit, s.status = found.Exit, found.Status
 	switch {
 	case found.Running != nil:
@@ -177,6 +176,12 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 		Generation: w.generation, Restarts: s.have.restarts, Streak: s.have.streak, Previous: s.have.exit,
 		Service: w.service, Options: w.options,
 	})
+	if errors.Is(err, ErrUnreached) {
+		s.log.Error("unit cannot be started, trying again", zap.Error(err))
+		s.pause(ctx)
+		s.takeOver(ctx)
+		return
+	}
 	if err != nil {
 		s.log.Error("unit cannot be started", zap.Error(err))
 		s.have.streak = service.Streak(s.have.streak, 0)
@@ -184,6 +189,19 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 		return
 	}
 	s.adopt(ctx, running)
+}
+
+// forget removes what a deleted unit leaves until that works, ctx ends or the unit is wanted again: a unit that somebody
+// can start from its remains would run unseen.
+func (s *supervisor) forget(ctx context.Context) {
+	for ctx.Err() == nil && s.wanted().forgotten {
+		err := s.backend.Forget(ctx, s.name)
+		if err == nil {
+			return
+		}
+		s.log.Warn("remains of a deleted unit cannot be removed, trying again", zap.Error(err))
+		s.pause(ctx)
+	}
 }
 
 // adopt follows a running activation until it is dead.

@@ -3,6 +3,8 @@ package host_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -56,6 +58,48 @@ func (b *lone) Follow(ctx context.Context, report func(host.Status)) error {
 	}
 }
 
+// unanswered is a backend whose first Start is not answered. What is found then depends on the generation that was ordered.
+type unanswered struct {
+	lone
+	ordered atomic.Value
+	found   func(b *unanswered, generation string) host.Found
+}
+
+func (b *unanswered) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
+	b.ordered.Store(a.Generation)
+	running, err := b.lone.Start(ctx, name, a)
+	if b.starts.Load() == 1 {
+		err = fmt.Errorf("start unit: %w", host.ErrUnreached)
+	}
+	return running, err
+}
+
+func (b *unanswered) Find(context.Context, string) (host.Found, error) {
+	if generation, ok := b.ordered.Load().(string); ok {
+		return b.found(b, generation), nil
+	}
+	return host.Found{}, nil
+}
+
+// ending does not end when it is to.
+type ending struct{ host.Running }
+
+func (ending) Stop() {}
+
+// littering is a backend that cannot remove what a unit leaves, the first times that it is to.
+type littering struct {
+	lone
+	failing int32
+	forgets atomic.Int32
+}
+
+func (b *littering) Forget(context.Context, string) error {
+	if b.forgets.Add(1) <= b.failing {
+		return errors.New("no connection")
+	}
+	return nil
+}
+
 // open runs a host over a state directory until the spec ends.
 func open(dir string, backend host.Backend) *host.Host {
 	GinkgoHelper()
@@ -95,6 +139,32 @@ var _ = Describe("A supervisor", func() {
 		Eventually(shown).WithTimeout(10 * time.Second).Should(Equal("inactive"))
 		Expect(b.ends.Load()).To(BeEquivalentTo(1))
 	})
+
+	DescribeTable("that gets no answer to its order looks what has become of it", func(found func(*unanswered, string) host.Found, active string, starts int32) {
+		b := &unanswered{lone: lone{end: make(chan struct{})}, found: found}
+		b.follows.Store(1) // the next one doesn't fail
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
+		Eventually(func() string {
+			state, _, _ := h.State("x.service")
+			return state.Active
+		}).WithTimeout(10 * time.Second).Should(Equal(active))
+		Expect(b.starts.Load()).To(Equal(starts))
+	},
+		Entry("nothing: it is given again", func(*unanswered, string) host.Found { return host.Found{} }, "active", int32(2)),
+		Entry("an earlier definition ended: it is given again", func(*unanswered, string) host.Found {
+			return host.Found{Generation: "earlier", Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode, Final: true}}
+		}, "active", int32(2)),
+		Entry("it runs", func(b *unanswered, generation string) host.Found {
+			return host.Found{Generation: generation, Running: b}
+		}, "active", int32(1)),
+		Entry("it has failed", func(_ *unanswered, generation string) host.Found {
+			return host.Found{Generation: generation, Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode, Final: true}}
+		}, "failed", int32(1)),
+		Entry("something else runs: it is stopped", func(b *unanswered, _ string) host.Found {
+			return host.Found{Running: ending{b}}
+		}, "deactivating", int32(1)),
+	)
 })
 
 var _ = Describe("A deleted unit", func() {
@@ -104,6 +174,25 @@ var _ = Describe("A deleted unit", func() {
 		Eventually(func() bool { _, _, listed := h.State("x.service"); return listed }).Should(BeTrue())
 		Expect(h.Delete("x.service", nil)).To(Succeed())
 		Eventually(h.Known).Should(BeZero())
+	})
+
+	It("leaves nothing, however often its remains cannot be removed", func() {
+		b := &littering{failing: 2}
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(h.Known).WithTimeout(10 * time.Second).Should(BeZero())
+		Expect(b.forgets.Load()).To(BeEquivalentTo(3))
+	})
+
+	It("whose remains cannot be removed is run when it is put again", func() {
+		b := &littering{lone: lone{end: make(chan struct{})}, failing: math.MaxInt32}
+		h := open(GinkgoT().TempDir(), b)
+		Expect(put(h, "x.service", host.Loaded, nil)).To(Succeed())
+		Expect(h.Delete("x.service", nil)).To(Succeed())
+		Eventually(b.forgets.Load).Should(BeNumerically(">", 0))
+		Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
+		Eventually(b.starts.Load).WithTimeout(10 * time.Second).Should(BeEquivalentTo(1))
 	})
 
 	It("holds its token for thirty days", func() {

@@ -137,6 +137,7 @@ func (r *runner) openLog() error {
 	r.out, r.drained = out, drained
 	if survivors {
 		close(drained)
+		go out.keepShort() // for the life of the process
 		r.pipe, err = openLogFile(r.activation.LogDir)
 		return err
 	}

@@ -1,12 +1,14 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 )
 
@@ -16,6 +18,8 @@ const (
 	// maxLog is the size at which the current log becomes the previous one: a
 	// unit keeps at most twice as much.
 	maxLog = 4 << 20
+	// measureEvery is the time between two looks at the size of a log that the unit writes itself.
+	measureEvery = time.Second
 )
 
 // output is the unit's log: two files, rotated by size. Output must never stop
@@ -28,17 +32,52 @@ type output struct {
 	size   int64
 }
 
-// openOutput opens the log in dir. shared: until it is opened anew it is not rotated.
+// openOutput opens the log in dir. shared: it is keepShort that rotates it.
 func openOutput(dir string, shared bool) (*output, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
 	o := &output{dir: dir, shared: shared}
 	err := o.open()
-	if err == nil && shared && o.size >= maxLog {
-		o.rotate()
+	if err == nil && shared {
+		o.moveOut()
 	}
 	return o, err
+}
+
+// keepShort rotates a shared log for the life of the process.
+func (o *output) keepShort() {
+	for range time.Tick(measureEvery) {
+		o.moveOut()
+	}
+}
+
+// moveOut empties the file of a shared log if it is full: everybody appends, so that they go on at its start. Its end becomes
+// the previous log, as far as that can be written; what is written between the two steps is lost.
+func (o *output) moveOut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	info, err := o.file.Stat()
+	if err != nil || info.Size() < maxLog {
+		return
+	}
+	_ = copyEnd(filepath.Join(o.dir, previousLog), filepath.Join(o.dir, currentLog), info.Size())
+	_ = o.file.Truncate(0) // else the next time
+}
+
+// copyEnd copies the last maxLog bytes of a file and what is added meanwhile, at most as much again.
+func copyEnd(to, from string, size int64) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.NewSectionReader(in, size-maxLog, 2*maxLog))
+	return errors.Join(err, out.Close())
 }
 
 func (o *output) open() error {
@@ -123,9 +162,12 @@ func tailFile(name string, limit int) (string, bool, error) {
 		return "", false, fmt.Errorf("read log: %w", err)
 	}
 	from := max(0, info.Size()-int64(limit))
-	text, err := io.ReadAll(io.NewSectionReader(file, from, int64(limit)))
+	text, err := io.ReadAll(io.NewSectionReader(file, from, info.Size()-from))
 	if err != nil {
 		return "", false, fmt.Errorf("read log: %w", err)
+	}
+	if int64(len(text)) < info.Size()-from { // it was emptied meanwhile
+		return tailFile(name, limit)
 	}
 	if from > 0 {
 		if _, rest, ok := strings.Cut(string(text), "\n"); ok {

@@ -190,7 +190,7 @@ func (r *runner) runCommand(command unit.Command, by <-chan time.Time) (Exit, bo
 	case stopped:
 		return r.stop(), false
 	case expired:
-		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
+		return timeout, false
 	case met:
 	}
 	exit := exitOf(*r.exits[pid], false)
@@ -226,7 +226,7 @@ func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
 	case stopped:
 		return r.stop(), false
 	case expired:
-		return Exit{Result: service.ResultTimeout, Detail: "timeout"}, false
+		return timeout, false
 	case met:
 	}
 	if r.ready {
@@ -250,22 +250,21 @@ func (r *runner) oneshot(startBy <-chan time.Time) Exit {
 		case stopped:
 			return r.stop()
 		case expired:
-			return Exit{Result: service.ResultTimeout, Detail: "timeout"}
+			return timeout
 		case met:
 		}
 		if exit := r.mainExit(command); exit.Result != service.ResultSuccess {
 			return exit
 		}
 	}
-	return r.completed(Exit{Result: service.ResultSuccess, Detail: "success"})
+	return r.completed(success)
 }
 
 // completed is what follows when a service that had started has ended in
 // order: ExecStop, or with RemainAfterExit it is active until it is stopped.
 func (r *runner) completed(exit Exit) Exit {
 	if !r.activation.Service.RemainAfterExit {
-		r.stopCommands()
-		return exit
+		return r.stopCommands(exit)
 	}
 	r.status.MainPID = 0
 	if r.status.ActiveSince.IsZero() {
@@ -293,6 +292,12 @@ func (r *runner) mainExit(command unit.Command) Exit {
 	return exit
 }
 
+// Ends that have no details.
+var (
+	success = Exit{Result: service.ResultSuccess, Detail: "success"}
+	timeout = Exit{Result: service.ResultTimeout, Detail: "timeout"}
+)
+
 func resources(err error) Exit {
 	return Exit{Result: service.ResultResources, Detail: err.Error()}
 }
@@ -310,5 +315,5 @@ func exitOf(status syscall.WaitStatus, daemon bool) Exit {
 	if code := status.ExitStatus(); code != 0 {
 		return Exit{Result: service.ResultExitCode, Detail: fmt.Sprintf("exit-code %d", code)}
 	}
-	return Exit{Result: service.ResultSuccess, Detail: "success"}
+	return success
 }

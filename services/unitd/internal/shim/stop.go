@@ -8,40 +8,51 @@ import (
 )
 
 // stop performs a requested stop: ExecStop if the service had started, then
-// signals by KillMode.
+// signals by KillMode. What goes wrong first is the result.
 func (r *runner) stop() Exit {
+	exit := success
 	if r.active() {
-		r.stopCommands()
+		exit = r.stopCommands(exit)
 	}
-	if r.terminate() {
-		return Exit{Result: service.ResultTimeout, Detail: "timeout"}
+	if r.terminate() && exit.Result == service.ResultSuccess {
+		return timeout
 	}
-	return Exit{Result: service.ResultSuccess, Detail: "success"}
+	return exit
 }
 
-// stopCommands runs ExecStop, with MAINPID while the main process lives. A
-// command that fails or hangs changes nothing: the signals follow.
-func (r *runner) stopCommands() {
+// stopCommands runs ExecStop, with MAINPID while the main process lives, and
+// returns exit or the first failure, after which it runs no more commands: the
+// signals follow.
+func (r *runner) stopCommands(exit Exit) Exit {
 	if r.mainGone() {
 		r.status.MainPID = 0
 	}
 	if len(r.activation.Service.Stop) == 0 {
-		return
+		return exit
 	}
 	r.publish(PhaseStop)
 	stopBy := after(r.activation.Service.TimeoutStop)
 	for _, command := range r.activation.Service.Stop {
 		pid, err := r.spawn(command)
-		if err != nil {
-			r.out.say("ExecStop: %v", err)
+		var failure Exit
+		switch {
+		case err != nil:
+			failure = resources(err)
+		case r.pump(stopBy, false, func() bool { return r.gone(pid) }) == expired:
+			_ = syscall.Kill(-pid, syscall.SIGKILL) // its group; the rest follows with the unit
+			failure = timeout
+		default:
+			failure = exitOf(*r.exits[pid], false)
+		}
+		if failure.Result == service.ResultSuccess {
 			continue
 		}
-		if r.pump(stopBy, false, func() bool { return r.gone(pid) }) == expired {
-			r.out.say("ExecStop: timeout")
-			_ = syscall.Kill(-pid, syscall.SIGKILL) // its group; the rest follows with the unit
-			return
+		r.out.say("ExecStop: %s", failure.Detail)
+		if failure.Result == service.ResultTimeout || !command.IgnoreFailure {
+			return failure
 		}
 	}
+	return exit
 }
 
 // terminate ends the unit's processes by KillMode and returns when they are

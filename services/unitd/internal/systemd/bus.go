@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/services/unitd/internal/host"
 )
 
 const (
@@ -21,7 +25,13 @@ const (
 )
 
 // errNoBus says that there is no connection at the moment.
-var errNoBus = errors.New("systemd is not reached over D-Bus")
+var errNoBus = errors.New("no D-Bus connection")
+
+// unanswered are the errors by which the bus says that systemd did not answer.
+var unanswered = []string{
+	"org.freedesktop.DBus.Error.Disconnected", "org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.NoReply",
+	"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.TimedOut", "org.freedesktop.DBus.Error.Timeout",
+}
 
 // bus is the connection with systemd, made anew when it breaks, and its signals by unit.
 type bus struct {
@@ -153,7 +163,7 @@ func (b *bus) watch(name string) (<-chan struct{}, func()) {
 	}
 }
 
-// do performs one call within limit.
+// do performs one call within limit. host.ErrUnreached: systemd did not answer.
 func (b *bus) do(ctx context.Context, limit time.Duration, what string, call func(context.Context, *dbus.Conn) error) error {
 	conn, err := b.connected()
 	if err == nil {
@@ -162,9 +172,18 @@ func (b *bus) do(ctx context.Context, limit time.Duration, what string, call fun
 		err = call(limited, conn)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, judge(err))
 	}
 	return nil
+}
+
+// judge tells a call that was not answered (host.ErrUnreached) from one that systemd has refused.
+func judge(err error) error {
+	var answer godbus.Error
+	if errors.As(err, &answer) && !slices.Contains(unanswered, answer.Name) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", host.ErrUnreached, err)
 }
 
 func (b *bus) properties(ctx context.Context, name string) (p properties, err error) {

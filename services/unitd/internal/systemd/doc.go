@@ -10,7 +10,8 @@
 //     when there is one).
 //   - Others may start and stop our units. What runs is of the definition that
 //     the unit's note names, or is replaced; so the note is written when systemd
-//     has read the unit file, and before the order to start it.
+//     has read the unit file, and before the order to start it, and names the
+//     run that was there by then.
 //   - An order that systemd may not have got is given again by the next unitd.
 //     It has got one if the note says so, or if the unit was started since.
 package systemd

@@ -18,6 +18,9 @@ func Ran(before string, taken bool, p map[string]any) bool {
 	return note{Before: before, Taken: taken}.ran(p)
 }
 
+// Judge is what the error of a call over D-Bus says.
+func Judge(err error) error { return judge(err) }
+
 // Render writes journal entries as lines.
 func Render(name, journal string, lines, limit int) string {
 	return render(name, []byte(journal), lines, limit)

@@ -125,17 +125,30 @@ const (
 // exit is the code and status of the command that ended badly, the main process's where none did.
 func (p properties) exit() (code, status int32) {
 	code, status = property[int32](p, "ExecMainCode"), property[int32](p, "ExecMainStatus")
-	if status != 0 {
+	if p.caused(code, status) {
 		return code, status
 	}
-	for _, key := range []string{"ExecStartPre", "ExecStart"} {
+	for _, key := range []string{"ExecStartPre", "ExecStart", "ExecStop"} {
 		for _, command := range property[[][]any](p, key) {
-			if c, s := commandExit(command); s != 0 {
+			if c, s := commandExit(command); p.caused(c, s) {
 				return c, s
 			}
 		}
 	}
 	return code, status
+}
+
+// caused tells whether a command's end may be what the result names. After an ExecStop that failed, that of the main process
+// is not.
+func (p properties) caused(code, status int32) bool {
+	switch p.result() {
+	case service.ResultSuccess: // the failure was ignored
+		return false
+	case service.ResultExitCode:
+		return code == exited && status != 0
+	default:
+		return code != exited && status != 0
+	}
 }
 
 // commandExit reads the end of a command: (path, argv, ignore, start ×2, exit ×2, pid, code, status).

@@ -121,6 +121,9 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	switch {
 	case p.alive():
 		found.Running = newRunning(b.bus, name, b.log)
+		if !kept.ran(p) { // it ran before systemd had the definition that the note names
+			found.Generation, found.Hash = "", ""
+		}
 	case known && kept.BootID == b.bootID && kept.ran(p):
 		ended := p.ended(kept.Stopped, time.Now())
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
@@ -131,8 +134,8 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 // Watch implements host.Backend: every signal of a unit may be of a start.
 func (b *Backend) Watch(name string) (<-chan struct{}, func()) { return b.bus.watch(name) }
 
-// Start implements host.Backend. The order of its steps makes the note true at each of them: whoever starts the unit before
-// the note is written may start either definition, and the old note has unitd replace it; after it, systemd knows the new one.
+// Start implements host.Backend. Whoever starts the unit before the note is written may start either definition: the old note,
+// or the new one by the run that it has seen before, has unitd replace it. After the note, systemd knows the new one only.
 func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
 	if err := b.Check(ctx, name); err != nil {
 		return nil, err
@@ -188,7 +191,7 @@ func (b *Backend) End(ctx context.Context, name string, requested bool) host.End
 
 // Forget implements host.Backend. What somebody else has started from our file just before is stopped first.
 func (b *Backend) Forget(ctx context.Context, name string) error {
-	_, written, err := b.look(ctx, name)
+	p, written, err := b.look(ctx, name)
 	if err != nil && !errors.Is(err, host.ErrForeign) {
 		return err
 	}
@@ -203,7 +206,7 @@ func (b *Backend) Forget(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if removed {
+	if removed || p.text("FragmentPath") == b.files.path(name) { // the latter without a file: no reload since it was removed
 		b.bus.resetFailed(ctx, name)
 		if err := b.bus.reload(ctx); err != nil {
 			return err

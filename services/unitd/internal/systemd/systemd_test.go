@@ -1,13 +1,18 @@
 package systemd_test
 
 import (
+	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/godbus/dbus/v5"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/services/unitd/internal/host"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 	"github.com/openaperture/openaperture/services/unitd/internal/systemd"
 )
@@ -31,6 +36,12 @@ var _ = Describe("A unit's end", func() {
 		Entry("the command before it", map[string]any{"Result": "exit-code", "ExecStartPre": [][]any{
 			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
 			service.ResultExitCode, "exit-code 3"),
+		Entry("the command after it", map[string]any{"Result": "exit-code", "ExecMainCode": int32(2), "ExecMainStatus": int32(15), "ExecStop": [][]any{
+			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			service.ResultExitCode, "exit-code 3"),
+		Entry("a command that may fail", map[string]any{"Result": "success", "ExecStop": [][]any{
+			{"/bin/false", []string{"/bin/false"}, true, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			service.ResultSuccess, "success"),
 		Entry("too late", map[string]any{"Result": "timeout", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)}, service.ResultTimeout, "timeout"),
 		Entry("before it was ready", map[string]any{"Result": "protocol"}, service.ResultProtocol, "protocol: ended before READY=1"),
 		Entry("a unit that systemd cannot read", map[string]any{"LoadState": "bad-setting"}, service.ResultResources,
@@ -58,6 +69,18 @@ var _ = Describe("An order", func() {
 		Entry("failed before it", false, map[string]any{"ActiveState": "failed", "InactiveEnterTimestamp": uint64(7), "InvocationID": before}, false),
 		Entry("failed since", false, map[string]any{"ActiveState": "failed", "InvocationID": []byte{3}}, true),
 		Entry("unloaded", false, map[string]any{"InvocationID": []byte{}}, false),
+	)
+})
+
+var _ = Describe("A call over D-Bus", func() {
+	DescribeTable("that fails was refused or not answered", func(err error, unreached bool) {
+		Expect(errors.Is(systemd.Judge(err), host.ErrUnreached)).To(Equal(unreached))
+	},
+		Entry("the unit cannot be started", dbus.Error{Name: "org.freedesktop.systemd1.BadUnitSetting"}, false),
+		Entry("its file cannot be read", dbus.Error{Name: "org.freedesktop.DBus.Error.AccessDenied"}, false),
+		Entry("systemd starts itself anew", dbus.Error{Name: "org.freedesktop.DBus.Error.NoReply"}, true),
+		Entry("the bus ended", io.EOF, true),
+		Entry("too slow", context.DeadlineExceeded, true),
 	)
 })
 
