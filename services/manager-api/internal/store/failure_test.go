@@ -51,7 +51,7 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
 		Expect(w.value(`SELECT source_repo_git_ref || reason FROM quarantines`)).To(Equal("v2deploy_unhealthy"))
 		Expect(w.value(`SELECT milestones::text || ' ' || source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal(`["deploy_oa"] v1`))
-		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at) FROM orders`)).To(Equal("- - true"))
+		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at) FROM orders`)).To(Equal("- true true"))
 		w.runDeploy(u, "deploy_oa")
 		w.beat(component.Builder, "", "v1", "b1", "b2")
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())

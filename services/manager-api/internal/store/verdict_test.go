@@ -221,6 +221,7 @@ var _ = Describe("What a second attempt finds", func() {
 				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}})
 		}))
 		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
+		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at) FROM orders`)).To(Equal("- - true"))
 	})
 
 	It("is not taken for it by another executor that finds nothing else", func() {
