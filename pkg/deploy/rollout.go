@@ -300,9 +300,9 @@ func (l *rollout) sentence(s roll.Step) string {
 	}
 	switch s.Reason { //nolint:exhaustive // the others end no rollout
 	case roll.PutBack:
-		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log, then set another ref", s.Name, limit)
+		return fmt.Sprintf("%s did not get healthy within %s and what ran before is back: look at its log", s.Name, limit)
 	case roll.NothingToPutBack:
-		return fmt.Sprintf("%s did not get healthy within %s and nothing had run there before: look at its log, then set another ref", s.Name, limit)
+		return fmt.Sprintf("%s did not get healthy within %s and nothing had run there before: look at its log", s.Name, limit)
 	case roll.RanBefore:
 		return fmt.Sprintf("%s did not get healthy within %s, and this definition ran here before: look at its log, host, broker and database", s.Name, limit)
 	case roll.PutBackUnhealthy:
@@ -332,9 +332,9 @@ func (l *rollout) undoneSentence(r failure.Reason) string {
 	case r == failure.ManagerSilent:
 		return fmt.Sprintf("manager-api did not answer for %s after its deploy, nor since that was undone: look at its log, host and database", limit)
 	case r == failure.NotSettled && l.work.Silent:
-		return fmt.Sprintf("manager-api did not answer for %s after its deploy, and what ran before is back and does: look at its log, then set another ref", limit)
+		return fmt.Sprintf("manager-api did not answer for %s after its deploy, and what ran before is back and does: look at its log", limit)
 	case r == failure.NotSettled:
-		return fmt.Sprintf("manager-api answered, but did not settle the order of its own deploy within %s, and it was undone: look at its log, then set another ref", limit)
+		return fmt.Sprintf("manager-api answered, but did not settle the order of its own deploy within %s, and it was undone: look at its log", limit)
 	default:
 		return "manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: look at its host, broker and database"
 	}

@@ -223,6 +223,22 @@ var _ = Describe("The next step of a rolling deploy", func() {
 	})
 })
 
+// take decides on the next step and takes it.
+func take(p roll.Plan, observed world, done *roll.Progress, clock time.Time) roll.Step {
+	step := roll.Next(p, observed, *done, clock)
+	*done = done.After(p, step, clock)
+	switch step.Kind {
+	case roll.Apply:
+		observed[step.Name] = starting("new")
+	case roll.Restore:
+		observed[step.Name] = starting("old")
+	case roll.Remove:
+		delete(observed, step.Name)
+	case roll.Done, roll.Failed, roll.Wait, roll.Watch, roll.Fail:
+	}
+	return step
+}
+
 // simulate plays one deploy in a world in which some definitions never get healthy.
 func simulate(r *rand.Rand) {
 	p := plan(func(p *roll.Plan) { p.Deadline = now.Add(time.Duration(r.IntN(400)) * time.Second) })
@@ -231,15 +247,8 @@ func simulate(r *rand.Rand) {
 	crashes, crashed := r.IntN(4), map[string]bool{} // of instances whatever their state
 	done, clock := roll.Progress{}, now
 	for range 1000 {
-		step := roll.Next(p, observed, done, clock)
-		done = done.After(p, step, clock)
+		step := take(p, observed, &done, clock)
 		switch step.Kind {
-		case roll.Apply:
-			observed[step.Name] = starting("new")
-		case roll.Restore:
-			observed[step.Name] = starting("old")
-		case roll.Remove:
-			delete(observed, step.Name)
 		case roll.Done:
 			Expect(maps.Keys(observed)).To(ConsistOf("a@1", "a@2"))
 			return
@@ -257,7 +266,7 @@ func simulate(r *rand.Rand) {
 				observed[name] = starting(observed[name].Hash)
 				crashed[name] = true
 			}
-		case roll.Watch, roll.Fail:
+		case roll.Apply, roll.Restore, roll.Remove, roll.Watch, roll.Fail:
 		}
 		away := 0
 		for name, o := range observed {
@@ -285,20 +294,15 @@ func crash(r *rand.Rand) {
 				observed[name] = roll.Instance{Hash: o.Hash, Health: roll.Healthy, HealthySince: clock}
 			}
 		}
-		step := roll.Next(p, observed, done, clock)
-		done = done.After(p, step, clock)
+		step := take(p, observed, &done, clock)
 		switch step.Kind {
-		case roll.Apply:
-			observed[step.Name] = starting("new")
-		case roll.Restore:
-			observed[step.Name] = starting("old")
 		case roll.Failed:
 			Expect(step.Reason).To(Equal(roll.PutBack))
 			Expect(clock).To(BeTemporally("<", now.Add(4*deadline)))
 			return
 		case roll.Done: // all were steady at once: that is for the proof to judge
 			return
-		case roll.Watch, roll.Wait, roll.Remove, roll.Fail:
+		case roll.Apply, roll.Restore, roll.Remove, roll.Watch, roll.Wait, roll.Fail:
 		}
 	}
 	Fail("the version is never blamed")

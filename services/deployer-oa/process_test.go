@@ -316,7 +316,7 @@ var _ = Describe("A deployer-oa", func() {
 		r := m.result("bad")
 		Expect([]string{r.EventType, string(r.Cause), r.Reason}).To(Equal([]string{messages.EventMilestoneFailed, "version", "deploy_unhealthy"}))
 		Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
-		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 1.5s and what ran before is back: look at its log, then set another ref"))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 1.5s and what ran before is back: look at its log"))
 		Expect(r.Log).To(ContainSubstring("no luck with amqp://…@box"))
 		Expect(r.Log).To(HavePrefix("unitd: starting overseer@1.service"), "of the failing instance's last start")
 		Expect(strings.Count(r.Log, "unitd: starting")).To(Equal(1))

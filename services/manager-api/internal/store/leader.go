@@ -74,7 +74,7 @@ func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r manag
 	if !ok {
 		return l, fault.New(fault.Conflict, "%s leads exchange %d", l.Holder, ex).WithCode(CodeHeld)
 	}
-	return l, journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", ex), Code: "leader_changed", Message: r.Holder + " leads the exchange",
+	return l, journal(ctx, tx, entry{Subject: exchangeSubject(ex), Code: "leader_changed", Message: r.Holder + " leads the exchange",
 		Inputs: map[string]any{"term": l.Token, "before": held.Holder}})
 }
 
@@ -132,7 +132,7 @@ func (s *Store) Resign(ctx context.Context, ex component.ExchangeID, term int64)
 		if err := cover(ctx, tx, ex, term, false); err != nil {
 			return err
 		}
-		return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", ex), Code: "leader_resigned", Message: "the leader has resigned", Inputs: map[string]any{"term": term}})
+		return journal(ctx, tx, entry{Subject: exchangeSubject(ex), Code: "leader_resigned", Message: "the leader has resigned", Inputs: map[string]any{"term": term}})
 	})
 }
 

@@ -49,6 +49,9 @@ const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, 
 func (o orderRow) ended() bool   { return o.State != orderOpen && o.State != orderClaimed }
 func (o orderRow) lease() string { return leaseOfOrder(o.ID) }
 
+// ordersLease is leaseOfOrder in SQL, of the orders o.
+const ordersLease = `'order/' || o.id`
+
 func leaseOfOrder(id string) string { return "order/" + id }
 
 func lockOrder(ctx context.Context, tx *sqlx.Tx, id string) (*orderRow, error) {
@@ -337,7 +340,7 @@ const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o
 		coalesce(o.state NOT IN ('open', 'claimed') AND u.state IN ` + runningStates + ` AND u.step = 'verify' AND u.clock_ticked_at > now() - interval '30 seconds'
 			AND (u.clock_stalled = 0 OR NOT EXISTS (SELECT 1 FROM leases j JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
 				WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now() AND c.covered_until > now() - interval '90 seconds')), false) AS watched
-	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l ON l.name = 'order/' || o.id`
+	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l ON l.name = ` + ordersLease
 
 func (r viewRow) wire() (managerapi.OrderView, error) {
 	m, err := r.message()

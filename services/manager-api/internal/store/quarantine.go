@@ -47,7 +47,7 @@ func (s *Store) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) er
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)
 	}
-	return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", row.ExchangeID), Code: "quarantined",
+	return journal(ctx, tx, entry{Subject: exchangeSubject(row.ExchangeID), Code: "quarantined",
 		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage), Inputs: map[string]any{"upgrade_id": row.ID}})
 }
 
@@ -69,7 +69,7 @@ func acquit(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 
 // lifted journals the end of a quarantine.
 func (q quarantineRow) lifted(ctx context.Context, tx *sqlx.Tx, code, what string, inputs any) error {
-	return journal(ctx, tx, entry{Subject: fmt.Sprintf("exchange/%d", q.ExchangeID), Code: code,
+	return journal(ctx, tx, entry{Subject: exchangeSubject(q.ExchangeID), Code: code,
 		Message: fmt.Sprintf("%s %s %s", q.ComponentType, q.SourceRepoGitRef, what), Inputs: inputs})
 }
 

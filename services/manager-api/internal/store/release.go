@@ -117,7 +117,8 @@ func (s *Store) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow,
 
 // adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to.
 func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
-	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(r.ReplacedUnits()) == 0 || component.Blank(x.upgrade.FromRef) {
+	replaced := r.ReplacedUnits()
+	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 || component.Blank(x.upgrade.FromRef) {
 		return nil
 	}
 	known, err := provenRelease(ctx, tx, x.upgrade.ComponentID, x.workflow.Phase)
@@ -132,10 +133,10 @@ func (s *Store) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r mes
 	if err := json.Unmarshal(current.Units, &wanted); err != nil {
 		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
 	}
-	if x.order.TakenOver && !slices.ContainsFunc(r.ReplacedUnits(), func(u messages.UnitDefinition) bool { return !isWanted(u, wanted) }) {
+	if x.order.TakenOver && !slices.ContainsFunc(replaced, func(u messages.UnitDefinition) bool { return !isWanted(u, wanted) }) {
 		return nil // what the executor before had replaced: nobody knows what ran
 	}
-	units, count := templates(r.ReplacedUnits(), wanted)
+	units, count := templates(replaced, wanted)
 	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true, SourceRepo: x.upgrade.FromRepo,
 		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken, definitions: units,
 		Instances: &count, ProvenAt: &x.workflow.Now}

@@ -301,7 +301,7 @@ func (s *Store) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r m
 	if err != nil {
 		return err
 	}
-	if f, err = f.unlessRepeated(ctx, tx, x.upgrade); err != nil {
+	if f, err = f.blame(ctx, tx, x.upgrade); err != nil {
 		return err
 	}
 	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
@@ -326,29 +326,42 @@ func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (fa
 	return f, nil
 }
 
-// unlessRepeated blames the environment for a version that was proven here before, and has only been deployed again: that
-// says nothing against it. It has to be the recorded one, with a release that was proven before this upgrade began, at the
-// same commit as far as both are known: a branch moves on, and a version that was merely stated proved nothing, nor did what
-// this upgrade itself has found running in its name. An overseer is blamed all the same: nobody would judge the next try
-// either.
-func (f failure) unlessRepeated(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
-	if f.Cause != upgrade.CauseVersion || row == nil || row.from() != row.to() || row.ComponentType == component.Overseer {
+// blame says of a failure of the version's what to do about it, or blames the environment where that version was proven here
+// before, and has only been deployed again.
+func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
+	if f.Cause != upgrade.CauseVersion || row == nil {
 		return f, nil
+	}
+	repeated, err := row.repeated(ctx, tx)
+	if err != nil {
+		return f, err
+	}
+	if repeated {
+		f.Cause = upgrade.CauseEnvironment
+		f.Message += " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts or its deployment repository)"
+	} else {
+		f.Message += ", then set another ref"
+	}
+	return f, nil
+}
+
+// repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has to be
+// the recorded one, with a release that was proven before this upgrade began, at the same commit as far as both are known:
+// a branch moves on, and a version that was merely stated proved nothing, nor did what this upgrade itself has found running
+// in its name. That of an overseer is blamed all the same: nobody would judge the next try either.
+func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
+	if r.from() != r.to() || r.ComponentType == component.Overseer {
+		return false, nil
 	}
 	var before bool
 	err := tx.GetContext(ctx, &before, `SELECT EXISTS (SELECT 1 FROM workflows w JOIN releases d ON d.id = w.release_id
 			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL AND p.inserted_at < $4
 				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash OR '' IN (p.source_commit_hash, d.source_commit_hash))
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3)`, string(row.ID), row.Phase, row.restoring(), row.StartedAt, row.ToRepo, row.ToRef)
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.ToRepo, r.ToRef)
 	if err != nil {
-		return f, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", row.ID, err)
+		return false, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", r.ID, err)
 	}
-	if before {
-		f.Cause = upgrade.CauseEnvironment
-		f.Message = strings.TrimSuffix(f.Message, ", then set another ref") +
-			" (this version was proven here before, so it is not blamed: look at what else has changed, its hosts or its deployment repository)"
-	}
-	return f, nil
+	return before, nil
 }
 
 // failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first line.
@@ -412,7 +425,7 @@ func (s *Store) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.R
 	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
 		return "", err
 	}
-	f, err := failureOf(r).unlessRepeated(ctx, tx, u)
+	f, err := failureOf(r).blame(ctx, tx, u)
 	if err != nil {
 		return "", err
 	}

@@ -31,7 +31,7 @@ func (s *Store) Tick(ctx context.Context) (gap bool, err error) {
 		}
 		if gap {
 			_, err := tx.ExecContext(ctx, `UPDATE leases l SET expires_at = clock_timestamp() + $1 * interval '1 millisecond' FROM orders o
-				WHERE o.state = 'claimed' AND l.name = 'order/' || o.id AND l.holder <> ''`, s.times.Claim.Milliseconds())
+				WHERE o.state = 'claimed' AND l.name = `+ordersLease+` AND l.holder <> ''`, s.times.Claim.Milliseconds())
 			if err != nil {
 				return fmt.Errorf("prolong claims: %w", err)
 			}
@@ -119,7 +119,7 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 		if err != nil {
 			return e, err
 		}
-		f, err := unproven(row, proof).unlessRepeated(ctx, tx, row)
+		f, err := unproven(row, proof).blame(ctx, tx, row)
 		e.Cause, e.Reason, e.Message = f.Cause, f.Reason, f.Message
 		return e, err
 	}
@@ -145,9 +145,9 @@ func (s *Store) deadline(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upg
 func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 	switch {
 	case !proof.OK():
-		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs, then set another ref"}
+		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs"}
 	case row.ComponentType == component.Overseer:
-		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged", Message: "the new overseer leads and judges nothing: look at its log, then set another ref"}
+		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged", Message: "the new overseer leads and judges nothing: look at its log"}
 	default:
 		return *environment("not_judged", "nobody judged the proof (%s): look at the overseer's log", proof.String())
 	}
@@ -156,7 +156,7 @@ func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 // ExpireClaims gives the orders whose claims have expired to the next one, under a fresh deadline; after order_attempts
 // the executor is lost. Only exchanges whose results this process has drained count: a result may be on its way.
 func (s *Store) ExpireClaims(ctx context.Context, consuming []component.ExchangeID) error {
-	return s.each(ctx, `SELECT o.id FROM orders o LEFT JOIN leases l ON l.name = 'order/' || o.id
+	return s.each(ctx, `SELECT o.id FROM orders o LEFT JOIN leases l ON l.name = `+ordersLease+`
 		WHERE o.state = 'claimed' AND o.messaging_exchange_id = ANY($1) AND (l.name IS NULL OR l.expires_at <= now()) ORDER BY o.id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			x, err := s.lockChain(ctx, tx, id)

@@ -85,7 +85,6 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 		}
 		Expect(w.tell(result(k, func(r *messages.Result) {
 			failed(messages.CauseVersion, "why", true)(r)
-			r.Message += ", then set another ref"
 			r.Undone = undone
 		}))).To(Equal(store.AppliedDone))
 		shown := w.shown(u)
@@ -93,7 +92,9 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 		if cause == upgrade.CauseEnvironment {
 			Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
 			Expect(shown.Verdict.Message).To(HavePrefix("it says why (this version was proven here before"))
+			return
 		}
+		Expect(shown.Verdict.Message).To(Equal("it says why, then set another ref"))
 	},
 		Entry("that it did not get healthy", "abc123", false, false, upgrade.CauseEnvironment),
 		Entry("that it was undone, of which nothing had been heard", "abc123", false, true, upgrade.CauseEnvironment),
@@ -306,14 +307,14 @@ var _ = Describe("A verdict", func() {
 			r.Message, r.Log = message, log
 		}))
 		shown := w.shown(u)
-		Expect(shown.Verdict.Message).To(Equal("b@1 did not get healthy: set another ref"))
+		Expect(shown.Verdict.Message).To(Equal("b@1 did not get healthy: look at its log, then set another ref"))
 		Expect(w.value(`SELECT message FROM quarantines`)).To(Equal(shown.Verdict.Message))
 		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal(shown.Verdict.Message))
 		Expect(w.value(`SELECT inputs->'inputs'->>'log' FROM journal WHERE subject = $1 AND code = 'deploy_unhealthy'`, upgradeSubject(u))).To(Equal("starting\npanic: no luck"))
-		Expect(w.value(`SELECT event_log->>-2 FROM workflows WHERE NOT restoring`)).To(HaveSuffix("b@1 did not get healthy: set another ref"))
+		Expect(w.value(`SELECT event_log->>-2 FROM workflows WHERE NOT restoring`)).To(HaveSuffix("b@1 did not get healthy: look at its log, then set another ref"))
 		Expect(w.value(`SELECT event_log->>-1 FROM workflows WHERE NOT restoring`)).To(HaveSuffix("\nstarting\npanic: no luck"))
 	},
-		Entry("in a field of its own", "b@1 did not get healthy: set another ref", "starting\npanic: no luck"),
-		Entry("behind the message, from an executor of the former release", "b@1 did not get healthy: set another ref\nstarting\npanic: no luck", ""),
+		Entry("in a field of its own", "b@1 did not get healthy: look at its log", "starting\npanic: no luck"),
+		Entry("behind the message, from an executor of the former release", "b@1 did not get healthy: look at its log\nstarting\npanic: no luck", ""),
 	)
 })

@@ -168,7 +168,7 @@ func (s *Store) DeleteWorkflow(ctx context.Context, id string) error {
 			return err
 		}
 		for _, statement := range []string{
-			`DELETE FROM leases WHERE name IN (SELECT 'order/' || id FROM orders WHERE workflow_id = $1)`,
+			`DELETE FROM leases WHERE name IN (SELECT ` + ordersLease + ` FROM orders o WHERE o.workflow_id = $1)`,
 			`DELETE FROM workflows WHERE id = $1`,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, id); err != nil {

@@ -207,6 +207,18 @@ func (w *world) beat(t component.Type, service, ref string, hosts ...string) {
 	Expect(n).To(Equal(len(hosts)))
 }
 
+// provenByUnits is a component whose first upgrade has completed: what that replaced was adopted, and what it brought was
+// proven, in one transaction.
+func (w *world) provenByUnits() component.ID {
+	GinkgoHelper()
+	c := w.component("billing")
+	u := w.started(c)
+	w.runConfig(u)
+	w.runDeploy(u, "deploy")
+	Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
+	return c
+}
+
 // shown is an upgrade as REST shows it.
 func (w *world) shown(id upgrade.ID) managerapi.Upgrade {
 	GinkgoHelper()

@@ -60,8 +60,8 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 		case err == nil:
 			moved = moved || a.Kind == Prove || a.Create || unfit // the slot is still free
 			p.report(a)
-		case fault.Is(err, fault.Conflict), fault.Is(err, fault.NotFound):
-			p.conflict(a, err)
+		case (a.Kind != Start || overtaken(err)) && (fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound)):
+			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...) // news, not an error
 		default:
 			refused = append(refused, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err))
 			if !managerapi.Answered(err) {
@@ -72,24 +72,9 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 	return moved, errors.Join(refused...)
 }
 
+// overtaken: a start is in conflict with another one. With anything else it may be for long, and somebody has to know.
 func overtaken(err error) bool {
 	return slices.Contains([]string{codeStaleTerm, codeSlotTaken}, fault.CodeOf(err))
-}
-
-// conflict logs what is news and no error. A start that cannot be is one that may last: that is said once per text.
-func (p *Pass) conflict(a Action, err error) {
-	list := append(fields(a), zap.Error(err))
-	if a.Kind != Start || overtaken(err) {
-		p.Log.Debug("overtaken by events", list...)
-		return
-	}
-	if p.unstarted[a.Upgrade] != err.Error() {
-		p.Log.Warn("upgrade cannot be started yet", list...)
-	}
-	if p.unstarted == nil {
-		p.unstarted = map[upgrade.ID]string{}
-	}
-	p.unstarted[a.Upgrade] = err.Error()
 }
 
 // attempt performs an action and counts it.

@@ -12,7 +12,6 @@ import (
 	"github.com/openaperture/openaperture/pkg/health"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
-	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
 // gap is the least time between two passes: news that comes in a flood is read in portions.
@@ -42,8 +41,6 @@ type Pass struct {
 	began time.Time // of the last pass
 	swept time.Time // of the last sweep, on our clock
 	held  bool
-
-	unstarted map[upgrade.ID]string // why requests conflict with being started, as it was logged
 }
 
 // Interval is how long a pass waits for news before it looks by itself.
@@ -52,7 +49,7 @@ func Interval(t times.Times) time.Duration {
 }
 
 // Do makes one pass. It returns an error when manager-api could not be asked, did not answer, or refused an action; the next
-// pass makes good for it. A term that is over is no error, nor is a conflict.
+// pass makes good for it. A term that is over is no error, nor is a conflict, but for that of a start, which may last.
 func (p *Pass) Do(ctx context.Context) error {
 	pause(ctx, gap-p.Now().Sub(p.began))
 	if ctx.Err() != nil || !p.Term.Trusted() {

@@ -178,17 +178,27 @@ var _ = Describe("A pass", func() {
 		Entry("manager-api does not answer", fault.New(fault.Unavailable, "gone")),
 	)
 
-	It("says once, and anew when the reason changes, that a start conflicts", func() {
-		p := pass(given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
-		why := "its cluster is gone"
-		p.answer = func(string) error { return fault.New(fault.Conflict, "%s", why) }
-		Expect(p.do()).To(Succeed())
-		Expect(p.do()).To(Succeed())
-		Expect(p.logs.FilterLevelExact(zap.WarnLevel).All()).To(HaveLen(1))
-		why = "its cluster is another"
-		Expect(p.do()).To(Succeed())
-		Expect(p.logs.FilterLevelExact(zap.WarnLevel).All()).To(HaveLen(2))
-	})
+	DescribeTable("tells why a request cannot be started, unless another one has gone before",
+		func(answer error, told string) {
+			p := pass(given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
+			p.answer = func(write string) error {
+				if strings.HasPrefix(write, "start") {
+					return answer
+				}
+				return nil
+			}
+			err := p.do()
+			if told == "" {
+				Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			Expect(err).To(MatchError(told))
+		},
+		Entry("a conflict that may last", fault.New(fault.Conflict, "its cluster is gone"), "start manager: its cluster is gone"),
+		Entry("nothing to start", fault.New(fault.NotFound, "there is no such upgrade"), "start manager: there is no such upgrade"),
+		Entry("another runs", fault.New(fault.Conflict, "another upgrade runs").WithCode("slot_taken"), ""),
+		Entry("we do not lead any more", fault.New(fault.Conflict, "term 5").WithCode("stale_term"), ""),
+	)
 
 	It("plans nothing on what it could not read", func() {
 		p := pass(given(withDue(0)))
