@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/shim"
@@ -31,7 +32,7 @@ func (b *Backend) Logs(ctx context.Context, name string, lines, limit int) (stri
 	defer cancel()
 	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run() // what cannot be synced comes a moment later
 	command := exec.CommandContext(ctx, "journalctl", "--unit="+name, "--output=json", "--no-pager", "--quiet", "--all",
-		"--lines="+strconv.Itoa(lines), "--since=@"+strconv.FormatInt(kept.Created.Unix(), 10))
+		"--lines="+strconv.Itoa(lines), "--since="+since(kept.Created))
 	var complaint bytes.Buffer
 	command.Stderr = &complaint
 	text, err := command.Output()
@@ -39,6 +40,11 @@ func (b *Backend) Logs(ctx context.Context, name string, lines, limit int) (stri
 		return "", fmt.Errorf("read journal: %w: %s", err, strings.TrimSpace(complaint.String()))
 	}
 	return render(name, text, lines, limit), nil
+}
+
+// since is a time for journalctl, to the microsecond: the unit of that name before this one may have ended in the same second.
+func since(at time.Time) string {
+	return fmt.Sprintf("@%d.%06d", at.Unix(), at.Nanosecond()/1000)
 }
 
 // render writes the entries as lines, with one line before each start, as the shim does.
