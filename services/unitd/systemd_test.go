@@ -45,6 +45,19 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
 	})
 
+	It("shows nothing of a deleted one that had its name, however soon it follows", func() {
+		u := startUnitd()
+		record := u.path("state/systemd/x.service.json")
+		for i := range 5 {
+			u.put("x.service", "launched", "Type=oneshot", fmt.Sprintf("ExecStart=/bin/echo this is %d", i))
+			u.becomes("x.service", "inactive/dead")
+			Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("\nthis is %d\n", i))
+			Expect(strings.Count(u.logs("x.service"), "\nthis is ")).To(Equal(1))
+			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
+			Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
+		}
+	})
+
 	It("that was deleted leaves nothing if systemd was not told that its file is gone", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/false")

@@ -131,18 +131,6 @@ var _ = Describe("A unit", func() {
 		Entry("one that never started", "failed/failed", false, "ExecStartPre=/bin/false", "ExecStart=/bin/true"),
 	)
 
-	It("shows nothing of a deleted unit that had its name, however soon it follows", func() {
-		u := startUnitd()
-		for i := range 5 {
-			u.put("x.service", "launched", "Type=oneshot", fmt.Sprintf("ExecStart=/bin/echo this is %d", i))
-			u.becomes("x.service", "inactive/dead")
-			Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("\nthis is %d\n", i))
-			Expect(strings.Count(u.logs("x.service"), "\nthis is ")).To(Equal(1))
-			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
-			Eventually(func() string { return u.state("x.service").Name }).WithTimeout(patience).Should(BeEmpty())
-		}
-	})
-
 	It("that is stopped before it has started is sent SIGTERM at once", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "ExecStop=/bin/echo too early")
