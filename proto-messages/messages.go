@@ -77,6 +77,8 @@ const (
 	MilestoneDeploy   Milestone = "deploy"    // roll through the instances, by a deployer
 	MilestoneDeployOA Milestone = "deploy_oa" // the same, by a deployer-oa
 	MilestoneProbe    Milestone = "probe"     // do nothing, but answer: proves that an executor hears
+	MilestoneResolve  Milestone = "resolve"   // ask git hosts which commits refs stand for; only for executors that announce it
+	MilestoneBuild    Milestone = "build"     // for modules that others run, on the queue builder
 )
 
 // Option is one line of a unit file: its section, name and value.
@@ -118,6 +120,26 @@ type Order struct {
 	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
 	ReplacedKnown        bool             `json:"replaced_known,omitempty"` // there is a release to return to: the result need not say what the deploy replaced
 	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
+	// Of a deploy milestone: the commits behind the two refs, "" if nobody knows them. The executor writes ref and source
+	// commit into every definition, so that another version is another definition.
+	SourceCommitHash     string `json:"source_commit_hash,omitempty"`
+	DeploymentCommitHash string `json:"deployment_commit_hash,omitempty"`
+	// Recorded is the component's recorded version. A running definition that carries no version counts as this one.
+	Recorded *Version `json:"recorded,omitempty"`
+	// Resolve are the refs of a resolve milestone.
+	Resolve []GitRef `json:"resolve,omitempty"`
+}
+
+// Version is a version of a component: the ref, and the full commit behind the ref as far as that is known.
+type Version struct {
+	SourceRepoGitRef string `json:"source_repo_git_ref"`
+	SourceCommitHash string `json:"source_commit_hash,omitempty"`
+}
+
+// GitRef is a ref of a repository.
+type GitRef struct {
+	Repo string `json:"repo"`
+	Ref  string `json:"ref"`
 }
 
 // Cluster says where a deploy milestone deploys. It is filled by manager-api from the cluster row that the
@@ -178,7 +200,36 @@ type Result struct {
 	Undone    bool       `json:"undone,omitempty"`    // a confirmed deploy was taken back, because its order stayed open
 	Replaced  []Replaced `json:"replaced,omitempty"`  // what this order found, each definition once; none if ReplacedKnown
 	Steps     []Step     `json:"steps,omitempty"`     // where the time went
+	Deployed  []Deployed `json:"deployed,omitempty"`  // the instances that a completed deploy left running
+
+	Resolved []Resolved `json:"resolved,omitempty"` // of a completed resolve milestone
 }
+
+// Deployed is one instance that a deploy left running. A proof demands beats from these instances.
+type Deployed struct {
+	Host string `json:"host"` // the machine, in the cluster's words
+	Unit string `json:"unit"` // manager@1.service
+	// Hostname is the name under which the instance will beat; "" if the definition does not tell.
+	Hostname string `json:"hostname,omitempty"`
+	// Applied says that this order started the instance anew; false: the instance already ran the target.
+	Applied bool `json:"applied,omitempty"`
+}
+
+// Resolved is what a git host said about one ref. Exactly one of Commit and Error is set.
+type Resolved struct {
+	Repo   string `json:"repo"`
+	Ref    string `json:"ref"`
+	Kind   string `json:"kind,omitempty"`   // branch, tag or commit
+	Commit string `json:"commit,omitempty"` // full hash
+	Error  string `json:"error,omitempty"`  // for people
+}
+
+// Kinds of refs.
+const (
+	RefBranch = "branch"
+	RefTag    = "tag"
+	RefCommit = "commit"
+)
 
 // Replaced is one definition that an order found, and the instances that had it.
 type Replaced struct {

@@ -24,7 +24,7 @@ type Manager interface {
 	Renew(ctx context.Context, orderID string, token int64) (managerapi.Claim, error)
 	ReleaseClaim(ctx context.Context, orderID string, token int64) error
 	Order(ctx context.Context, orderID string) (managerapi.OrderView, error)
-	ClaimsOf(ctx context.Context, hostname string) ([]managerapi.OrderView, error)
+	ClaimsOf(ctx context.Context, e managerapi.Executor) ([]managerapi.OrderView, error)
 }
 
 // Broker is the own exchange's broker; *rabbit.Broker is one. Publish returns nil only for a confirmed message.
@@ -213,7 +213,7 @@ func (r *run) finish(w *work) {
 func (r *run) resume() {
 	var claims []managerapi.OrderView
 	err := managerapi.Retry(r.soft, func() (err error) {
-		claims, err = r.Manager.ClaimsOf(r.soft, r.Hostname)
+		claims, err = r.Manager.ClaimsOf(r.soft, managerapi.Executor{Hostname: r.Hostname, BootID: r.BootID, Service: r.Service})
 		return err
 	})
 	if err != nil {

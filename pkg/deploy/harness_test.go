@@ -156,14 +156,14 @@ func (s *site) Order(ctx context.Context, id string) (managerapi.OrderView, erro
 	return out, s.manager(ctx, "order", id, func(v *managerapi.OrderView) error { out = *v; return nil })
 }
 
-func (s *site) ClaimsOf(ctx context.Context, hostname string) ([]managerapi.OrderView, error) {
+func (s *site) ClaimsOf(ctx context.Context, e managerapi.Executor) ([]managerapi.OrderView, error) {
 	var out []managerapi.OrderView
 	return out, s.at(ctx, "claims", func() error {
 		if s.down {
 			return errDown
 		}
 		for _, v := range s.orders {
-			if v.Holder == hostname && v.State == "claimed" {
+			if v.Holder == e.Hostname && v.State == "claimed" {
 				out = append(out, *v)
 			}
 		}

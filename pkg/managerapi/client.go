@@ -244,10 +244,12 @@ func (c *Client) Order(ctx context.Context, orderID string) (OrderView, error) {
 	return o, c.Do(ctx, http.MethodGet, "/orders/"+escape(orderID), nil, &o)
 }
 
-// ClaimsOf reads the claimed orders of one hostname: GET /orders?holder=…
-func (c *Client) ClaimsOf(ctx context.Context, hostname string) ([]OrderView, error) {
+// ClaimsOf reads the claimed orders of an executor's hostname, and announces the executor: GET /orders?holder=…
+func (c *Client) ClaimsOf(ctx context.Context, e Executor) ([]OrderView, error) {
 	var p Page[OrderView]
-	err := c.Do(ctx, http.MethodGet, "/orders?holder="+url.QueryEscape(hostname), nil, &p)
+	query := url.Values{"holder": {e.Hostname}, "boot_id": {e.BootID}, "service": {e.Service},
+		"capabilities": {strings.Join(e.Capabilities, ",")}}
+	err := c.Do(ctx, http.MethodGet, "/orders?"+query.Encode(), nil, &p)
 	return p.Items, err
 }
 

@@ -95,6 +95,18 @@ type Judgement struct {
 	Verdict Verdict         `json:"verdict"`
 	Target  upgrade.Version `json:"target"`           // of a start
 	Inputs  json.RawMessage `json:"inputs,omitempty"` // what was looked at, for the journal
+	// Saw is what the judgement rests on. manager-api compares it with its rows under their locks, and answers a conflict
+	// with the code `seen_changed` if they differ: the overseer judges anew. nil, from the former release: no comparison.
+	Saw *Saw `json:"saw,omitempty"`
+}
+
+// Saw is what a judgement about a requested upgrade rests on.
+type Saw struct {
+	Ref         *component.Ref      `json:"ref"` // nil: there is no ref of this type
+	Component   component.Component `json:"component"`
+	Trigger     upgrade.Trigger     `json:"trigger"`
+	Force       bool                `json:"force"`
+	Quarantines []string            `json:"quarantines"` // ids of those of this type, sorted
 }
 
 // Check is what the overseer writes after an automatic check: the verdict and when to look next. With Create an
@@ -123,6 +135,8 @@ type LeaseRequest struct {
 	Term    int64  `json:"term"`
 	TTLMS   int64  `json:"ttl_ms"`
 	Covered bool   `json:"covered"`
+	// Capabilities are what this overseer can judge on beside what the former release could (Cap… constants).
+	Capabilities []string `json:"capabilities,omitempty"`
 }
 
 // Snapshot is everything that a pass of the overseer decides on, read in one repeatable-read transaction.
@@ -187,6 +201,23 @@ type ClaimRequest struct {
 	Attempt  int    `json:"attempt"`
 	Hostname string `json:"hostname"`
 	BootID   string `json:"boot_id"`
+	// Capabilities are what this executor can do beside what the former release could (Cap… constants).
+	Capabilities []string `json:"capabilities,omitempty"`
+}
+
+// Capabilities that a service announces with its claim or its lease. What is announced there comes with a service token;
+// what stands in a message is never a capability.
+const (
+	CapInstances = "instances" // executor: its deploy results name their instances; overseer: it judges proofs by them
+	CapResolve   = "resolve"   // executor: it performs the milestone resolve
+)
+
+// Executor is a process that executes orders, as it announces itself.
+type Executor struct {
+	Hostname     string   `json:"hostname"`
+	BootID       string   `json:"boot_id"`
+	Service      string   `json:"service"` // deployer or deployer-oa
+	Capabilities []string `json:"capabilities,omitempty"`
 }
 
 // Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy. Its deadline

@@ -207,7 +207,7 @@ func (s *Store) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained, 
 		failed, err = s.configured(ctx, tx, x, r)
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
 		failed, err = nil, s.deployed(ctx, tx, x, r)
-	case messages.MilestoneProbe:
+	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild:
 	}
 	if err != nil {
 		return err
