@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -109,6 +110,14 @@ func (m *manager) written() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]string{}, m.writes...)
+}
+
+// leadership is who has led and resigned, in order.
+func (m *manager) leadership() string {
+	terms := slices.DeleteFunc(m.written(), func(write string) bool {
+		return !strings.HasPrefix(write, "lead ") && !strings.HasPrefix(write, "resign ")
+	})
+	return strings.Join(terms, ", ")
 }
 
 func (m *manager) heard() map[string]int {

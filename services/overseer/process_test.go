@@ -128,6 +128,23 @@ var _ = Describe("An overseer", func() {
 		Eventually(func() int { return m.heard()["o1 inactive"] }).Should(Equal(1))
 	})
 
+	It("hands over when it hears nothing although its subscriptions stand, and the other covers (fault 7)", func() {
+		m := newManager("deaf")
+		proxy := newDeafener(host.Address())
+		first := start(m, "o1", host.Through(proxy.listener.Addr().String()))
+		Eventually(m.coverage).Should(HaveSuffix("yes"))
+		second := start(m, "o2", host.URL)
+		Eventually(second.readyz).Should(Equal(200))
+		proxy.deaf.Store(true)
+		Eventually(proxy.swallows.Load).Should(BeNumerically(">", 0))
+		Eventually(m.written).Should(ContainElements("resign o1", "lead o2"))
+		Eventually(m.coverage).Should(Equal("no yes"))
+		Expect(first.readyz()).To(Equal(200), "its own heartbeats are sent, it is a follower")
+		Consistently(m.written, "5s").ShouldNot(ContainElement("resign o2"))
+		second.stop()
+		Eventually(m.leadership).Should(Equal("lead o1, resign o1, lead o2, resign o2, lead o1, resign o1"))
+	})
+
 	It("starts covered time anew after the broker was cut, and is ready again", func() {
 		m := newManager("cut")
 		proxy := rabbittest.NewProxy(host.Address())

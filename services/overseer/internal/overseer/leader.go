@@ -2,6 +2,7 @@ package overseer
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -17,8 +18,11 @@ const (
 	unfitPause  = 100 * time.Millisecond // between looks at whether we are fit; no request is made
 )
 
-// unfit is why a term ends that we give back although nobody told us to.
-const unfit = "the broker is not usable"
+// Reasons for which a leader gives its term back although nobody told it to.
+const (
+	unfit = "the broker is not usable"
+	deaf  = "the exchange is not covered, another overseer may hear it"
+)
 
 // Leases is the part of manager-api that holds leadership; *managerapi.Client is one.
 type Leases interface {
@@ -27,17 +31,18 @@ type Leases interface {
 	Resign(ctx context.Context, id component.ExchangeID, term int64) error
 }
 
-// Leader tries to lead the exchange and, while it does, runs Reign. The lease is asked for and renewed every third of its
-// time to live. It steps down when it is told to, when it could not renew within its trust window, and on a stop; on a
-// stop it resigns before anything else, so that a successor can lead while we still tidy up.
+// Leader tries to lead the exchange and, while it leads, runs Reign. The lease is asked for and renewed every third of its
+// time to live. The leader steps down when it is told to, when it could not renew within its trust window, on a stop, and
+// when it does not cover the exchange for longer than Patience. On a stop it resigns before anything else, so that a
+// successor can lead while we still tidy up. After a term without coverage it stands aside for a while (StandAside).
 type Leader struct {
 	Leases   Leases
 	Exchange component.ExchangeID
 	Hostname string
 	TTL      time.Duration
-	// Fit reports whether this process could hear its exchange if it led. One that cannot leaves the lease to others, and
-	// gives it back when it was unfit for longer than Patience.
-	Fit      func() bool
+	// Fit reports whether this process could hear its exchange if it led. One that cannot leaves the lease to others.
+	Fit func() bool
+	// Patience is how long a term may go on while this process is unfit or does not cover the exchange (times.LiveWithin).
 	Patience time.Duration
 	// Covered reports, at each renewal, whether the exchange was listened to without a break since the last one that
 	// arrived; told is called when this one has.
@@ -51,9 +56,10 @@ type Leader struct {
 	Log      *zap.Logger
 	Metrics  *Metrics
 
-	leads atomic.Bool
-	told  string    // last complaint, logged once
-	fit   time.Time // when it was fit last
+	leads   atomic.Bool
+	told    string    // last complaint, logged once
+	covered time.Time // when the term last covered the exchange; at first, when it began
+	deaf    int       // terms in a row that were given back without having covered
 }
 
 // Leads reports whether a term of this process lasts.
@@ -77,16 +83,37 @@ func (l *Leader) Run(ctx context.Context) error {
 			pause(inner, unfitPause)
 			continue
 		}
-		l.fit = time.Now()
+		aside := l.TTL / 3
 		if t := l.acquire(inner); t != nil {
-			if err := l.reign(inner, t); err != nil {
+			why, err := l.reign(inner, t)
+			if err != nil {
 				return err
 			}
+			if why == deaf || why == unfit {
+				l.deaf++
+				aside = StandAside(l.deaf, l.TTL, 2*l.Patience, rand.Float64())
+			}
 		}
-		pause(inner, l.TTL/3)
+		pause(inner, aside)
 	}
 	<-ctx.Done() // resigned; the other parts stop when they are told
 	return nil
+}
+
+// StandAside is how long an overseer does not ask for the lease after it has given back the nth term in a row that did not
+// cover the exchange. The time begins at the lease's time to live, doubles up to most, and draw, from [0, 1), lengthens it
+// by up to a half. A candidate asks three times in the shortest such time, so a healthy one gets its chance; an overseer
+// that is alone keeps trying, because the time is bounded.
+func StandAside(nth int, ttl, most time.Duration, draw float64) time.Duration {
+	wait := ttl
+	for range nth - 1 {
+		if wait >= most {
+			break
+		}
+		wait *= 2
+	}
+	wait = max(min(wait, most), ttl)
+	return wait + time.Duration(draw*float64(wait)/2)
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -132,10 +159,12 @@ func (l *Leader) complain(ctx context.Context, err error) {
 	l.Log.Warn("leadership not known", zap.Error(err))
 }
 
-func (l *Leader) reign(ctx context.Context, t *Term) error {
+// reign runs one term, and returns why it is over once its parts have ended.
+func (l *Leader) reign(ctx context.Context, t *Term) (string, error) {
 	termContext, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.leads.Store(true)
+	l.covered = time.Now()
 	l.Metrics.leader.Set(1)
 	l.Metrics.terms.Inc()
 	l.Log.Info("leading the exchange", zap.Int64("term", t.ID))
@@ -148,16 +177,16 @@ func (l *Leader) reign(ctx context.Context, t *Term) error {
 	l.leads.Store(false)
 	l.Metrics.leader.Set(0)
 	l.Log.Info("no longer leading the exchange", zap.Int64("term", t.ID), zap.String("reason", why))
-	if ctx.Err() != nil || returned || why == unfit {
+	if ctx.Err() != nil || returned || why == unfit || why == deaf {
 		l.resign(ctx, t)
 	}
 	if !returned {
 		err = l.await(ctx, ended, slow)
 	}
 	if ctx.Err() != nil || (err == nil && !returned) {
-		return nil
+		return why, nil
 	}
-	return err
+	return why, err
 }
 
 // await waits for the end of Reign, whose term is over. It may take long: a broker that has fallen silent is asked to end
@@ -206,12 +235,17 @@ func (l *Leader) renew(ctx context.Context, t *Term) string {
 	if !t.Trusted() {
 		return "the lease could not be renewed in time"
 	}
-	if l.Fit() {
-		l.fit = time.Now()
-	} else if time.Since(l.fit) > l.Patience {
+	covered, told := l.Covered()
+	fit := l.Fit()
+	switch {
+	case covered && fit:
+		l.covered, l.deaf = time.Now(), 0
+	case time.Since(l.covered) <= l.Patience:
+	case fit:
+		return deaf
+	default:
 		return unfit
 	}
-	covered, told := l.Covered()
 	lease, until, err := l.ask(ctx, managerapi.LeaseRequest{Term: t.ID, Covered: covered})
 	switch {
 	case err == nil && lease.Term == t.ID:

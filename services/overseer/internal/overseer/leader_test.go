@@ -228,6 +228,42 @@ var _ = Describe("Leadership", func() {
 		Consistently(l.events, 2*ttl).Should(HaveLen(4), "nobody leads rather than one who is deaf")
 	})
 
+	It("is given back by an overseer that does not cover for long, and goes to one that does (fault 7)", func() {
+		l := &leases{}
+		covers := func(yes bool) func(*overseer.Leader) {
+			return func(l *overseer.Leader) {
+				l.Patience = ttl
+				l.Covered = func() (bool, func()) { return yes, func() {} }
+			}
+		}
+		stand(l, "deaf", ttl, nil, covers(false))
+		Eventually(l.events).Should(Equal([]string{"lead deaf"}))
+		stand(l, "hears", ttl, nil, covers(true))
+		Eventually(l.events).Should(Equal([]string{"lead deaf", "resign deaf", "lead hears"}))
+		Consistently(l.events, 3*ttl).Should(HaveLen(3))
+	})
+
+	It("is sought again by an overseer that is alone, although it does not cover (fault 7)", func() {
+		l := &leases{}
+		stand(l, "deaf", ttl, nil, func(l *overseer.Leader) {
+			l.Patience = ttl / 2
+			l.Covered = func() (bool, func()) { return false, func() {} }
+		})
+		Eventually(l.events, 10*ttl).Should(Equal([]string{"lead deaf", "resign deaf", "lead deaf", "resign deaf"}))
+	})
+
+	DescribeTable("is not sought for a while after terms without coverage",
+		func(nth int, draw float64, want time.Duration) {
+			Expect(overseer.StandAside(nth, 15*time.Second, 3*time.Minute, draw)).To(Equal(want))
+		},
+		Entry("the first", 1, 0.0, 15*time.Second),
+		Entry("the first, lengthened", 1, 0.5, 18750*time.Millisecond),
+		Entry("the second", 2, 0.0, 30*time.Second),
+		Entry("the fourth", 4, 0.0, 2*time.Minute),
+		Entry("the fifth is bounded", 5, 0.0, 3*time.Minute),
+		Entry("the hundredth, lengthened", 100, 0.5, 225*time.Second),
+	)
+
 	It("ends the process when its parts fail, and gives the lease back", func() {
 		l := &leases{}
 		a := stand(l, "a", ttl, func(context.Context, *overseer.Term) error { return errors.New("broken") })
