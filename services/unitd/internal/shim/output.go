@@ -18,54 +18,91 @@ const (
 	// maxLog is the size at which the current log becomes the previous one: a
 	// unit keeps at most twice as much.
 	maxLog = 4 << 20
+	// rotateAgainAfter is how much is written between two attempts to rotate.
+	rotateAgainAfter = 64 << 10
 	// measureEvery is the time between two looks at the size of a log that the unit writes itself.
 	measureEvery = time.Second
 )
 
 // output is the unit's log: two files, rotated by size. Output must never stop
-// a service: what cannot be written (disk full) is dropped.
+// a service. Text that cannot be written (disk full) is dropped, and the log
+// says how much is missing as soon as it can be written again. A rotation that
+// fails leaves the current file in use and is tried again. While no rotation
+// succeeds, the current file holds at most 2*maxLog: then it is emptied.
 type output struct {
-	dir    string
-	shared bool // the unit writes into the current file itself, which therefore stays the current one
-	mu     sync.Mutex
-	file   *os.File
-	size   int64
+	dir       string
+	shared    bool // the unit writes into the current file itself, which therefore stays the current one
+	mu        sync.Mutex
+	file      *os.File // always open: a new one is opened before this one is closed
+	size      int64
+	rotateAt  int64  // the size at which the next rotation is tried
+	lost      int64  // bytes that could not be written since the last successful write
+	complaint string // why the latest rotation failed, "" if it did not
 }
 
 // openOutput opens the log in dir. shared: it is keepShort that rotates it.
 func openOutput(dir string, shared bool) (*output, error) {
+	file, err := openLogFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	o := &output{dir: dir, shared: shared}
+	o.use(file)
+	if shared {
+		o.rotateShared()
+	}
+	return o, nil
+}
+
+// openLogFile opens the current log in dir, and makes both where they are missing.
+func openLogFile(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	o := &output{dir: dir, shared: shared}
-	err := o.open()
-	if err == nil && shared {
-		o.moveOut()
+	file, err := os.OpenFile(filepath.Join(dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
 	}
-	return o, err
+	return file, nil
+}
+
+// use makes file the current one.
+func (o *output) use(file *os.File) {
+	o.file, o.size, o.rotateAt, o.complaint = file, 0, maxLog, ""
+	if info, err := file.Stat(); err == nil {
+		o.size = info.Size()
+	}
 }
 
 // keepShort rotates a shared log for the life of the process.
 func (o *output) keepShort() {
 	for range time.Tick(measureEvery) {
-		o.moveOut()
+		o.rotateShared()
 	}
 }
 
-// moveOut empties the file of a shared log if it is full: everybody appends, so that they go on at its start. Its end becomes
-// the previous log, as far as that can be written; what is written between the two steps is lost.
-func (o *output) moveOut() {
+// rotateShared empties the file of a shared log if it is full. Everybody
+// appends, so the unit's next line stands at the start of the file. The end of
+// the log is copied to the previous file first. If the copy fails, the log
+// stays as it is until the next call, or is emptied without a copy once it has
+// twice the size. Text written between the copy and the emptying is lost.
+func (o *output) rotateShared() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	info, err := o.file.Stat()
 	if err != nil || info.Size() < maxLog {
 		return
 	}
-	_ = copyEnd(filepath.Join(o.dir, previousLog), filepath.Join(o.dir, currentLog), info.Size())
-	_ = o.file.Truncate(0) // else the next time
+	err = copyEnd(filepath.Join(o.dir, previousLog), filepath.Join(o.dir, currentLog), info.Size())
+	if err != nil && info.Size() < 2*maxLog {
+		o.complain(err)
+		return
+	}
+	_ = o.file.Truncate(0) // if it fails, the next call tries again
+	o.complaint = ""
 }
 
-// copyEnd copies the last maxLog bytes of a file and what is added meanwhile, at most as much again.
+// copyEnd copies the last maxLog bytes of a file, and at most as much of what is added meanwhile.
 func copyEnd(to, from string, size int64) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -80,48 +117,71 @@ func copyEnd(to, from string, size int64) error {
 	return errors.Join(err, out.Close())
 }
 
-func (o *output) open() error {
-	file, err := openLogFile(o.dir)
-	if err != nil {
-		return err
-	}
-	o.file, o.size = file, 0
-	if info, err := file.Stat(); err == nil {
-		o.size = info.Size()
-	}
-	return nil
-}
-
-func openLogFile(dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return file, nil
-}
-
 // Write appends to the log and always claims success.
 func (o *output) Write(text []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.size >= maxLog && !o.shared {
+	if o.size >= o.rotateAt && !o.shared {
 		o.rotate()
 	}
-	if o.file != nil {
-		n, _ := o.file.Write(text)
-		o.size += int64(n)
+	if o.lost > 0 && !o.append([]byte(fmt.Sprintf("\nunitd: %d bytes of output are missing here\n", o.lost))) {
+		o.lost += int64(len(text))
+		return len(text), nil
+	}
+	o.lost = 0
+	before := o.size
+	if !o.append(text) {
+		o.lost = int64(len(text)) - (o.size - before)
 	}
 	return len(text), nil
 }
 
+// append writes to the current file as much as it takes; false if that is not all.
+func (o *output) append(text []byte) bool {
+	n, err := o.file.Write(text)
+	o.size += int64(n)
+	return err == nil
+}
+
+// rotate makes the current file the previous one and begins a new file. The old
+// file stays open, and in use, until the new one is open. If the rotation fails
+// it is tried again after rotateAgainAfter more bytes.
 func (o *output) rotate() {
-	_ = o.file.Close()
-	o.file = nil
-	_ = os.Rename(filepath.Join(o.dir, currentLog), filepath.Join(o.dir, previousLog))
-	_ = o.open() // without a file, output is dropped until the next rotation
-	if o.file == nil {
-		o.size = 0
+	file, err := o.nextFile()
+	if err == nil {
+		_ = o.file.Close()
+		o.use(file)
+		return
 	}
+	if o.size >= 2*maxLog && o.file.Truncate(0) == nil {
+		o.size, o.complaint = 0, "" // the reason was emptied too
+	}
+	o.rotateAt = max(maxLog, o.size+rotateAgainAfter)
+	o.complain(err)
+}
+
+// nextFile renames the current file and opens its successor. If there is no
+// successor, the current file gets its name back.
+func (o *output) nextFile() (*os.File, error) {
+	current, previous := filepath.Join(o.dir, currentLog), filepath.Join(o.dir, previousLog)
+	// Missing: the log's directory was removed, or an earlier attempt could not give the name back.
+	if err := os.Rename(current, previous); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	file, err := openLogFile(o.dir)
+	if err != nil {
+		_ = os.Rename(previous, current)
+	}
+	return file, err
+}
+
+// complain writes into the log why it was not rotated, once until a rotation succeeds or fails for another reason.
+func (o *output) complain(err error) {
+	if o.complaint == err.Error() {
+		return
+	}
+	o.complaint = err.Error()
+	o.append([]byte("unitd: the log cannot be rotated and goes on in the same file: " + o.complaint + "\n"))
 }
 
 // say adds a line of the shim's own.
@@ -131,7 +191,8 @@ func (o *output) say(format string, args ...any) {
 
 // Tail returns the last lines of a unit's log, at most limit bytes, as clean
 // UTF-8 text: no escape sequences, no control characters but tab and line
-// break. A unit that wrote nothing has an empty log.
+// break. A unit that wrote nothing has an empty log. If only the previous file
+// cannot be read, the log says so in its first line.
 func Tail(dir string, lines, limit int) (string, error) {
 	text, whole, err := tailFile(filepath.Join(dir, currentLog), limit)
 	if err != nil {
@@ -140,7 +201,7 @@ func Tail(dir string, lines, limit int) (string, error) {
 	if whole && strings.Count(text, "\n") < lines {
 		before, _, err := tailFile(filepath.Join(dir, previousLog), limit-len(text))
 		if err != nil {
-			return "", err
+			before = "unitd: the earlier part of this log is missing: " + err.Error() + "\n"
 		}
 		text = before + text
 	}
