@@ -92,6 +92,26 @@ var _ = Describe("The documentation", func() {
 		}
 	})
 
+	It("links only to pages and headings that exist", func() {
+		link := regexp.MustCompile(`\]\(([^)\s#]*)(?:#([^)\s]*))?\)`)
+		for _, page := range pages() {
+			for _, m := range link.FindAllStringSubmatch(withoutCode(read(page)), -1) {
+				if strings.Contains(m[1], "://") {
+					continue
+				}
+				target := page
+				if m[1] != "" {
+					target = filepath.Join(filepath.Dir(page), m[1])
+				}
+				_, err := os.Stat(filepath.Join(root, target))
+				Expect(err).NotTo(HaveOccurred(), "%s links to %s", page, m[0])
+				if m[2] != "" {
+					Expect(anchors(read(target))).To(ContainElement(m[2]), "%s links to %s", page, m[0])
+				}
+			}
+		}
+	})
+
 	It("lists every package and every folder of migrations in docs/architecture.md", func() {
 		listed := quoted(read("docs/architecture.md"))
 		missing := slices.DeleteFunc(packages(), func(dir string) bool { return slices.Contains(listed, dir) })
@@ -190,6 +210,21 @@ func marked(page, name string) string {
 	m := regexp.MustCompile("(?s)<!-- spec: " + name + " -->\n```[a-z]*\n(.*?)```").FindStringSubmatch(page)
 	Expect(m).NotTo(BeNil(), name)
 	return m[1]
+}
+
+// withoutCode is a page without its code blocks.
+func withoutCode(page string) string {
+	return regexp.MustCompile("(?ms)^ *```.*?^ *```").ReplaceAllString(page, "")
+}
+
+// anchors are the names by which links reach the headings of a page, as GitHub makes them.
+func anchors(page string) []string {
+	other := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(withoutCode(page), -1) {
+		names = append(names, strings.ReplaceAll(other.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return names
 }
 
 // section is what stands under a heading of the second rank.
