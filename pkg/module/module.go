@@ -23,6 +23,7 @@ type Module struct {
 	BootID           string               `json:"boot_id" db:"boot_id"`
 	SourceRepo       string               `json:"source_repo" db:"source_repo"`
 	SourceRepoGitRef string               `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	FirstSeen        time.Time            `json:"first_seen" db:"first_seen"`     // receipt of the first beat under this hostname
 	LastSeen         time.Time            `json:"last_seen" db:"last_seen"`       // receipt of the last beat
 	BootSince        time.Time            `json:"boot_since" db:"boot_since"`     // first beat of this boot_id
 	SteadySince      time.Time            `json:"steady_since" db:"steady_since"` // since when boot_id, status and ref have not changed

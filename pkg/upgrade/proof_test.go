@@ -52,6 +52,9 @@ func steady(d time.Duration) func(*module.Module) {
 func booted(d time.Duration) func(*module.Module) {
 	return func(m *module.Module) { m.BootSince = endedAt.Add(d) }
 }
+func firstHeard(d time.Duration) func(*module.Module) {
+	return func(m *module.Module) { m.FirstSeen = endedAt.Add(d) }
+}
 func bootless(m *module.Module)                    { m.BootID = "" }
 func stopped(m *module.Module)                     { m.Status = module.Inactive }
 func ofType(t component.Type) func(*module.Module) { return func(m *module.Module) { m.Type = t } }
@@ -91,6 +94,48 @@ var _ = Describe("The proof", func() {
 		Entry("one of another service of the type", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),
 		Entry("one of the service", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer"))),
 	)
+
+	// Two instances were deployed by workflow: a was started anew, b ran the target already.
+	deployed := func(n *upgrade.Need) {
+		n.Count = 2
+		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Hostname: "a", Applied: true}, {Unit: "builder@2.service", Hostname: "b"}}
+	}
+	nameless := func(n *upgrade.Need) {
+		n.Count = 2
+		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Applied: true}, {Unit: "builder@2.service", Applied: true}}
+	}
+	DescribeTable("of the instances that were deployed",
+		func(want upgrade.ProofReason, missing []string, n upgrade.Need, modules ...module.Module) {
+			p := upgrade.Prove(n, modules)
+			Expect(p.Reason).To(Equal(want), p.String())
+			Expect(p.Missing).To(Equal(missing))
+		},
+		Entry("all of them beat", upgrade.ProofComplete, nil, need(deployed), mod("a"), mod("b")),
+		Entry("invented host names prove nothing (C3)", upgrade.ProofOtherHosts, []string{"builder@1.service", "builder@2.service"},
+			need(deployed), mod("x"), mod("y")),
+		Entry("a third one does not stand in for a deployed one", upgrade.ProofOtherHosts, []string{"builder@2.service"},
+			need(deployed), mod("a"), mod("x")),
+		Entry("one that was started anew counts from a boot since then", upgrade.ProofOtherHosts, []string{"builder@1.service"},
+			need(deployed), mod("a", booted(-time.Hour)), mod("b")),
+		Entry("one that was left alone counts with its old boot", upgrade.ProofComplete, nil, need(deployed), mod("a"), mod("b", booted(-time.Hour))),
+		Entry("a boot of the predecessor's modules is not known", upgrade.ProofComplete, nil,
+			need(deployed), mod("a", bootless, booted(-time.Hour)), mod("b")),
+		Entry("one of them reports another version", upgrade.ProofOtherVersion, []string{"builder@2.service"},
+			need(deployed), mod("a"), mod("b", reports("v1"))),
+		Entry("one of them is silent", upgrade.ProofTooFew, []string{"builder@2.service"}, need(deployed), mod("a")),
+		Entry("none was deployed", upgrade.ProofTooFew, nil, need(func(n *upgrade.Need) { n.Instances = []upgrade.Instance{} }), mod("a")),
+		Entry("names that nobody knew before: as many that were first heard since", upgrade.ProofComplete, nil,
+			need(nameless), mod("c1", firstHeard(-time.Second)), mod("c2", firstHeard(time.Second))),
+		Entry("one that was heard before the deploy proves no unnamed instance", upgrade.ProofOtherHosts, []string{"builder@2.service"},
+			need(nameless), mod("c1", firstHeard(-time.Second)), mod("old", firstHeard(-time.Hour))),
+	)
+
+	It("says how many instances it knows by new host names alone", func() {
+		p := upgrade.Prove(need(nameless), []module.Module{mod("c1", firstHeard(0)), mod("c2", firstHeard(0)), mod("c3", firstHeard(0))})
+		Expect(p.OK()).To(BeTrue())
+		Expect(p.Unnamed).To(Equal(2))
+		Expect(p.Hostnames).To(HaveLen(2))
+	})
 
 	DescribeTable("of a module that reports no version",
 		func(want upgrade.ProofReason, m module.Module, unversioned []string) {
