@@ -152,6 +152,17 @@ type Snapshot struct {
 	Modules      []module.Module       `json:"modules"` // only of types with a running upgrade
 	MinHealthyMS int64                 `json:"min_healthy_ms"`
 	LiveWithinMS int64                 `json:"live_within_ms"`
+	// Failures are of components whose last upgrades to their present target failed by the environment.
+	Failures []EnvironmentFailures `json:"failures,omitempty"`
+}
+
+// EnvironmentFailures are the upgrades of one component to one version that failed by the environment, one after the
+// other. A success, and an upgrade to another version, begin the row anew.
+type EnvironmentFailures struct {
+	ComponentID component.ID    `json:"component_id" db:"component_id"`
+	Target      upgrade.Version `json:"target" db:"target"`
+	Count       int             `json:"count" db:"count"`
+	Last        time.Time       `json:"last" db:"last"` // when the last of them was started
 }
 
 // OpenUpgrade is an open upgrade with what its proof needs.

@@ -11,6 +11,7 @@ import (
 // table lists every time once: D is a duration, N a number.
 type table[D, N any] struct {
 	CheckInterval    D `mapstructure:"check_interval"`    // between two automatic checks of an hourly component
+	StarveAfter      D `mapstructure:"starve_after"`      // a request that waited so long goes before all types
 	Heartbeat        D `mapstructure:"heartbeat"`         // between two beats after the first minute
 	InactiveAfter    D `mapstructure:"inactive_after"`    // covered silence after which a module is inactive
 	DeleteAfter      D `mapstructure:"delete_after"`      // covered silence after which a module is deleted
@@ -21,10 +22,10 @@ type table[D, N any] struct {
 	MinHealthy       D `mapstructure:"min_healthy"`       // how long an instance must be healthy without a break
 	HealthDeadline   D `mapstructure:"health_deadline"`   // how long one instance may take to become healthy
 	ProgressDeadline D `mapstructure:"progress_deadline"` // how long a running upgrade may show no progress
-	OrderDeadline    D `mapstructure:"order_deadline"`    // how long an executor works on one order without hearing from manager-api
+	OrderDeadline    D `mapstructure:"order_deadline"`    // how long an executor works on one order unheard
 	Unclaimed        D `mapstructure:"unclaimed"`         // an order unclaimed for so long is sent again
 	Settle           D `mapstructure:"settle"`            // how long manager-api must have consumed before deadlines run
-	TickGap          D `mapstructure:"tick_gap"`          // a gap between two ticks of manager-api above this was an absence
+	TickGap          D `mapstructure:"tick_gap"`          // a longer gap between two ticks was an absence
 	RequestExpiry    D `mapstructure:"request_expiry"`    // a request that nobody started expires
 	AbandonAfter     D `mapstructure:"abandon_after"`     // an upgrade whose clock stood still for so long is abandoned
 	QuarantineExpiry D `mapstructure:"quarantine_expiry"` // 0 keeps a quarantine until an operator clears it
@@ -51,17 +52,21 @@ func Named(p Profile) (Times, error) {
 	switch p {
 	case Default, "":
 		return Times{
-			CheckInterval: time.Hour, Heartbeat: 30 * time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
+			CheckInterval: time.Hour, StarveAfter: 4 * time.Hour,
+			Heartbeat: 30 * time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
 			Sweep: 30 * time.Second, LiveWithin: 90 * time.Second, Lease: 15 * time.Second, Claim: 30 * time.Second,
-			MinHealthy: 10 * time.Second, HealthDeadline: time.Minute, ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
+			MinHealthy: 10 * time.Second, HealthDeadline: time.Minute,
+			ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
 			Unclaimed: time.Minute, Settle: time.Minute, TickGap: 10 * time.Second,
 			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
 		}, nil
 	case Fast:
 		return Times{
-			CheckInterval: 15 * time.Second, Heartbeat: time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
+			CheckInterval: 15 * time.Second, StarveAfter: time.Minute,
+			Heartbeat: time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
 			Sweep: time.Second, LiveWithin: 5 * time.Second, Lease: 3 * time.Second, Claim: 6 * time.Second,
-			MinHealthy: 2 * time.Second, HealthDeadline: 20 * time.Second, ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
+			MinHealthy: 2 * time.Second, HealthDeadline: 20 * time.Second,
+			ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
 			Unclaimed: 5 * time.Second, Settle: 3 * time.Second, TickGap: 5 * time.Second,
 			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
 		}, nil
@@ -97,7 +102,9 @@ func (t Times) Validate() error {
 		{t.MinHealthy >= 0 && t.MinHealthy < t.HealthDeadline, "min_healthy must be at least 0 and below health_deadline"},
 		{t.HealthDeadline < t.ProgressDeadline, "health_deadline must be below progress_deadline"},
 		{t.ProgressDeadline <= t.OrderDeadline, "order_deadline must not be below progress_deadline"},
-		{t.CheckInterval > 0 && t.Sweep > 0 && t.TickGap > 0 && t.Unclaimed > 0, "check_interval, sweep, tick_gap and unclaimed must be above 0"},
+		{t.CheckInterval > 0 && t.Sweep > 0 && t.TickGap > 0 && t.Unclaimed > 0,
+			"check_interval, sweep, tick_gap and unclaimed must be above 0"},
+		{t.StarveAfter > 0, "starve_after must be above 0"},
 		{t.RequestExpiry > 0 && t.AbandonAfter > 0, "request_expiry and abandon_after must be above 0"},
 		{t.Settle >= 0 && t.QuarantineExpiry >= 0, "settle and quarantine_expiry must be at least 0"},
 		{t.OrderAttempts > 0, "order_attempts must be above 0"},

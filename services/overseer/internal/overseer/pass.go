@@ -77,5 +77,5 @@ func (p *Pass) once(ctx context.Context) (moved bool, err error) {
 	p.Watch(Verifying(s))
 	p.Metrics.show(health.Judge(s.Health()))
 	return p.apply(ctx, Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
-		CheckInterval: p.Times.CheckInterval, Jitter: p.Jitter}))
+		CheckInterval: p.Times.CheckInterval, StarveAfter: p.Times.StarveAfter, Jitter: p.Jitter}))
 }

@@ -7,6 +7,7 @@
 package overseer
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -29,6 +30,9 @@ const (
 	Check  Kind = "check"  // record an automatic check and when to look next
 )
 
+// CodeBackingOff is the verdict of a check that makes no upgrade because the last ones failed by the environment.
+const CodeBackingOff = "backing_off"
+
 // Action is one thing to do, with the reason for it.
 type Action struct {
 	Kind      Kind
@@ -48,6 +52,7 @@ type Situation struct {
 	Term          int64 // our own; a snapshot under another leader plans nothing
 	SweepDue      bool
 	CheckInterval time.Duration
+	StarveAfter   time.Duration        // see schedule.Order
 	Jitter        func() time.Duration // draws from [0, CheckInterval) for a component that was never scheduled
 }
 
@@ -98,7 +103,7 @@ func (s Situation) slot() []Action {
 	}
 	var plan []Action
 	taken := false
-	for _, r := range schedule.Order(waiting) {
+	for _, r := range schedule.Order(waiting, s.Snapshot.DatabaseTime, s.StarveAfter) {
 		u := byID[r.ID]
 		c, ok := s.component(u.ComponentID)
 		if !ok {
@@ -128,7 +133,7 @@ func (s Situation) checks() []Action {
 	now := s.Snapshot.DatabaseTime
 	var plan []Action
 	for _, c := range s.Snapshot.Components {
-		if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now)) {
+		if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, s.CheckInterval)) {
 			continue
 		}
 		var jitter time.Duration
@@ -141,10 +146,31 @@ func (s Situation) checks() []Action {
 		if v.Silence() && !s.heard() {
 			continue // it stays due
 		}
-		plan = append(plan, Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
-			NextCheck: schedule.Next(c.NextCheckAt, now, s.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil})
+		a := Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
+			NextCheck: schedule.Next(c.NextCheckAt, now, s.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil}
+		if held := s.held(c.ID, v.Target); v.OK() && held != nil {
+			a.Verdict, a.Create = *held, false
+		}
+		plan = append(plan, a)
 	}
 	return plan
+}
+
+// held is the verdict that holds an eligible component back because its upgrades to the target fail by the environment
+// again and again; nil: nothing does. An explicit request is not held back.
+func (s Situation) held(id component.ID, target upgrade.Version) *managerapi.Verdict {
+	for _, f := range s.Snapshot.Failures {
+		if f.ComponentID != id || f.Target != target {
+			continue
+		}
+		until := schedule.HeldUntil(schedule.Failures{Count: f.Count, Last: f.Last}, s.CheckInterval)
+		if s.Snapshot.DatabaseTime.Before(until) {
+			return &managerapi.Verdict{Code: CodeBackingOff, Message: fmt.Sprintf("upgrades to %s failed %d times in a row by the "+
+				"environment: the next automatic try is at the first check after %s; remove the cause and request the upgrade to try at once",
+				target.SourceRepoGitRef, f.Count, until.UTC().Format(time.RFC3339))}
+		}
+	}
+	return nil
 }
 
 // heard says whether everybody who lives has had the time to be heard: the exchange is covered, for as long as a module

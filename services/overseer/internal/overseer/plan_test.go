@@ -33,7 +33,7 @@ func given(changes ...change) overseer.Situation {
 		return module.Count{Type: t, Service: service, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1}
 	}
 	covered := now.Add(-time.Hour)
-	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
+	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, StarveAfter: 4 * time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
 		Snapshot: managerapi.Snapshot{DatabaseTime: now, LiveWithinMS: 90_000, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true, CoveredSince: &covered},
 			Components: []component.Component{of(1, component.Overseer), of(2, component.Manager)},
 			Refs:       []component.Ref{ref(component.Overseer), ref(component.Manager)},
@@ -81,6 +81,14 @@ func quarantined(s *overseer.Situation) {
 	s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo", SourceRepoGitRef: "v2"}}
 }
 
+// failed says that so many upgrades of component 1 to a version failed by the environment, the last one so long ago.
+func failed(ref string, count int, ago time.Duration) change {
+	return func(s *overseer.Situation) {
+		s.Snapshot.Failures = []managerapi.EnvironmentFailures{{ComponentID: 1, Count: count, Last: now.Add(-ago),
+			Target: upgrade.Version{SourceRepo: "repo", SourceRepoGitRef: ref}}}
+	}
+}
+
 func forced(u managerapi.OpenUpgrade) managerapi.OpenUpgrade { u.Force = true; return u }
 
 // verifying is an upgrade of the overseer that waits for its proof, of one module that is proven since `steady`.
@@ -122,6 +130,18 @@ var _ = Describe("A plan", func() {
 		Entry("nothing is due", given()),
 		Entry("a check is due and finds another version wanted", given(withDue(0)), "check component 1, next 1h0m0s, create: eligible"),
 		Entry("missed checks are one, in the old phase", given(withDue(-130*time.Minute)), "check component 1, next 50m0s, create: eligible"),
+		Entry("a check that lies further ahead than one interval is drawn nearer (fault 11)", given(withDue(50*time.Hour+20*time.Minute)),
+			"check component 1, next 20m0s, create: eligible"),
+		Entry("a check makes an upgrade again one interval after a failure by the environment (C10)",
+			given(withDue(0), failed("v2", 1, 58*time.Minute)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("not yet one interval after the second such failure (fault 13)",
+			given(withDue(0), failed("v2", 2, 58*time.Minute)), "check component 1, next 1h0m0s: backing_off"),
+		Entry("but two intervals after it (fault 13)",
+			given(withDue(0), failed("v2", 2, 118*time.Minute)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("and at once for another target (fault 13)",
+			given(withDue(0), failed("v1.9", 5, time.Minute)), "check component 1, next 1h0m0s, create: eligible"),
+		Entry("what refuses it anyway is said rather than the back-off",
+			given(withDue(0), failed("v2", 5, time.Minute), quarantined), "check component 1, next 1h0m0s: quarantined"),
 		Entry("a component that was never scheduled gets its phase and no upgrade yet (C11)", given(unscheduled), "check component 1, next 7m0s: eligible"),
 		Entry("a manual component is not checked", given(unscheduled, manual)),
 		Entry("a manual component is not checked though it once was hourly", given(withDue(-time.Hour), manual)),
@@ -168,6 +188,9 @@ var _ = Describe("A plan", func() {
 		Entry("the explicit one starts first, the other if that one cannot be started",
 			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
 			"start u1: eligible", "start u2: eligible"),
+		Entry("an explicit one starts whatever failed before (fault 13)",
+			given(failed("v2", 5, time.Minute), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"start u1: eligible"),
 		Entry("of two automatic ones the manager starts first",
 			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"start u2: eligible", "start u1: eligible"),
