@@ -45,6 +45,9 @@ const (
 	Hourly Strategy = "hourly"
 )
 
+// Strategies lists all upgrade strategies.
+var Strategies = []Strategy{Manual, Hourly}
+
 // ProofKind says what proves that a version runs (design section 5, Proof).
 type ProofKind string
 

@@ -56,6 +56,9 @@ const (
 	TriggerRollback Trigger = "rollback" // an operator's return to a stored release
 )
 
+// Triggers lists all triggers.
+var Triggers = []Trigger{TriggerHourly, TriggerRequest, TriggerRollback}
+
 // Cause says why an upgrade failed; only CauseVersion quarantines.
 type Cause string
 
@@ -75,6 +78,9 @@ const (
 	StepDeploy Step = "deploy"
 	StepVerify Step = "verify"
 )
+
+// Steps lists all steps.
+var Steps = []Step{StepNone, StepDeploy, StepVerify}
 
 // Version is a source repository and a ref in it.
 type Version struct {

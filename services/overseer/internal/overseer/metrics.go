@@ -15,6 +15,7 @@ type Metrics struct {
 	terms      prometheus.Counter
 	components *prometheus.GaugeVec
 	doorbells  *prometheus.CounterVec
+	leftAlone  prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of one overseer.
@@ -34,13 +35,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Types of the exchange by health verdict, as the leader sees them; 0 in one that does not lead."}, []string{"verdict"}),
 		doorbells: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_overseer_doorbells_total",
 			Help: "Messages of the overseer queue, by action and result."}, []string{"action", "result"}),
+		leftAlone: prometheus.NewGauge(prometheus.GaugeOpts{Name: "openaperture_overseer_left_alone",
+			Help: "Upgrades and components that the last pass could not judge: of a newer manager-api, or broken; see the log."}),
 	}
-	r.MustRegister(m.passes, m.passTime, m.actions, m.leader, m.terms, m.components, m.doorbells)
+	r.MustRegister(m.passes, m.passTime, m.actions, m.leader, m.terms, m.components, m.doorbells, m.leftAlone)
 	return m
 }
 
 // Idle forgets what the last term saw: the numbers are the next leader's.
-func (m *Metrics) Idle() { m.show(nil) }
+func (m *Metrics) Idle() {
+	m.show(nil)
+	m.leftAlone.Set(0)
+}
 
 // show replaces the numbers of the last look.
 func (m *Metrics) show(lines []health.Line) {

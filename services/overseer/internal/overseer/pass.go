@@ -41,6 +41,7 @@ type Pass struct {
 	began time.Time // of the last pass
 	swept time.Time // of the last sweep, on our clock
 	held  bool
+	told  map[LeftAlone]bool // what the last plan left alone
 }
 
 // Interval is how long a pass waits for news before it looks by itself.
@@ -76,6 +77,21 @@ func (p *Pass) once(ctx context.Context) (moved bool, err error) {
 	}
 	p.Watch(Verifying(s))
 	p.Metrics.show(health.Judge(s.Health()))
-	return p.apply(ctx, Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
-		CheckInterval: p.Times.CheckInterval, StarveAfter: p.Times.StarveAfter, Jitter: p.Jitter}))
+	plan, leftAlone := Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
+		CheckInterval: p.Times.CheckInterval, StarveAfter: p.Times.StarveAfter, Jitter: p.Jitter})
+	p.tell(leftAlone)
+	return p.apply(ctx, plan)
+}
+
+// tell logs each item that is left alone once for each reason, until the item is judged again.
+func (p *Pass) tell(leftAlone []LeftAlone) {
+	told := make(map[LeftAlone]bool, len(leftAlone))
+	for _, l := range leftAlone {
+		if !p.told[l] && !told[l] {
+			p.Log.Warn("left alone", zap.String("item", l.Item), zap.String("reason", l.Why))
+		}
+		told[l] = true
+	}
+	p.told = told
+	p.Metrics.leftAlone.Set(float64(len(told)))
 }

@@ -75,6 +75,7 @@ func pass(s overseer.Situation) *passing {
 	core, logs := observer.New(zap.InfoLevel)
 	fast, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
+	fast.CheckInterval, fast.StarveAfter = s.CheckInterval, s.StarveAfter
 	p := &passing{bench: &bench{snapshot: s.Snapshot}, logs: logs}
 	p.Pass = &overseer.Pass{Snapshots: p.bench, Judge: p.bench, Exchange: 7, Term: overseer.NewTerm(5, time.Now().Add(time.Hour)), Times: fast,
 		Jitter: s.Jitter, Watch: func(types map[string]bool) { p.watched = types }, Wake: func() { p.woken++ }, Now: time.Now,
@@ -100,6 +101,16 @@ var _ = Describe("A pass", func() {
 		Expect(p.writes).To(Equal([]string{"sweep 7 term 5"}), "the second sweep is not due yet")
 		Expect(p.woken).To(BeZero())
 		Expect(p.logs.All()).To(BeEmpty())
+	})
+
+	It("tells once what it leaves alone, and again when the reason is another (fault 9)", func() {
+		p := pass(given(withUpgrades(open("u2", 2, component.Manager, "paused", upgrade.TriggerRequest))))
+		Expect(p.do()).To(Succeed())
+		Expect(p.do()).To(Succeed())
+		Expect(p.logs.FilterMessage("left alone").Len()).To(Equal(1))
+		p.snapshot.Upgrades[0].State = "asleep"
+		Expect(p.do()).To(Succeed())
+		Expect(p.logs.FilterMessage("left alone").Len()).To(Equal(2))
 	})
 
 	It("says which types' heartbeats it waits for", func() {

@@ -8,6 +8,7 @@ package overseer
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -56,104 +57,176 @@ type Situation struct {
 	Jitter        func() time.Duration // draws from [0, CheckInterval) for a component that was never scheduled
 }
 
+// LeftAlone is an item of a snapshot that was not judged, and why: the item is of a newer neighbour, or its judgement broke.
+type LeftAlone struct {
+	Item string // upgrade/<id>, component/<id>
+	Why  string
+}
+
+// planning is a plan in the making.
+type planning struct {
+	Situation
+	plan      []Action
+	leftAlone []LeftAlone
+}
+
 // Plan decides what to do now. It starts nothing while an upgrade runs in the exchange; of several starts the first that is
-// accepted takes the slot. The time is the database's, which wrote all times of the snapshot.
-func Plan(s Situation) []Action {
+// accepted takes the slot. The time is the database's, which wrote all times of the snapshot. An item that cannot be judged
+// is left alone, and does not keep the others from their judgement.
+func Plan(s Situation) ([]Action, []LeftAlone) {
 	lease := s.Snapshot.Lease
 	if lease == nil || lease.Term != s.Term {
-		return nil
+		return nil, nil
 	}
-	plan := s.proofs()
+	p := planning{Situation: s}
+	p.proofs()
 	if s.SweepDue && lease.Covering {
-		plan = append(plan, Action{Kind: Sweep, Verdict: managerapi.Verdict{Code: "sweep_due", Message: "the exchange is covered and a sweep is due"}})
+		p.add(Action{Kind: Sweep, Verdict: managerapi.Verdict{Code: "sweep_due", Message: "the exchange is covered and a sweep is due"}})
 	}
-	plan = append(plan, s.slot()...)
-	return append(plan, s.checks()...)
+	p.slot()
+	p.checks()
+	return p.plan, p.leftAlone
+}
+
+func (p *planning) add(a Action) { p.plan = append(p.plan, a) }
+
+// judge runs the judgement of one item. Values that this release does not know are those of a newer manager-api: the item
+// is left alone, because nobody here knows what they mean. So is an item whose judgement panics.
+func (p *planning) judge(item, unknown string, judgement func()) {
+	if unknown != "" {
+		p.leaveAlone(item, unknown+" is not known to this overseer: it is left to a newer one")
+		return
+	}
+	before := len(p.plan)
+	if err := contained(judgement); err != nil {
+		p.plan = p.plan[:before]
+		p.leaveAlone(item, err.Error())
+	}
+}
+
+func (p *planning) leaveAlone(item, why string) {
+	p.leftAlone = append(p.leftAlone, LeftAlone{Item: item, Why: why})
+}
+
+// contained runs one judgement and turns a panic into an error.
+func contained(judgement func()) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the judgement panicked: %v", r)
+		}
+	}()
+	judgement()
+	return nil
+}
+
+// unknown names the value of an open upgrade that this release does not know, "" if it knows all.
+func unknown(u managerapi.OpenUpgrade) string {
+	switch {
+	case !slices.Contains(upgrade.States, u.State):
+		return fmt.Sprintf("state %q", u.State)
+	case !slices.Contains(upgrade.Triggers, u.Trigger):
+		return fmt.Sprintf("trigger %q", u.Trigger)
+	case !slices.Contains(upgrade.Steps, u.Step):
+		return fmt.Sprintf("step %q", u.Step)
+	case u.Phase < 0 || u.Phase > len(upgrade.PhasesOf(u.ComponentType)):
+		return fmt.Sprintf("phase %d of type %s", u.Phase, u.ComponentType)
+	}
+	return ""
 }
 
 // proofs finds the upgrades whose current phase is proven. One that is not is left alone: its clock runs in manager-api.
-func (s Situation) proofs() []Action {
-	var plan []Action
-	for _, u := range s.Snapshot.Upgrades {
-		if u.Need == nil || u.Step != upgrade.StepVerify || !u.State.Running() {
-			continue
-		}
-		if p := upgrade.Prove(*u.Need, s.Snapshot.Modules); p.OK() {
-			plan = append(plan, Action{Kind: Prove, Type: u.ComponentType, Upgrade: u.ID, Target: u.To,
-				Verdict: managerapi.Verdict{Code: string(p.Reason), Message: p.String()}, Inputs: p})
-		}
+func (p *planning) proofs() {
+	for _, u := range p.Snapshot.Upgrades {
+		p.judge("upgrade/"+string(u.ID), unknown(u), func() {
+			if u.Need == nil || u.Step != upgrade.StepVerify || !u.State.Running() {
+				return
+			}
+			if proof := upgrade.Prove(*u.Need, p.Snapshot.Modules); proof.OK() {
+				p.add(Action{Kind: Prove, Type: u.ComponentType, Upgrade: u.ID, Target: u.To,
+					Verdict: managerapi.Verdict{Code: string(proof.Reason), Message: proof.String()}, Inputs: proof})
+			}
+		})
 	}
-	return plan
 }
 
 // slot decides who may take the exchange's slot, if it is free: the requests in their order, each judged again on this
 // snapshot. Those before the first eligible one are refused; of those after it the eligible ones are there for the case that
-// it cannot be started, and the others wait for a free slot.
-func (s Situation) slot() []Action {
+// it cannot be started, and the others wait for a free slot. An upgrade in a state that is not known here does not count:
+// if it keeps the slot, manager-api refuses the start.
+func (p *planning) slot() {
 	var waiting []schedule.Request
 	byID := map[upgrade.ID]managerapi.OpenUpgrade{}
-	for _, u := range s.Snapshot.Upgrades {
+	for _, u := range p.Snapshot.Upgrades {
 		if u.State.Running() {
-			return nil
+			return
 		}
-		if u.State == upgrade.Requested {
+		if u.State == upgrade.Requested && unknown(u) == "" {
 			waiting = append(waiting, schedule.Request{ID: u.ID, Type: u.ComponentType, Trigger: u.Trigger, CreatedAt: u.CreatedAt})
 			byID[u.ID] = u
 		}
 	}
-	var plan []Action
 	taken := false
-	for _, r := range schedule.Order(waiting, s.Snapshot.DatabaseTime, s.StarveAfter) {
+	for _, r := range schedule.Order(waiting, p.Snapshot.DatabaseTime, p.StarveAfter) {
 		u := byID[r.ID]
-		c, ok := s.component(u.ComponentID)
-		if !ok {
-			continue // the snapshot does not hold its component: nothing is judged on partial knowledge
-		}
-		in := s.judgement(c)
-		in.Trigger, in.Force, in.Release = u.Trigger, u.Force, u.To
-		v := eligibility.Judge(in)
-		if v.Silence() && !s.heard() {
-			continue // it waits: its refusal rests on whom we may not have heard yet
-		}
-		a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
-		switch {
-		case v.OK():
-			a.Kind, taken = Start, true
-		case taken:
-			continue
-		}
-		plan = append(plan, a)
+		p.judge("upgrade/"+string(u.ID), "", func() { taken = p.request(u, taken) || taken })
 	}
-	return plan
+}
+
+// request judges one request. It reports whether the request is to take the slot; taken says that one before it is.
+func (p *planning) request(u managerapi.OpenUpgrade, taken bool) bool {
+	c, ok := p.component(u.ComponentID)
+	if !ok {
+		return false // the snapshot does not hold its component: nothing is judged on partial knowledge
+	}
+	in := p.judgement(c)
+	in.Trigger, in.Force, in.Release = u.Trigger, u.Force, u.To
+	v := eligibility.Judge(in)
+	if v.Silence() && !p.heard() {
+		return false // it waits: its refusal rests on whom we may not have heard yet
+	}
+	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
+	if v.OK() {
+		a.Kind = Start
+	} else if taken {
+		return false
+	}
+	p.add(a)
+	return v.OK()
 }
 
 // checks finds the hourly components whose time has come, and those that were never scheduled: these get their phase
 // and a verdict to show, and no upgrade yet, so that a new exchange does not begin with everything at once.
-func (s Situation) checks() []Action {
-	now := s.Snapshot.DatabaseTime
-	var plan []Action
-	for _, c := range s.Snapshot.Components {
-		if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, s.CheckInterval)) {
-			continue
+func (p *planning) checks() {
+	for _, c := range p.Snapshot.Components {
+		strange := ""
+		if !slices.Contains(component.Strategies, c.Strategy) {
+			strange = fmt.Sprintf("upgrade_strategy %q", c.Strategy)
 		}
-		var jitter time.Duration
-		if c.NextCheckAt == nil {
-			jitter = s.Jitter()
-		}
-		in := s.judgement(c)
-		in.Trigger, in.Open = upgrade.TriggerHourly, s.open(c.ID)
-		v := eligibility.Judge(in)
-		if v.Silence() && !s.heard() {
-			continue // it stays due
-		}
-		a := Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
-			NextCheck: schedule.Next(c.NextCheckAt, now, s.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil}
-		if held := s.held(c.ID, v.Target); v.OK() && held != nil {
-			a.Verdict, a.Create = *held, false
-		}
-		plan = append(plan, a)
+		p.judge(fmt.Sprintf("component/%d", c.ID), strange, func() { p.check(c) })
 	}
-	return plan
+}
+
+func (p *planning) check(c component.Component) {
+	now := p.Snapshot.DatabaseTime
+	if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, p.CheckInterval)) {
+		return
+	}
+	var jitter time.Duration
+	if c.NextCheckAt == nil {
+		jitter = p.Jitter()
+	}
+	in := p.judgement(c)
+	in.Trigger, in.Open = upgrade.TriggerHourly, p.open(c.ID)
+	v := eligibility.Judge(in)
+	if v.Silence() && !p.heard() {
+		return // it stays due
+	}
+	a := Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
+		NextCheck: schedule.Next(c.NextCheckAt, now, p.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil}
+	if held := p.held(c.ID, v.Target); v.OK() && held != nil {
+		a.Verdict, a.Create = *held, false
+	}
+	p.add(a)
 }
 
 // held is the verdict that holds an eligible component back because its upgrades to the target fail by the environment

@@ -120,12 +120,20 @@ func told(plan []overseer.Action) []string {
 	return lines
 }
 
+// plan is the plan of a situation in which everything can be judged.
+func plan(s overseer.Situation) []overseer.Action {
+	GinkgoHelper()
+	actions, leftAlone := overseer.Plan(s)
+	Expect(leftAlone).To(BeEmpty())
+	return actions
+}
+
 const requested = upgrade.Requested
 
 var _ = Describe("A plan", func() {
 	DescribeTable("of automatic checks",
 		func(s overseer.Situation, want ...string) {
-			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
 		Entry("nothing is due", given()),
 		Entry("a check is due and finds another version wanted", given(withDue(0)), "check component 1, next 1h0m0s, create: eligible"),
@@ -157,7 +165,7 @@ var _ = Describe("A plan", func() {
 
 	DescribeTable("of the slot",
 		func(s overseer.Situation, want ...string) {
-			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
 		Entry("an eligible request starts", given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
 		Entry("a request of a manual component starts", given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
@@ -208,7 +216,7 @@ var _ = Describe("A plan", func() {
 
 	DescribeTable("of proofs",
 		func(s overseer.Situation, want ...string) {
-			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
 		Entry("a steady module at the target proves", given(verifying(upgrade.Verifying, 15*time.Second)), "prove u1: proven"),
 		Entry("one that is not steady for long enough does not yet", given(verifying(upgrade.Verifying, 9*time.Second))),
@@ -220,29 +228,67 @@ var _ = Describe("A plan", func() {
 
 	DescribeTable("of sweeps",
 		func(s overseer.Situation, want ...string) {
-			Expect(told(overseer.Plan(s))).To(Equal(append([]string{}, want...)))
+			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
 		Entry("a sweep is due", given(sweepDue), "sweep : sweep_due"),
 		Entry("nobody is swept while the exchange is not covered (E2, E3)", given(sweepDue, uncovered)),
 	)
+
+	DescribeTable("of a snapshot of a newer manager-api leaves alone what it does not know, and judges the rest (fault 9)",
+		func(strange change, item, why string, want ...string) {
+			s := given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest),
+				open("u3", 1, component.Overseer, requested, upgrade.TriggerRequest)), strange)
+			actions, leftAlone := overseer.Plan(s)
+			Expect(told(actions)).To(Equal(want))
+			Expect(leftAlone).NotTo(BeEmpty())
+			Expect(leftAlone).To(HaveEach(overseer.LeftAlone{Item: item, Why: why}))
+		},
+		Entry("a state", func(s *overseer.Situation) { s.Snapshot.Upgrades[0].State = "paused" },
+			"upgrade/u2", `state "paused" is not known to this overseer: it is left to a newer one`,
+			"start u3: eligible", "check component 1, next 1h0m0s: upgrade_open"),
+		Entry("a trigger", func(s *overseer.Situation) { s.Snapshot.Upgrades[0].Trigger = "repair" },
+			"upgrade/u2", `trigger "repair" is not known to this overseer: it is left to a newer one`,
+			"start u3: eligible", "check component 1, next 1h0m0s: upgrade_open"),
+		Entry("a step", func(s *overseer.Situation) {
+			s.Snapshot.Upgrades[0].State, s.Snapshot.Upgrades[0].Step = upgrade.Verifying, "soak"
+		},
+			"upgrade/u2", `step "soak" is not known to this overseer: it is left to a newer one`,
+			"check component 1, next 1h0m0s: upgrade_open"),
+		Entry("a phase", func(s *overseer.Situation) { s.Snapshot.Upgrades[0].Phase = 7 },
+			"upgrade/u2", `phase 7 of type manager is not known to this overseer: it is left to a newer one`,
+			"start u3: eligible", "check component 1, next 1h0m0s: upgrade_open"),
+		Entry("an upgrade strategy", func(s *overseer.Situation) { s.Snapshot.Components[0].Strategy = "weekly" },
+			"component/1", `upgrade_strategy "weekly" is not known to this overseer: it is left to a newer one`,
+			"start u2: eligible", "start u3: eligible"),
+	)
+
+	It("goes on when one judgement breaks (fault 9)", func() {
+		actions, leftAlone := overseer.Plan(given(unscheduled, func(s *overseer.Situation) {
+			t := now
+			s.Snapshot.Components[1].NextCheckAt = &t
+			s.Jitter = func() time.Duration { panic("out of luck") }
+		}))
+		Expect(told(actions)).To(Equal([]string{"check component 2, next 1h0m0s, create: eligible"}))
+		Expect(leftAlone).To(Equal([]overseer.LeftAlone{{Item: "component/1", Why: "the judgement panicked: out of luck"}}))
+	})
 
 	It("holds its actions in the order in which they help each other", func() {
 		s := given(verifying(upgrade.Verifying, 15*time.Second), sweepDue, func(s *overseer.Situation) {
 			t := now
 			s.Snapshot.Components[1].NextCheckAt = &t
 		})
-		Expect(told(overseer.Plan(s))).To(Equal([]string{"prove u1: proven", "sweep : sweep_due", "check component 2, next 1h0m0s, create: eligible"}))
+		Expect(told(plan(s))).To(Equal([]string{"prove u1: proven", "sweep : sweep_due", "check component 2, next 1h0m0s, create: eligible"}))
 	})
 
 	It("starts with the ref of this moment, and an operator's rollback with its release", func() {
 		s := given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))
-		Expect(overseer.Plan(s)[0].Target.SourceRepoGitRef).To(Equal("v2"))
+		Expect(plan(s)[0].Target.SourceRepoGitRef).To(Equal("v2"))
 		s = given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRollback)))
-		Expect(overseer.Plan(s)[0].Target.SourceRepoGitRef).To(Equal("v0"))
+		Expect(plan(s)[0].Target.SourceRepoGitRef).To(Equal("v0"))
 	})
 
 	It("gives every action a sentence, and every judgement what it looked at", func() {
-		for _, a := range overseer.Plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest)))) {
+		for _, a := range plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest)))) {
 			Expect(len(a.Verdict.Message)).To(BeNumerically(">", 15), string(a.Kind))
 			if a.Kind != overseer.Sweep {
 				e := a.Inputs.(overseer.Evidence)
