@@ -15,7 +15,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/pgtest"
 	"github.com/openaperture/openaperture/pkg/postgres"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 var _ = Describe("The sealing key", Label("integration"), func() {
@@ -43,7 +43,7 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 	}
 
 	password := func(s *service) (string, error) {
-		rows, err := s.store.OpenConnections(context.Background(), 1, s.keys)
+		rows, err := s.registry.OpenConnections(context.Background(), 1, s.keys)
 		if err != nil {
 			return "", err
 		}
@@ -56,9 +56,9 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 		cfg.AMQPURL, cfg.HomeExchange = "amqp://127.0.0.1/", "local"
 		cfg.SealingKeyFile = filepath.Join(GinkgoT().TempDir(), "keys")
 		s, logs := started(key("old"))
-		broker, err := s.store.CreateBroker(context.Background(), store.BrokerSpec{Name: "b"})
+		broker, err := s.registry.CreateBroker(context.Background(), registry.BrokerSpec{Name: "b"})
 		Expect(err).NotTo(HaveOccurred())
-		_, err = s.store.CreateConnection(context.Background(), broker, store.ConnectionSpec{Username: "u", Host: "h", VirtualHost: "/"}, "hunter2", s.keys)
+		_, err = s.registry.CreateConnection(context.Background(), broker, registry.ConnectionSpec{Username: "u", Host: "h", VirtualHost: "/"}, "hunter2", s.keys)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(logs.FilterMessageSnippet("sealed").Len()).To(Equal(0), "there was nothing to seal")
 	})

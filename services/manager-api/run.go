@@ -16,9 +16,12 @@ import (
 	"github.com/openaperture/openaperture/pkg/times"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/api"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/dispatch"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // run is the parts list. Without Postgres or RabbitMQ the process stays up, and /readyz says what it waits for.
@@ -28,8 +31,8 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 		return err
 	}
 	defer s.close()
-	env.Health.Add("database", s.store.Ping)
-	env.Health.Add("schema", s.store.Usable)
+	env.Health.Add("database", s.db.Ping)
+	env.Health.Add("schema", s.db.Usable)
 	env.Health.Add("broker", s.brokers.Ready)
 	env.Health.AddInfo("home exchange", func(ctx context.Context) error { _, err := s.brokers.Home(ctx); return err })
 	env.Health.AddInfo("other brokers", s.brokers.Others)
@@ -43,16 +46,19 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 
 // service is what the parts share.
 type service struct {
-	cfg     config
-	env     *boot.Env
-	keys    *seal.Ring // nil without a key file
-	times   times.Times
-	pools   []*postgres.DB
-	store   *store.Store
-	api     *api.Server
-	brokers *dispatch.Brokers
-	usable  chan struct{} // closed once the schema is
-	sealed  chan struct{} // closed once passwords were sealed anew, or could not be
+	cfg      config
+	env      *boot.Env
+	keys     *seal.Ring // nil without a key file
+	times    times.Times
+	pools    []*postgres.DB
+	db       *db.DB
+	engine   *engine.Engine
+	presence *presence.Presence
+	registry *registry.Registry
+	api      *api.Server
+	brokers  *dispatch.Brokers
+	usable   chan struct{} // closed once the schema is
+	sealed   chan struct{} // closed once passwords were sealed anew, or could not be
 }
 
 func newService(cfg config, env *boot.Env) (*service, error) {
@@ -78,13 +84,17 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	}
 	s.pools = []*postgres.DB{requests, leases}
 	bell := &dispatch.Bell{}
-	s.store = store.New(store.Config{DB: requests, Leases: leases, Times: s.times, Home: cfg.HomeExchange, Version: env.Version, Ring: bell.Ring})
-	s.brokers, err = dispatch.New(dispatch.Config{Store: s.store, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
+	s.db = db.New(db.Config{Pool: requests, Leases: leases, Times: s.times, Ring: bell.Ring})
+	s.engine = engine.New(engine.Config{DB: s.db, Times: s.times, Home: cfg.HomeExchange, Version: env.Version})
+	s.presence = presence.New(s.db, s.times)
+	s.registry = registry.New(s.db, s.engine, cfg.HomeExchange)
+	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Registry: s.registry, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {
 		return nil, err
 	}
-	s.api, err = api.New(api.Config{Store: s.store, Tokens: cfg.Tokens, Keys: s.keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
+	s.api, err = api.New(api.Config{DB: s.db, Engine: s.engine, Presence: s.presence, Registry: s.registry,
+		Tokens: cfg.Tokens, Keys: s.keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
 	return s, err
 }
 
@@ -116,16 +126,16 @@ func (s *service) migrate(ctx context.Context) error {
 }
 
 func (s *service) migrateOnce(ctx context.Context) error {
-	if err := store.Migrate(ctx, s.cfg.postgres()); err != nil {
+	if err := db.Migrate(ctx, s.cfg.postgres()); err != nil {
 		return err
 	}
-	return s.store.Usable(ctx)
+	return s.db.Usable(ctx)
 }
 
 // reseal brings broker passwords under the first key of the key file, so that an old key can leave it. A password that does
 // not open keeps nobody from starting: only its own broker can't be used.
 func (s *service) reseal(ctx context.Context) {
-	n, err := s.store.Reseal(ctx, s.keys)
+	n, err := s.registry.Reseal(ctx, s.keys)
 	if err != nil {
 		s.env.Log.Warn("broker passwords are not all sealed with the first key: keep the old keys in sealing_key_file, "+
 			"or give the connection its password again", zap.Error(err))

@@ -11,7 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/postgres"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // answer is an error that knows its whole answer: the predecessor's families have shapes that follow from no rule.
@@ -206,7 +206,7 @@ func problem(w http.ResponseWriter, _ *http.Request, err error) {
 
 // named gives the two failures that name their item its name: not found, and a duplicate. Others stay as they are.
 func named(err error, item string) error {
-	var use *store.InUse
+	var use *db.InUse
 	switch {
 	case errors.As(err, &use):
 		return inUse(use)
@@ -220,9 +220,9 @@ func named(err error, item string) error {
 }
 
 // inUse is 409 in E1 with the list of what stands in the way.
-func inUse(use *store.InUse) error {
+func inUse(use *db.InUse) error {
 	return &answer{status: http.StatusConflict, body: struct {
 		errorList
-		DependsOn []store.Use `json:"in_use_by"`
+		DependsOn []db.Use `json:"in_use_by"`
 	}{messageBody(use.Error()), use.Uses}}
 }

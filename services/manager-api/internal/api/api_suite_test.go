@@ -25,8 +25,11 @@ import (
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/services/manager-api/internal/api"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 func TestAPI(t *testing.T) {
@@ -36,15 +39,17 @@ func TestAPI(t *testing.T) {
 
 var database *pgtest.Database
 
-var _ = BeforeSuite(func() { database = pgtest.New(store.Migrate, "schema_info") })
+var _ = BeforeSuite(func() { database = pgtest.New(db.Migrate, "schema_info") })
 
 // harness is one server over an empty database; nothing in it is shared between specs.
 type harness struct {
-	url    string
-	db     *postgres.DB
-	store  *store.Store
-	server *api.Server
-	logs   *observer.ObservedLogs
+	url      string
+	db       *postgres.DB
+	memory   *db.DB
+	registry *registry.Registry
+	engine   *engine.Engine
+	server   *api.Server
+	logs     *observer.ObservedLogs
 }
 
 // The specs' tokens are named after their role; here and there are the ids of the first two exchanges of a spec.
@@ -76,10 +81,13 @@ func start(change ...func(*api.Config)) *harness {
 	short, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
 	h := &harness{db: database.Open(1), logs: logs}
-	h.store = store.New(store.Config{DB: h.db, Times: short, Home: "home"})
+	d := db.New(db.Config{Pool: h.db, Times: short})
+	h.memory = d
+	h.engine = engine.New(engine.Config{DB: d, Times: short, Home: "home"})
+	h.registry = registry.New(d, h.engine, "home")
 	keys, err := seal.Parse([]byte("k1 " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))))
 	Expect(err).NotTo(HaveOccurred())
-	cfg := api.Config{Store: h.store, Tokens: tokens(), Times: short, Keys: keys, Log: zap.New(core), Version: "v1"}
+	cfg := api.Config{DB: d, Engine: h.engine, Presence: presence.New(d, short), Registry: h.registry, Tokens: tokens(), Times: short, Keys: keys, Log: zap.New(core), Version: "v1"}
 	for _, c := range change {
 		c(&cfg)
 	}

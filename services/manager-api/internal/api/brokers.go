@@ -8,8 +8,8 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 const brokerItem = "MessagingBroker"
@@ -34,12 +34,12 @@ func (s *Server) listBrokers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.BrokerRow) error) error { return s.Store.EachBroker(r.Context(), p, emit) })
+	return stream(w, func(emit func(registry.BrokerRow) error) error { return s.Registry.EachBroker(r.Context(), p, emit) })
 }
 
 // broker reads the broker of a request, if the caller's exchange may use it.
-func (s *Server) broker(r *http.Request, id int64) (store.BrokerRow, error) {
-	return s.Store.Broker(r.Context(), id, callerOf(r.Context()).ExchangeID)
+func (s *Server) broker(r *http.Request, id int64) (registry.BrokerRow, error) {
+	return s.Registry.Broker(r.Context(), id, callerOf(r.Context()).ExchangeID)
 }
 
 func (s *Server) showBroker(w http.ResponseWriter, r *http.Request, id int64) error {
@@ -61,18 +61,18 @@ func (s *Server) createBroker(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	taken, err := s.Store.BrokerNamed(r.Context(), name)
+	taken, err := s.Registry.BrokerNamed(r.Context(), name)
 	if err != nil {
 		return err
 	}
 	if taken {
 		return exists(brokerItem)
 	}
-	spec := store.BrokerSpec{Name: name, FailoverID: f.integer("failover_broker_id")}
+	spec := registry.BrokerSpec{Name: name, FailoverID: f.integer("failover_broker_id")}
 	if err := f.err(brokerItem); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateBroker(r.Context(), spec)
+	id, err := s.Registry.CreateBroker(r.Context(), spec)
 	if err != nil {
 		return named(err, brokerItem)
 	}
@@ -92,7 +92,7 @@ func (s *Server) updateBroker(w http.ResponseWriter, r *http.Request, id int64) 
 	if err := f.err(brokerItem); err != nil {
 		return err
 	}
-	err = s.Store.UpdateBroker(r.Context(), id, func(spec *store.BrokerSpec) error {
+	err = s.Registry.UpdateBroker(r.Context(), id, func(spec *registry.BrokerSpec) error {
 		spec.Name = name
 		if f.has("failover_broker_id") {
 			spec.FailoverID = failover
@@ -107,7 +107,7 @@ func (s *Server) updateBroker(w http.ResponseWriter, r *http.Request, id int64) 
 }
 
 func (s *Server) deleteBroker(w http.ResponseWriter, r *http.Request, id int64) error {
-	if err := s.Store.DeleteBroker(r.Context(), id, cascade(r)); err != nil {
+	if err := s.Registry.DeleteBroker(r.Context(), id, cascade(r)); err != nil {
 		return named(err, brokerItem)
 	}
 	noContent(w, http.StatusNoContent)
@@ -116,7 +116,7 @@ func (s *Server) deleteBroker(w http.ResponseWriter, r *http.Request, id int64) 
 
 // connection is a connection as it is shown; the password is null for people.
 type connection struct {
-	store.ConnectionRow
+	registry.ConnectionRow
 	Password *string `json:"password"`
 }
 
@@ -128,7 +128,7 @@ func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, id int6
 	}
 	caller := callerOf(r.Context())
 	may := caller.ExchangeID != 0 && (caller.Role == RoleService || caller.Role == RoleModule)
-	read := s.Store.Connections
+	read := s.Registry.Connections
 	if may {
 		read = s.openConnections
 	}
@@ -149,8 +149,8 @@ func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, id int6
 	return nil
 }
 
-func (s *Server) openConnections(ctx context.Context, id int64) ([]store.ConnectionRow, error) {
-	return s.Store.OpenConnections(ctx, id, s.Keys)
+func (s *Server) openConnections(ctx context.Context, id int64) ([]registry.ConnectionRow, error) {
+	return s.Registry.OpenConnections(ctx, id, s.Keys)
 }
 
 func (s *Server) createConnection(w http.ResponseWriter, r *http.Request, id int64) error {
@@ -161,13 +161,13 @@ func (s *Server) createConnection(w http.ResponseWriter, r *http.Request, id int
 	if err != nil {
 		return err
 	}
-	spec := store.ConnectionSpec{Port: readPort(f), Username: f.need("username")}
+	spec := registry.ConnectionSpec{Port: readPort(f), Username: f.need("username")}
 	password := boot.Secret(f.need("password"))
 	spec.Host, spec.VirtualHost = f.need("host"), f.need("virtual_host")
 	if err := f.err(brokerItem); err != nil {
 		return err
 	}
-	if _, err := s.Store.CreateConnection(r.Context(), id, spec, password, s.Keys); err != nil {
+	if _, err := s.Registry.CreateConnection(r.Context(), id, spec, password, s.Keys); err != nil {
 		return keyless(err)
 	}
 	located(w, http.StatusCreated, brokerPath(id)+"/connections")
@@ -208,7 +208,7 @@ func (s *Server) updateConnection(w http.ResponseWriter, r *http.Request, id int
 			given[name] = f.need(name)
 		}
 	}
-	edit := func(spec *store.ConnectionSpec) (*boot.Secret, error) {
+	edit := func(spec *registry.ConnectionSpec) (*boot.Secret, error) {
 		if err := f.err(brokerItem); err != nil { // after 404
 			return nil, err
 		}
@@ -226,7 +226,7 @@ func (s *Server) updateConnection(w http.ResponseWriter, r *http.Request, id int
 		}
 		return nil, nil
 	}
-	if err := s.Store.UpdateConnection(r.Context(), id, connectionID, s.Keys, edit); err != nil {
+	if err := s.Registry.UpdateConnection(r.Context(), id, connectionID, s.Keys, edit); err != nil {
 		return named(keyless(err), brokerItem+"Connection")
 	}
 	located(w, http.StatusNoContent, brokerPath(id)+"/connections")
@@ -238,7 +238,7 @@ func (s *Server) deleteConnection(w http.ResponseWriter, r *http.Request, id int
 	if !ok {
 		return notFound(brokerItem + "Connection")
 	}
-	if err := s.Store.DeleteConnection(r.Context(), id, connectionID); err != nil {
+	if err := s.Registry.DeleteConnection(r.Context(), id, connectionID); err != nil {
 		return named(err, brokerItem+"Connection")
 	}
 	noContent(w, http.StatusNoContent)
@@ -246,7 +246,7 @@ func (s *Server) deleteConnection(w http.ResponseWriter, r *http.Request, id int
 }
 
 func (s *Server) deleteConnections(w http.ResponseWriter, r *http.Request, id int64) error {
-	if err := s.Store.DeleteConnections(r.Context(), id); err != nil {
+	if err := s.Registry.DeleteConnections(r.Context(), id); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/postgres"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const clusterItem = "EtcdCluster"
@@ -30,14 +30,14 @@ func (s *Server) listClusters(w http.ResponseWriter, r *http.Request) error {
 	if yes := true; r.URL.Query().Get("allow_docker_builds") == "true" { // only this literal filters
 		builds = &yes
 	}
-	return stream(w, func(emit func(store.ClusterRow) error) error {
-		return s.Store.EachCluster(r.Context(), p, builds, emit)
+	return stream(w, func(emit func(registry.ClusterRow) error) error {
+		return s.Registry.EachCluster(r.Context(), p, builds, emit)
 	})
 }
 
 // cluster reads the cluster of a request; a bound caller sees those of its exchange.
-func (s *Server) cluster(r *http.Request) (store.ClusterRow, error) {
-	row, err := s.Store.Cluster(r.Context(), r.PathValue("etcd_token"))
+func (s *Server) cluster(r *http.Request) (registry.ClusterRow, error) {
+	row, err := s.Registry.Cluster(r.Context(), r.PathValue("etcd_token"))
 	if err != nil {
 		return row, err
 	}
@@ -61,13 +61,13 @@ func (s *Server) createCluster(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	spec := store.ClusterSpec{Runtime: "fleet"}
+	spec := registry.ClusterSpec{Runtime: "fleet"}
 	readCluster(f, &spec)
 	token := f.need("etcd_token")
 	if err := f.err(clusterItem); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateCluster(r.Context(), token, spec)
+	id, err := s.Registry.CreateCluster(r.Context(), token, spec)
 	if err != nil {
 		return duplicate(err, clusterItem)
 	}
@@ -85,7 +85,7 @@ func duplicate(err error, item string) error {
 }
 
 // readCluster changes what is given: null clears, what is absent stays.
-func readCluster(f *form, spec *store.ClusterSpec) {
+func readCluster(f *form, spec *registry.ClusterSpec) {
 	if f.has("name") {
 		spec.Name = f.text("name")
 		if spec.Name != nil && (*spec.Name == "" || utf8.RuneCountInString(*spec.Name) > 255) {
@@ -143,7 +143,7 @@ func (s *Server) updateCluster(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	err = s.Store.UpdateCluster(r.Context(), row.EtcdToken, func(spec *store.ClusterSpec) error {
+	err = s.Registry.UpdateCluster(r.Context(), row.EtcdToken, func(spec *registry.ClusterSpec) error {
 		fresh := form{params: f.params} // a transaction may run twice
 		readCluster(&fresh, spec)
 		return fresh.err(clusterItem)
@@ -160,7 +160,7 @@ func (s *Server) deleteCluster(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.DeleteCluster(r.Context(), row.EtcdToken); err != nil {
+	if err := s.Registry.DeleteCluster(r.Context(), row.EtcdToken); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

@@ -43,7 +43,7 @@ func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request) error 
 	if reason != nil {
 		request.Reason = *reason
 	}
-	made, _, err := s.Store.RequestUpgrade(r.Context(), request)
+	made, _, err := s.Engine.RequestUpgrade(r.Context(), request)
 	if fault.Is(err, fault.NotFound) {
 		return notFound(numbered(id))
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/upgrade"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const componentItem = "SystemComponent"
@@ -39,7 +39,7 @@ func numbered(id int64) string               { return componentItem + " " + strc
 func namedComponent(t component.Type) string { return componentItem + ` "` + string(t) + `"` }
 
 // tagOfComponent leaves the automatic checks out: an hourly verdict must not refuse an operator's change.
-func tagOfComponent(c store.ComponentRow) string {
+func tagOfComponent(c registry.ComponentView) string {
 	return entityTag([]any{c.ComponentSpec, c.SourceRepo, c.SourceRepoGitRef, c.Status, c.UpgradeStatus})
 }
 
@@ -53,14 +53,14 @@ func (s *Server) listComponents(w http.ResponseWriter, r *http.Request) error {
 		t := component.Type(query.Get("type"))
 		only = &t
 	}
-	return stream(w, func(emit func(store.ComponentRow) error) error {
-		return s.Store.EachComponent(r.Context(), p, only, emit)
+	return stream(w, func(emit func(registry.ComponentView) error) error {
+		return s.Registry.EachComponent(r.Context(), p, only, emit)
 	})
 }
 
 // component reads the component of a request, if its exchange is the caller's.
-func (s *Server) component(r *http.Request, id int64) (store.ComponentRow, error) {
-	row, err := s.Store.Component(r.Context(), component.ID(id))
+func (s *Server) component(r *http.Request, id int64) (registry.ComponentView, error) {
+	row, err := s.Registry.Component(r.Context(), component.ID(id))
 	if err == nil {
 		err = inScope(r.Context(), row.ExchangeID)
 	}
@@ -81,7 +81,7 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	runs := store.Adoption{}
+	runs := registry.Adoption{}
 	if v := f.text("source_repo"); v != nil {
 		runs.SourceRepo = *v
 	}
@@ -92,7 +92,7 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(componentItem); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateComponent(r.Context(), spec, runs)
+	id, err := s.Registry.CreateComponent(r.Context(), spec, runs)
 	if err != nil {
 		return named(err, namedComponent(spec.Type))
 	}
@@ -101,9 +101,9 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readComponent reads what an operator states; what is the server's is not looked at. proof is kept where none is given.
-func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKind) store.ComponentSpec {
+func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKind) registry.ComponentSpec {
 	given := f.text("proof")
-	spec := store.ComponentSpec{
+	spec := registry.ComponentSpec{
 		Type:                 component.Type(f.need("type")),
 		ExchangeID:           component.ExchangeID(f.needInteger("messaging_exchange_id")),
 		DeploymentRepo:       f.need("deployment_repo"),
@@ -173,7 +173,7 @@ func (s *Server) updateComponent(w http.ResponseWriter, r *http.Request, id int6
 	if err := f.err(numbered(id)); err != nil {
 		return err
 	}
-	err = s.Store.UpdateComponent(r.Context(), old.ID, spec, ifMatch(r, tagOfComponent))
+	err = s.Registry.UpdateComponent(r.Context(), old.ID, spec, ifMatch(r, tagOfComponent))
 	if fault.Is(err, fault.NotFound) {
 		return notFound(numbered(id))
 	}
@@ -189,7 +189,7 @@ func (s *Server) deleteComponent(w http.ResponseWriter, r *http.Request, id int6
 	if err != nil {
 		return named(err, numbered(id))
 	}
-	if err := s.Store.DeleteComponent(r.Context(), old.ID, ifMatch(r, tagOfComponent)); err != nil {
+	if err := s.Registry.DeleteComponent(r.Context(), old.ID, ifMatch(r, tagOfComponent)); err != nil {
 		return named(err, numbered(id))
 	}
 	located(w, http.StatusNoContent, "")

@@ -16,13 +16,13 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/postgres"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // Codes of the two refusals with a status of their own.
 const (
 	codePrecondition = "precondition_failed" // 412: If-Match names another version
-	codeKeyReused    = store.CodeKeyReused   // 422: the same key with another request
+	codeKeyReused    = db.CodeKeyReused      // 422: the same key with another request
 )
 
 // entityTag is the version of a resource: a hash over what of it a change may not overwrite unseen.
@@ -42,7 +42,7 @@ func writeTagged(w http.ResponseWriter, shown any, tag string) {
 }
 
 // ifMatch makes the guard of an If-Match header, nil without one.
-func ifMatch[T any](r *http.Request, tag func(T) string) store.Guard[T] {
+func ifMatch[T any](r *http.Request, tag func(T) string) db.Guard[T] {
 	wanted := r.Header.Get("If-Match")
 	if wanted == "" {
 		return nil
@@ -79,7 +79,7 @@ func (s *Server) idempotent(rt Route, h handler) handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		caller := callerOf(r.Context()).Name
-		taken, kept, err := s.Store.TakeKey(r.Context(), caller, key, requestHash(r, body))
+		taken, kept, err := s.DB.TakeKey(r.Context(), caller, key, requestHash(r, body))
 		if err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func requestHash(r *http.Request, body []byte) []byte {
 	return h.Sum(nil)
 }
 
-func replay(w http.ResponseWriter, kept *store.KeptAnswer) error {
+func replay(w http.ResponseWriter, kept *db.KeptAnswer) error {
 	headers := map[string][]string{}
 	if err := json.Unmarshal(kept.Headers, &headers); err != nil {
 		return fmt.Errorf("read kept headers: %w", err)
@@ -111,7 +111,7 @@ func replay(w http.ResponseWriter, kept *store.KeptAnswer) error {
 }
 
 // keep runs the handler into memory, keeps its answer and sends it.
-func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key store.Key) error {
+func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key db.Key) error {
 	answer := &buffer{header: http.Header{}, status: http.StatusOK}
 	failure := h(answer, r)
 	if failure != nil {
@@ -133,18 +133,18 @@ func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Reques
 
 // remember keeps the answer. What failed within the server had no effect, and the key is free again; of a lost COMMIT
 // nobody knows, and the key stays without an answer.
-func (s *Server) remember(ctx context.Context, key store.Key, a *buffer, failure error) error {
+func (s *Server) remember(ctx context.Context, key db.Key, a *buffer, failure error) error {
 	if fault.CodeOf(failure) == postgres.CodeCommitUnknown {
 		return nil
 	}
 	if a.status >= http.StatusInternalServerError {
-		return s.Store.SettleKey(ctx, key, nil)
+		return s.DB.SettleKey(ctx, key, nil)
 	}
 	headers, err := json.Marshal(a.header)
 	if err != nil {
 		return err
 	}
-	return s.Store.SettleKey(ctx, key, &store.KeptAnswer{Status: a.status, Headers: headers, Body: a.body.Bytes()})
+	return s.DB.SettleKey(ctx, key, &db.KeptAnswer{Status: a.status, Headers: headers, Body: a.body.Bytes()})
 }
 
 // buffer is an answer in memory.

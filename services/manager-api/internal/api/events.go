@@ -6,7 +6,7 @@ import (
 	"strconv"
 
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const eventItem = "SystemEvent"
@@ -27,7 +27,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q := store.EventQuery{Part: p}
+	q := registry.EventQuery{Part: p}
 	hours := 24
 	if r.URL.Query().Get("assignee_id") != "" {
 		id, ok := queryInt(r, "assignee_id", 0)
@@ -41,11 +41,11 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	if q.Lookback, ok = queryInt(r, "lookback", hours); !ok {
 		return invalidRequest(eventItem)
 	}
-	return stream(w, func(emit func(store.EventRow) error) error { return s.Store.EachEvent(r.Context(), q, emit) })
+	return stream(w, func(emit func(registry.EventRow) error) error { return s.Registry.EachEvent(r.Context(), q, emit) })
 }
 
 func (s *Server) showEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	row, err := s.Store.Event(r.Context(), id, bound(r))
+	row, err := s.Registry.Event(r.Context(), id, bound(r))
 	if err != nil {
 		return namedEvent(err, id)
 	}
@@ -62,11 +62,11 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	spec := store.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity"), ExchangeID: ownExchange(r)}
+	spec := registry.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity"), ExchangeID: ownExchange(r)}
 	if err := f.err(eventItem); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateEvent(r.Context(), spec, f.params["unique"] == true)
+	id, err := s.Registry.CreateEvent(r.Context(), spec, f.params["unique"] == true)
 	if fault.Is(err, fault.Conflict) {
 		return exists(eventItem)
 	}
@@ -81,7 +81,7 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 func unknownUser(id any) error { return e2(fmt.Sprintf("User %v", id), nil) }
 
 func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Store.Event(r.Context(), id, bound(r)); err != nil {
+	if _, err := s.Registry.Event(r.Context(), id, bound(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)
@@ -92,7 +92,7 @@ func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) e
 	if assignee == nil {
 		return unknownUser(shownParam(f, "assignee_id"))
 	}
-	err = s.Store.AssignEvent(r.Context(), id, *assignee)
+	err = s.Registry.AssignEvent(r.Context(), id, *assignee)
 	if fault.Is(err, fault.Invalid) {
 		return unknownUser(*assignee)
 	}
@@ -112,7 +112,7 @@ func shownParam(f *form, name string) string {
 }
 
 func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Store.Event(r.Context(), id, bound(r)); err != nil {
+	if _, err := s.Registry.Event(r.Context(), id, bound(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)
@@ -126,7 +126,7 @@ func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) 
 	if err := f.err(eventItem); err != nil {
 		return err
 	}
-	err = s.Store.DismissEvent(r.Context(), id, by, reason)
+	err = s.Registry.DismissEvent(r.Context(), id, by, reason)
 	if fault.Is(err, fault.Invalid) {
 		return unknownUser(*by)
 	}

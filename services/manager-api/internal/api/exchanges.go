@@ -7,7 +7,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/postgres"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const exchangeItem = "MessagingExchange"
@@ -32,15 +33,17 @@ func (s *Server) listExchanges(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.ExchangeRow) error) error { return s.Store.EachExchange(r.Context(), p, emit) })
+	return stream(w, func(emit func(registry.ExchangeView) error) error {
+		return s.Registry.EachExchange(r.Context(), p, emit)
+	})
 }
 
 // exchange reads the exchange of a request; outside of the caller's own nothing is found.
-func (s *Server) exchange(r *http.Request, id int64) (store.ExchangeRow, error) {
+func (s *Server) exchange(r *http.Request, id int64) (registry.ExchangeView, error) {
 	if err := inScope(r.Context(), component.ExchangeID(id)); err != nil {
-		return store.ExchangeRow{}, err
+		return registry.ExchangeView{}, err
 	}
-	return s.Store.Exchange(r.Context(), component.ExchangeID(id))
+	return s.Registry.Exchange(r.Context(), component.ExchangeID(id))
 }
 
 func (s *Server) showExchange(w http.ResponseWriter, r *http.Request, id int64) error {
@@ -74,18 +77,18 @@ func (s *Server) createExchange(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.Store.ExchangeNamed(r.Context(), name)
+	_, err = s.Registry.ExchangeNamed(r.Context(), name)
 	if err == nil {
 		return exists(exchangeItem)
 	}
 	if !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	spec := store.ExchangeSpec{Name: name}
+	spec := registry.ExchangeSpec{Name: name}
 	if err := readExchange(f, &spec); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateExchange(r.Context(), spec)
+	id, err := s.Registry.CreateExchange(r.Context(), spec)
 	if err != nil {
 		return named(err, exchangeItem)
 	}
@@ -94,7 +97,7 @@ func (s *Server) createExchange(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readExchange changes what is given: null clears, what is absent stays.
-func readExchange(f *form, spec *store.ExchangeSpec) error {
+func readExchange(f *form, spec *registry.ExchangeSpec) error {
 	if f.has("failover_exchange_id") {
 		spec.FailoverID = exchangeID(f.integer("failover_exchange_id"))
 	}
@@ -121,7 +124,7 @@ func (s *Server) updateExchange(w http.ResponseWriter, r *http.Request, id int64
 	if err := f.err(exchangeItem); err != nil {
 		return err
 	}
-	err = s.Store.UpdateExchange(r.Context(), component.ExchangeID(id), func(spec *store.ExchangeSpec) error {
+	err = s.Registry.UpdateExchange(r.Context(), component.ExchangeID(id), func(spec *registry.ExchangeSpec) error {
 		spec.Name = name
 		fresh := form{params: f.params} // a transaction may run twice
 		return readExchange(&fresh, spec)
@@ -142,7 +145,7 @@ func (s *Server) deleteExchange(w http.ResponseWriter, r *http.Request, id int64
 	if _, err := s.exchange(r, id); err != nil {
 		return err
 	}
-	if err := s.Store.DeleteExchange(r.Context(), component.ExchangeID(id), cascade(r)); err != nil {
+	if err := s.Registry.DeleteExchange(r.Context(), component.ExchangeID(id), cascade(r)); err != nil {
 		return named(err, exchangeItem)
 	}
 	noContent(w, http.StatusNoContent)
@@ -150,9 +153,9 @@ func (s *Server) deleteExchange(w http.ResponseWriter, r *http.Request, id int64
 }
 
 // within reads the part of a list below one exchange.
-func (s *Server) within(r *http.Request, id int64) (store.Part, error) {
+func (s *Server) within(r *http.Request, id int64) (db.Part, error) {
 	if _, err := s.exchange(r, id); err != nil {
-		return store.Part{}, err
+		return db.Part{}, err
 	}
 	p, err := part(r, exchangeItem)
 	p.Exchange = component.ExchangeID(id)
@@ -164,8 +167,8 @@ func (s *Server) listRestrictions(w http.ResponseWriter, r *http.Request, id int
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.RestrictionRow) error) error {
-		return s.Store.EachRestriction(r.Context(), p, emit)
+	return stream(w, func(emit func(registry.RestrictionRow) error) error {
+		return s.Registry.EachRestriction(r.Context(), p, emit)
 	})
 }
 
@@ -182,7 +185,7 @@ func (s *Server) restrict(w http.ResponseWriter, r *http.Request, id int64) erro
 	if _, err := s.exchange(r, id); err != nil {
 		return err
 	}
-	err = s.Store.Restrict(r.Context(), component.ExchangeID(id), *broker)
+	err = s.Registry.Restrict(r.Context(), component.ExchangeID(id), *broker)
 	switch fault.CodeOf(err) {
 	case postgres.CodeReference:
 		return invalidRequest(brokerItem)
@@ -200,7 +203,7 @@ func (s *Server) unrestrict(w http.ResponseWriter, r *http.Request, id int64) er
 	if _, err := s.exchange(r, id); err != nil {
 		return err
 	}
-	if err := s.Store.Unrestrict(r.Context(), component.ExchangeID(id)); err != nil {
+	if err := s.Registry.Unrestrict(r.Context(), component.ExchangeID(id)); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -220,8 +223,8 @@ func (s *Server) clustersOfExchange(w http.ResponseWriter, r *http.Request, id i
 		}
 		builds = &yes
 	}
-	return stream(w, func(emit func(store.ClusterRow) error) error {
-		return s.Store.EachCluster(r.Context(), p, builds, emit)
+	return stream(w, func(emit func(registry.ClusterRow) error) error {
+		return s.Registry.EachCluster(r.Context(), p, builds, emit)
 	})
 }
 
@@ -233,7 +236,7 @@ func (s *Server) componentsOfExchange(w http.ResponseWriter, r *http.Request, id
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.ComponentRow) error) error {
-		return s.Store.EachComponent(r.Context(), p, nil, emit)
+	return stream(w, func(emit func(registry.ComponentView) error) error {
+		return s.Registry.EachComponent(r.Context(), p, nil, emit)
 	})
 }

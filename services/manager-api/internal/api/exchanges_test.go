@@ -13,7 +13,9 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/member"
 	"github.com/openaperture/openaperture/pkg/rabbit"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 // chained makes aws (1) > us (2) > east (3): keys "aws", "aws.us", "aws.us.east".
@@ -379,14 +381,15 @@ var _ = Describe("The queues of an exchange", func() {
 
 	It("are shared by no two that are registered at once", func() {
 		start()
-		registrar := store.New(store.Config{DB: database.Open(4), Home: "home"})
+		d := db.New(db.Config{Pool: database.Open(4)})
+		registrar := registry.New(d, engine.New(engine.Config{DB: d}), "home")
 		next := make(chan string, 4)
 		for _, name := range []string{"a", "b", "c", "d"} {
 			next <- name
 		}
 		same := "same"
 		counts := atOnce(4, func() int {
-			_, err := registrar.CreateExchange(context.Background(), store.ExchangeSpec{Name: <-next, Fragment: &same})
+			_, err := registrar.CreateExchange(context.Background(), registry.ExchangeSpec{Name: <-next, Fragment: &same})
 			if err == nil {
 				return 201
 			}

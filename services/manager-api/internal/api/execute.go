@@ -7,7 +7,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 // executeOptions are what execute may be given; what is no number is dropped, as it was.
@@ -18,7 +18,7 @@ type executeOptions struct {
 }
 
 // executeWorkflow is claimed in the database: 202 once, then 409.
-func (s *Server) executeWorkflow(w http.ResponseWriter, r *http.Request, row store.WorkflowRow) error {
+func (s *Server) executeWorkflow(w http.ResponseWriter, r *http.Request, row engine.WorkflowView) error {
 	f, err := readForm(r)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Server) executeWorkflow(w http.ResponseWriter, r *http.Request, row sto
 			return fmt.Errorf("encode execute options: %w", err)
 		}
 	}
-	err = s.Store.ExecuteWorkflow(r.Context(), row.ID, raw)
+	err = s.Engine.ExecuteWorkflow(r.Context(), row.ID, raw)
 	if fault.Is(err, fault.Conflict) {
 		return e6(http.StatusConflict, fault.Public(err).Message)
 	}

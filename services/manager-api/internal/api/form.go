@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // form reads typed fields from the inputs of a predecessor's family and collects what is wrong with them in its order:
@@ -143,7 +143,7 @@ func asBool(v any) (value, ok bool) {
 }
 
 // json reads any JSON value; nil if it is missing or null. The database takes no NUL character.
-func (f *form) json(name string) store.JSON {
+func (f *form) json(name string) db.JSON {
 	v := f.params[name]
 	if v == nil {
 		return nil
@@ -157,7 +157,7 @@ func (f *form) json(name string) store.JSON {
 }
 
 // object reads a JSON object.
-func (f *form) object(name string) store.JSON {
+func (f *form) object(name string) db.JSON {
 	if _, ok := f.params[name].(map[string]any); f.given(name) && !ok {
 		f.bad(name, invalid)
 		return nil
@@ -166,7 +166,7 @@ func (f *form) object(name string) store.JSON {
 }
 
 // instant reads an optional instant.
-func (f *form) instant(name string) *store.Stamp {
+func (f *form) instant(name string) *db.Stamp {
 	v := f.text(name)
 	if v == nil {
 		return nil
@@ -176,7 +176,7 @@ func (f *form) instant(name string) *store.Stamp {
 		f.bad(name, invalid)
 		return nil
 	}
-	return &store.Stamp{Time: t}
+	return &db.Stamp{Time: t}
 }
 
 // zones are the named zones of RFC 822; another abbreviation would silently be read as UTC.
@@ -245,8 +245,8 @@ func queryInt(r *http.Request, name string, def int) (n int, ok bool) {
 }
 
 // part reads what a list is limited to: the caller's exchange, and limit.
-func part(r *http.Request, item string) (store.Part, error) {
-	p := store.Part{Exchange: callerOf(r.Context()).ExchangeID}
+func part(r *http.Request, item string) (db.Part, error) {
+	p := db.Part{Exchange: callerOf(r.Context()).ExchangeID}
 	text := r.URL.Query().Get("limit")
 	if text == "" {
 		return p, nil

@@ -28,7 +28,7 @@ func (s *Server) showHealth(w http.ResponseWriter, r *http.Request) error {
 	if err := inScope(r.Context(), component.ExchangeID(id)); err != nil {
 		return err
 	}
-	snapshot, err := s.Store.Snapshot(r.Context(), component.ExchangeID(id), true)
+	snapshot, err := s.Engine.Snapshot(r.Context(), component.ExchangeID(id), true)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // judge writes a judgement of the overseer about one upgrade of its exchange.
@@ -34,7 +34,7 @@ func (s *Server) showLeader(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.Store.Leader(r.Context(), ex)
+	l, err := s.Presence.Leader(r.Context(), ex)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	l, err := s.Store.Lead(r.Context(), ex, in)
+	l, err := s.Presence.Lead(r.Context(), ex, in)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) resign(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.New(fault.Invalid, "term must be a number")
 	}
-	if err := s.Store.Resign(r.Context(), ex, term); err != nil {
+	if err := s.Presence.Resign(r.Context(), ex, term); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -80,7 +80,7 @@ func (s *Server) showSnapshot(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.Store.Snapshot(r.Context(), ex, false)
+	snapshot, err := s.Engine.Snapshot(r.Context(), ex, false)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Server) beatBatch(w http.ResponseWriter, r *http.Request) error {
 			valid = append(valid, m)
 		}
 	}
-	n, err := s.Store.Beat(r.Context(), ex, valid)
+	n, err := s.Presence.Beat(r.Context(), ex, valid)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (s *Server) expireModules(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	out, err := s.Store.Expire(r.Context(), ex, in)
+	out, err := s.Presence.Expire(r.Context(), ex, in)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (s *Server) releaseHold(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.ReleaseHold(r.Context(), ex); err != nil {
+	if err := s.Presence.ReleaseHold(r.Context(), ex); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -149,17 +149,17 @@ func (s *Server) releaseHold(w http.ResponseWriter, r *http.Request) error {
 
 // journalWithActors is what happened and who did it.
 func (s *Server) journalWithActors(w http.ResponseWriter, r *http.Request) error {
-	return s.listJournal(w, r, store.JournalQuery{Actor: r.URL.Query().Get("actor")}, nil)
+	return s.listJournal(w, r, db.JournalQuery{Actor: r.URL.Query().Get("actor")}, nil)
 }
 
 // journalForReaders is what happened, for everybody who may read, without who did it.
 func (s *Server) journalForReaders(w http.ResponseWriter, r *http.Request) error {
-	return s.listJournal(w, r, store.JournalQuery{}, func(e *managerapi.JournalEntry) { e.Actor = "" })
+	return s.listJournal(w, r, db.JournalQuery{}, func(e *managerapi.JournalEntry) { e.Actor = "" })
 }
 
 // listJournal shows the journal, which says who did what. after=<seq> reads on, oldest first; else the newest come first and
 // cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
-func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q store.JournalQuery, hide func(*managerapi.JournalEntry)) error {
+func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q db.JournalQuery, hide func(*managerapi.JournalEntry)) error {
 	limit, ok := queryInt(r, "limit", defaultPage)
 	if !ok {
 		return fault.New(fault.Invalid, "limit must be a number")
@@ -177,7 +177,7 @@ func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q store.Jou
 	if ex := bound(r); ex != 0 {
 		q.Subject = "exchange/" + strconv.FormatInt(int64(ex), 10)
 	}
-	list, err := s.Store.Journal(r.Context(), q)
+	list, err := s.DB.Journal(r.Context(), q)
 	if err != nil {
 		return err
 	}

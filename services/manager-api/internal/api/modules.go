@@ -7,7 +7,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	messages "github.com/openaperture/openaperture/proto-messages"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
 )
 
 const (
@@ -27,14 +27,14 @@ func (s *Server) listModules(w http.ResponseWriter, r *http.Request, id int64) e
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.ModuleRow) error) error { return s.Store.EachModule(r.Context(), p, emit) })
+	return stream(w, func(emit func(presence.ModuleRow) error) error { return s.Presence.EachModule(r.Context(), p, emit) })
 }
 
 func (s *Server) showModule(w http.ResponseWriter, r *http.Request, id int64) error {
 	if _, err := s.exchange(r, id); err != nil {
 		return err
 	}
-	row, err := s.Store.Module(r.Context(), component.ExchangeID(id), r.PathValue("hostname"))
+	row, err := s.Presence.Module(r.Context(), component.ExchangeID(id), r.PathValue("hostname"))
 	if err != nil {
 		return named(err, moduleDBItem)
 	}
@@ -58,7 +58,7 @@ func (s *Server) beatModule(w http.ResponseWriter, r *http.Request, id int64) er
 	if beat.Validate() != nil { // lengths and forms: a hostname with a slash could not be named in a path
 		return invalidRequest(moduleItem)
 	}
-	if _, err := s.Store.Beat(r.Context(), component.ExchangeID(id), []messages.ModuleStatus{beat}); err != nil {
+	if _, err := s.Presence.Beat(r.Context(), component.ExchangeID(id), []messages.ModuleStatus{beat}); err != nil {
 		return err
 	}
 	located(w, http.StatusCreated, exchangePath(id)+"/modules/"+beat.Hostname)
@@ -91,7 +91,7 @@ func (s *Server) deleteModule(w http.ResponseWriter, r *http.Request, id int64) 
 		}
 		return err
 	}
-	if err := s.Store.DeleteModule(r.Context(), component.ExchangeID(id), r.PathValue("hostname")); err != nil {
+	if err := s.Presence.DeleteModule(r.Context(), component.ExchangeID(id), r.PathValue("hostname")); err != nil {
 		return named(err, moduleDBItem)
 	}
 	noContent(w, http.StatusNoContent)

@@ -19,7 +19,7 @@ func (s *Server) claimOrder(w http.ResponseWriter, r *http.Request) error {
 	if in.Hostname == "" || in.BootID == "" || in.Attempt < 1 {
 		return fault.New(fault.Invalid, "a claim needs attempt, hostname and boot_id")
 	}
-	claim, err := s.Store.Claim(r.Context(), id, bound(r), in)
+	claim, err := s.Engine.Claim(r.Context(), id, bound(r), in)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (s *Server) renewClaim(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	claim, err := s.Store.Renew(r.Context(), id, bound(r), token)
+	claim, err := s.Engine.Renew(r.Context(), id, bound(r), token)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (s *Server) releaseClaim(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.ReleaseClaim(r.Context(), id, bound(r), token); err != nil {
+	if err := s.Engine.ReleaseClaim(r.Context(), id, bound(r), token); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -69,7 +69,7 @@ func (s *Server) showOrder(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view, ex, err := s.Store.OrderView(r.Context(), id)
+	view, ex, err := s.Engine.OrderView(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (s *Server) listClaims(w http.ResponseWriter, r *http.Request) error {
 	if holder == "" {
 		return fault.New(fault.Invalid, "name the holder")
 	}
-	list, err := s.Store.ClaimsOf(r.Context(), holder, bound(r))
+	list, err := s.Engine.ClaimsOf(r.Context(), holder, bound(r))
 	if err != nil {
 		return err
 	}

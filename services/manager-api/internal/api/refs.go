@@ -5,7 +5,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const refItem = "SystemComponentRef"
@@ -20,19 +20,19 @@ func (s *Server) registerRefs() {
 
 func namedRef(t component.Type) string { return refItem + ` "` + string(t) + `"` }
 
-func tagOfRef(row store.RefRow) string { return entityTag(row.Ref) }
+func tagOfRef(row registry.RefRow) string { return entityTag(row.Ref) }
 
 func (s *Server) listRefs(w http.ResponseWriter, r *http.Request) error {
 	p, err := part(r, refItem)
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.RefRow) error) error { return s.Store.EachRef(r.Context(), p, emit) })
+	return stream(w, func(emit func(registry.RefRow) error) error { return s.Registry.EachRef(r.Context(), p, emit) })
 }
 
 func (s *Server) showRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
-	row, err := s.Store.Ref(r.Context(), t)
+	row, err := s.Registry.Ref(r.Context(), t)
 	if err != nil {
 		return named(err, namedRef(t))
 	}
@@ -55,7 +55,7 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(refItem); err != nil {
 		return err
 	}
-	_, err = s.Store.Ref(r.Context(), t)
+	_, err = s.Registry.Ref(r.Context(), t)
 	if err == nil {
 		return exists(namedRef(t))
 	}
@@ -66,7 +66,7 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(namedRef(t)); err != nil {
 		return err
 	}
-	if err := s.Store.CreateRef(r.Context(), ref); err != nil {
+	if err := s.Registry.CreateRef(r.Context(), ref); err != nil {
 		return named(err, namedRef(t))
 	}
 	located(w, http.StatusCreated, "/system_component_refs/"+string(t))
@@ -85,7 +85,7 @@ func readRef(f *form, t component.Type) component.Ref {
 
 func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
-	if _, err := s.Store.Ref(r.Context(), t); err != nil {
+	if _, err := s.Registry.Ref(r.Context(), t); err != nil {
 		return named(err, namedRef(t))
 	}
 	f, err := readForm(r)
@@ -96,7 +96,7 @@ func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(namedRef(t)); err != nil {
 		return err
 	}
-	if err := s.Store.UpdateRef(r.Context(), ref, ifMatch(r, tagOfRef)); err != nil {
+	if err := s.Registry.UpdateRef(r.Context(), ref, ifMatch(r, tagOfRef)); err != nil {
 		return named(err, namedRef(t))
 	}
 	located(w, http.StatusNoContent, "/system_component_refs/"+string(t))
@@ -105,7 +105,7 @@ func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) deleteRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
-	if err := s.Store.DeleteRef(r.Context(), t, ifMatch(r, tagOfRef)); err != nil {
+	if err := s.Registry.DeleteRef(r.Context(), t, ifMatch(r, tagOfRef)); err != nil {
 		return named(err, namedRef(t))
 	}
 	located(w, http.StatusNoContent, "")

@@ -10,7 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // stamped matches the predecessor's timestamps.
@@ -252,10 +252,10 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		if failing {
 			back()
 		}
-		Expect(h.store.Prune(context.Background())).NotTo(Succeed())
+		Expect(h.engine.Prune(context.Background())).NotTo(Succeed())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(409))
 		untrigger(h)
-		Expect(h.store.Prune(context.Background())).To(Succeed())
+		Expect(h.engine.Prune(context.Background())).To(Succeed())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
 		Expect(h.journal("ref/overseer")).To(HaveLen(1))
 	},
@@ -274,24 +274,24 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		untrigger(h)
 		_, err = h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at) VALUES ('admin', 'k', '', $1)`, taken) // the COMMIT has come through
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.store.Prune(context.Background())).To(Succeed())
+		Expect(h.engine.Prune(context.Background())).To(Succeed())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
 	})
 
 	It("leaves a key to who has taken it since", func() {
 		h := start()
-		take := func() (store.Key, error) {
-			k, _, err := h.store.TakeKey(context.Background(), "admin", "k", []byte("request"))
+		take := func() (db.Key, error) {
+			k, _, err := h.memory.TakeKey(context.Background(), "admin", "k", []byte("request"))
 			return k, err
 		}
 		first, err := take()
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.store.SettleKey(context.Background(), first, nil)).To(Succeed())
+		Expect(h.memory.SettleKey(context.Background(), first, nil)).To(Succeed())
 		_, err = take()
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.store.SettleKey(context.Background(), first, nil)).To(Succeed(), "once more, as its COMMIT may have been lost")
+		Expect(h.memory.SettleKey(context.Background(), first, nil)).To(Succeed(), "once more, as its COMMIT may have been lost")
 		_, err = take()
-		Expect(fault.CodeOf(err)).To(Equal(store.CodeKeyUnanswered))
+		Expect(fault.CodeOf(err)).To(Equal(db.CodeKeyUnanswered))
 	})
 
 	It("looks at no other keys for one", func() {

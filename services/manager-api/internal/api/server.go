@@ -13,19 +13,25 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/times"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // Config is what the server needs. Metrics may be nil; without Keys no broker password can be stored or read.
 type Config struct {
-	Store   *store.Store
-	Tokens  []Token
-	Times   times.Times
-	Keys    *seal.Ring
-	Log     *zap.Logger
-	Metrics prometheus.Registerer
-	Version string
+	DB       *db.DB
+	Engine   *engine.Engine
+	Presence *presence.Presence
+	Registry *registry.Registry
+	Tokens   []Token
+	Times    times.Times
+	Keys     *seal.Ring
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+	Version  string
 }
 
 // Server answers REST requests. It is safe for concurrent use.
@@ -117,7 +123,7 @@ func (s *Server) serve(rt Route, h handler, w http.ResponseWriter, r *http.Reque
 			s.fail(rt, w, r, fault.New(fault.Forbidden, "role %s may not do this", caller.Role).WithCode("forbidden"))
 			return
 		}
-		ctx := store.WithActor(r.Context(), store.Actor{Name: caller.Name, RequestID: requestIDOf(r.Context())})
+		ctx := db.WithActor(r.Context(), db.Actor{Name: caller.Name, RequestID: requestIDOf(r.Context())})
 		*r = *r.WithContext(context.WithValue(ctx, callerKey, caller))
 	}
 	if err := h(w, r); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 // requestUpgrade makes an upgrade (201) or answers with the open one (200). Force is an operator's; hourly is the
@@ -20,7 +20,7 @@ func (s *Server) requestUpgrade(w http.ResponseWriter, r *http.Request) error {
 	if err := allowRequest(callerOf(r.Context()), &in); err != nil {
 		return err
 	}
-	u, created, err := s.Store.RequestUpgrade(r.Context(), in)
+	u, created, err := s.Engine.RequestUpgrade(r.Context(), in)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (s *Server) listUpgrades(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Upgrades(r.Context(), store.UpgradeQuery{ComponentID: component.ID(of), ExchangeID: ex,
+	list, err := s.Engine.Upgrades(r.Context(), engine.UpgradeQuery{ComponentID: component.ID(of), ExchangeID: ex,
 		State: upgrade.State(r.URL.Query().Get("state")), Before: upgrade.ID(cursor), Limit: limit})
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (s *Server) showUpgrade(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.Store.Upgrade(r.Context(), upgrade.ID(id))
+	u, err := s.Engine.Upgrade(r.Context(), upgrade.ID(id))
 	if err != nil {
 		return err
 	}
@@ -112,15 +112,15 @@ func (s *Server) showUpgrade(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) startUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Store.Start)
+	return judge(w, r, s.Engine.Start)
 }
 
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Store.Refuse)
+	return judge(w, r, s.Engine.Refuse)
 }
 
 func (s *Server) proveUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Store.Prove)
+	return judge(w, r, s.Engine.Prove)
 }
 
 func (s *Server) cancelUpgrade(w http.ResponseWriter, r *http.Request) error {
@@ -131,7 +131,7 @@ func (s *Server) cancelUpgrade(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &struct{}{}); err != nil {
 		return err
 	}
-	u, err := s.Store.Cancel(r.Context(), upgrade.ID(id), bound(r))
+	u, err := s.Engine.Cancel(r.Context(), upgrade.ID(id), bound(r))
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (s *Server) rollbackComponent(w http.ResponseWriter, r *http.Request) error
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	u, err := s.Store.RequestRollback(r.Context(), store.RollbackRequest{ComponentID: id, ExchangeID: bound(r), ReleaseID: in.ReleaseID,
+	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: bound(r), ReleaseID: in.ReleaseID,
 		RequestedBy: callerOf(r.Context()).Name, Reason: in.Reason})
 	if err != nil {
 		return err
@@ -170,7 +170,7 @@ func (s *Server) checkComponent(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	if err := s.Store.Check(r.Context(), id, bound(r), in); err != nil {
+	if err := s.Engine.Check(r.Context(), id, bound(r), in); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -189,7 +189,7 @@ func (s *Server) listReleases(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Releases(r.Context(), id, cursor, limit)
+	list, err := s.Engine.Releases(r.Context(), id, cursor, limit)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (s *Server) adoptRelease(w http.ResponseWriter, r *http.Request) error {
 	if err := checkRelease(in); err != nil {
 		return err
 	}
-	out, err := s.Store.Adopt(r.Context(), in)
+	out, err := s.Engine.Adopt(r.Context(), in)
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (s *Server) listQuarantines(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Quarantines(r.Context(), ex, cursor, limit)
+	list, err := s.Engine.Quarantines(r.Context(), ex, cursor, limit)
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (s *Server) clearQuarantine(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.ClearQuarantine(r.Context(), id, bound(r)); err != nil {
+	if err := s.Engine.ClearQuarantine(r.Context(), id, bound(r)); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

@@ -6,7 +6,7 @@ import (
 	"strconv"
 
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 const userItem = "User"
@@ -23,7 +23,7 @@ func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(store.UserRow) error) error { return s.Store.EachUser(r.Context(), p, emit) })
+	return stream(w, func(emit func(registry.UserRow) error) error { return s.Registry.EachUser(r.Context(), p, emit) })
 }
 
 // me is the caller as a user: a static token has a name and no row.
@@ -53,7 +53,7 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return noUser()
 	}
-	row, err := s.Store.User(r.Context(), id)
+	row, err := s.Registry.User(r.Context(), id)
 	if fault.Is(err, fault.NotFound) {
 		return noUser()
 	}
@@ -73,14 +73,14 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	spec := store.UserSpec{FirstName: f.need("first_name"), LastName: f.need("last_name"), Email: f.need("email")}
+	spec := registry.UserSpec{FirstName: f.need("first_name"), LastName: f.need("last_name"), Email: f.need("email")}
 	if spec.Email != "" && !emailForm.MatchString(spec.Email) {
 		f.before("email", "has invalid format")
 	}
 	if err := f.err(userItem); err != nil {
 		return err
 	}
-	id, err := s.Store.CreateUser(r.Context(), spec)
+	id, err := s.Registry.CreateUser(r.Context(), spec)
 	if err != nil {
 		return duplicate(err, userItem)
 	}

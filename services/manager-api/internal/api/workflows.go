@@ -8,7 +8,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/openaperture/openaperture/pkg/fault"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 const workflowItem = "Workflow"
@@ -23,13 +24,13 @@ func (s *Server) registerWorkflows() {
 }
 
 // workflow registers a route of one workflow: what is no uuid, unknown, or of a foreign exchange is 404 without a body.
-func (s *Server) workflow(pattern string, access Access, h func(http.ResponseWriter, *http.Request, store.WorkflowRow) error) {
+func (s *Server) workflow(pattern string, access Access, h func(http.ResponseWriter, *http.Request, engine.WorkflowView) error) {
 	s.family(pattern, workflowItem, access, func(w http.ResponseWriter, r *http.Request) error {
 		id, err := uuid.Parse(r.PathValue("id"))
 		if err != nil || len(r.PathValue("id")) != 36 {
 			return e5(http.StatusNotFound)
 		}
-		row, err := s.Store.Workflow(r.Context(), id.String())
+		row, err := s.Engine.Workflow(r.Context(), id.String())
 		if err == nil && callerOf(r.Context()).ExchangeID != 0 && (row.ExchangeID == nil || !callerOf(r.Context()).Within(*row.ExchangeID)) {
 			return e5(http.StatusNotFound)
 		}
@@ -45,7 +46,7 @@ func bodiless(err error) error {
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return e5(http.StatusNotFound)
-	case fault.CodeOf(err) == store.CodeUpgradeOwned:
+	case fault.CodeOf(err) == engine.CodeUpgradeOwned:
 		return e5(http.StatusConflict)
 	default:
 		return err
@@ -64,7 +65,7 @@ func (s *Server) listWorkflows(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return invalidRequest(workflowItem)
 	}
-	q := store.WorkflowQuery{Part: p, Lookback: hours}
+	q := engine.WorkflowQuery{Part: p, Lookback: hours}
 	query := r.URL.Query()
 	if repo := query.Get("deployment_repo"); query.Has("deployment_repo") {
 		q.DeploymentRepo = &repo
@@ -72,10 +73,10 @@ func (s *Server) listWorkflows(w http.ResponseWriter, r *http.Request) error {
 		repo := query.Get("source_repo") + "_docker"
 		q.DeploymentRepo = &repo
 	}
-	return stream(w, func(emit func(store.WorkflowRow) error) error { return s.Store.EachWorkflow(r.Context(), q, emit) })
+	return stream(w, func(emit func(engine.WorkflowView) error) error { return s.Engine.EachWorkflow(r.Context(), q, emit) })
 }
 
-func (s *Server) showWorkflow(w http.ResponseWriter, _ *http.Request, row store.WorkflowRow) error {
+func (s *Server) showWorkflow(w http.ResponseWriter, _ *http.Request, row engine.WorkflowView) error {
 	writeJSON(w, http.StatusOK, row)
 	return nil
 }
@@ -85,14 +86,14 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var spec store.WorkflowSpec
+	var spec engine.WorkflowSpec
 	readWorkflow(f, &spec)
 	if len(f.wrong) > 0 {
 		return e4(f.wrong)
 	}
 	spec.DeploymentRepo, spec.SourceRepo = trimmed(spec.DeploymentRepo), trimmed(spec.SourceRepo)
 	spec.Milestones = withConfig(spec.Milestones)
-	id, err := s.Store.CreateWorkflow(r.Context(), spec, ownExchange(r))
+	id, err := s.Engine.CreateWorkflow(r.Context(), spec, ownExchange(r))
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readWorkflow changes what is given: null clears, what is absent stays.
-func readWorkflow(f *form, w *store.WorkflowSpec) {
+func readWorkflow(f *form, w *engine.WorkflowSpec) {
 	for name, dst := range map[string]**string{
 		"deployment_repo": &w.DeploymentRepo, "deployment_repo_git_ref": &w.DeploymentRepoGitRef, "source_repo": &w.SourceRepo,
 		"source_repo_git_ref": &w.SourceRepoGitRef, "source_commit_hash": &w.SourceCommitHash, "current_step": &w.CurrentStep,
@@ -112,8 +113,8 @@ func readWorkflow(f *form, w *store.WorkflowSpec) {
 		}
 	}
 	for name, read := range map[string]struct {
-		dst *store.JSON
-		as  func(string) store.JSON
+		dst *db.JSON
+		as  func(string) db.JSON
 	}{
 		"milestones": {&w.Milestones, f.texts}, "event_log": {&w.EventLog, f.texts},
 		"workflow_step_durations": {&w.StepDurations, f.object}, "execute_options": {&w.ExecuteOptions, f.object},
@@ -134,7 +135,7 @@ func readWorkflow(f *form, w *store.WorkflowSpec) {
 }
 
 // texts reads a JSON array of strings.
-func (f *form) texts(name string) store.JSON {
+func (f *form) texts(name string) db.JSON {
 	list, ok := f.params[name].([]any)
 	for _, v := range list {
 		if _, text := v.(string); !text {
@@ -158,7 +159,7 @@ func trimmed(repo *string) *string {
 }
 
 // withConfig puts config before milestones that have neither build nor config.
-func withConfig(milestones store.JSON) store.JSON {
+func withConfig(milestones db.JSON) db.JSON {
 	var list []string
 	if len(milestones) == 0 || json.Unmarshal(milestones, &list) != nil {
 		return milestones
@@ -175,12 +176,12 @@ func withConfig(milestones store.JSON) store.JSON {
 	return raw
 }
 
-func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row store.WorkflowRow) error {
+func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row engine.WorkflowView) error {
 	f, err := readForm(r)
 	if err != nil {
 		return err
 	}
-	err = s.Store.UpdateWorkflow(r.Context(), row.ID, func(spec *store.WorkflowSpec) error {
+	err = s.Engine.UpdateWorkflow(r.Context(), row.ID, func(spec *engine.WorkflowSpec) error {
 		fresh := form{params: f.params} // a transaction may run twice
 		readWorkflow(&fresh, spec)
 		if len(fresh.wrong) > 0 {
@@ -188,7 +189,7 @@ func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row stor
 		}
 		return nil
 	})
-	if fault.CodeOf(err) == store.CodeWorkflowStarted {
+	if fault.CodeOf(err) == engine.CodeWorkflowStarted {
 		return e6(http.StatusConflict, fault.Public(err).Message)
 	}
 	if err != nil {
@@ -198,8 +199,8 @@ func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row stor
 	return nil
 }
 
-func (s *Server) deleteWorkflow(w http.ResponseWriter, r *http.Request, row store.WorkflowRow) error {
-	if err := s.Store.DeleteWorkflow(r.Context(), row.ID); err != nil {
+func (s *Server) deleteWorkflow(w http.ResponseWriter, r *http.Request, row engine.WorkflowView) error {
+	if err := s.Engine.DeleteWorkflow(r.Context(), row.ID); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

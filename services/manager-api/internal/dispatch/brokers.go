@@ -24,8 +24,10 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // ownBroker is the id of the configured broker, which no row describes.
@@ -33,14 +35,16 @@ const ownBroker = 0
 
 // Config is what Brokers need. Zero durations take the defaults named.
 type Config struct {
-	Store   *store.Store
-	Bell    *Bell      // rung by the store after a commit that left messages; nil means the relays only poll
-	OwnURL  string     // AMQP URL of manager-api's own broker
-	Keys    *seal.Ring // opens the passwords of the others
-	Name    string     // "<service>/<hostname>", the app_id of every message
-	Settle  time.Duration
-	Log     *zap.Logger
-	Metrics prometheus.Registerer
+	DB       *db.DB
+	Engine   *engine.Engine
+	Registry *registry.Registry
+	Bell     *Bell      // rung by the store after a commit that left messages; nil means the relays only poll
+	OwnURL   string     // AMQP URL of manager-api's own broker
+	Keys     *seal.Ring // opens the passwords of the others
+	Name     string     // "<service>/<hostname>", the app_id of every message
+	Settle   time.Duration
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
 
 	Reread        time.Duration // 2 s, between two looks at exchanges and brokers
 	Poll          time.Duration // 1 s, between two looks into the outbox
@@ -90,8 +94,8 @@ func New(c Config) (*Brokers, error) {
 	m := newMetrics(c.Metrics)
 	read := make(chan struct{})
 	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read, readOnce: sync.OnceFunc(func() { close(read) })}
-	b.results = &results{apply: c.Store.ApplyResult, log: c.Log.Named("results"), metrics: m}
-	b.relay = &relay{outbox: c.Store, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
+	b.results = &results{apply: c.Engine.ApplyResult, log: c.Log.Named("results"), metrics: m}
+	b.relay = &relay{outbox: c.DB, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
 	own, err := b.link("own", []string{c.OwnURL})
 	if err != nil {
 		return nil, err
@@ -222,7 +226,7 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 
 // reread makes the routes what the database says. ctx is of the parts that stop first, detached of the connections.
 func (b *Brokers) reread(ctx, detached context.Context) error {
-	plan, err := b.cfg.Store.Plan(ctx, b.cfg.Keys)
+	plan, err := b.cfg.Registry.Plan(ctx, b.cfg.Keys)
 	if err != nil {
 		return err
 	}

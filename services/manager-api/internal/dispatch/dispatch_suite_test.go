@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/pgtest"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 func TestDispatch(t *testing.T) {
@@ -17,6 +17,6 @@ func TestDispatch(t *testing.T) {
 
 var database *pgtest.Database
 
-var _ = BeforeSuite(func() { database = pgtest.New(store.Migrate, "schema_info") })
+var _ = BeforeSuite(func() { database = pgtest.New(db.Migrate, "schema_info") })
 
 var _ = BeforeEach(func() { database.Truncate() })

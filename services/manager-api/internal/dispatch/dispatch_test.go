@@ -24,14 +24,20 @@ import (
 	"github.com/openaperture/openaperture/pkg/rabbittest"
 	"github.com/openaperture/openaperture/pkg/times"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/dispatch"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
 )
 
 // rig is a running dispatch over one exchange "here" on a broker of its own.
 type rig struct {
-	*store.Store
+	*db.DB
+	*engine.Engine
+	*presence.Presence
+	*registry.Registry
 	db       *postgres.DB
 	host     *rabbittest.Host
 	brokers  *dispatch.Brokers
@@ -54,9 +60,12 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	t.MinHealthy, t.Settle = 0, 300*time.Millisecond
 	r := &rig{db: database.Open(6), host: host}
 	bell := &dispatch.Bell{}
-	r.Store = store.New(store.Config{DB: r.db, Times: t, Home: "here", Ring: bell.Ring})
+	r.DB = db.New(db.Config{Pool: r.db, Times: t, Ring: bell.Ring})
+	r.Engine = engine.New(engine.Config{DB: r.DB, Times: t, Home: "here"})
+	r.Presence = presence.New(r.DB, t)
+	r.Registry = registry.New(r.DB, r.Engine, "here")
 	r.exchange = r.register("here")
-	r.brokers, err = dispatch.New(dispatch.Config{Store: r.Store, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
+	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Registry: r.Registry, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
 		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second, FailbackAfter: time.Second,
 		RefusedRetry: 500 * time.Millisecond})
 	Expect(err).NotTo(HaveOccurred())
@@ -362,7 +371,7 @@ func (r *rig) broker(name string, host *rabbittest.Host, failover *int64) int64 
 
 func (r *rig) brokerAt(name string, u *url.URL, failover *int64) int64 {
 	GinkgoHelper()
-	id, err := r.CreateBroker(ctx(), store.BrokerSpec{Name: name, FailoverID: failover})
+	id, err := r.CreateBroker(ctx(), registry.BrokerSpec{Name: name, FailoverID: failover})
 	Expect(err).NotTo(HaveOccurred())
 	if u == nil {
 		return id
@@ -371,7 +380,7 @@ func (r *rig) brokerAt(name string, u *url.URL, failover *int64) int64 {
 	Expect(err).NotTo(HaveOccurred())
 	password, ok := u.User.Password()
 	Expect(ok).To(BeTrue(), errors.New("the URL of the host has a password"))
-	_, err = r.CreateConnection(ctx(), id, store.ConnectionSpec{Username: u.User.Username(), Host: u.Hostname(), Port: &port,
+	_, err = r.CreateConnection(ctx(), id, registry.ConnectionSpec{Username: u.User.Username(), Host: u.Hostname(), Port: &port,
 		VirtualHost: strings.TrimPrefix(u.Path, "/")}, boot.Secret(password), keys())
 	Expect(err).NotTo(HaveOccurred())
 	return id

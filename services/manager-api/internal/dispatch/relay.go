@@ -10,7 +10,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/rabbit"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 
 // outbox is what a relay needs of the store.
 type outbox interface {
-	DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int, lease time.Duration) ([]store.Outgoing, error)
+	DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int, lease time.Duration) ([]db.DueMessage, error)
 	MessagesConfirmed(ctx context.Context, ids []string) error
 	MessageNotSent(ctx context.Context, id, outcome string, again time.Duration) error
 }
@@ -61,9 +61,9 @@ type lane struct {
 
 // send publishes in rounds: the first message of every exchange and queue, then the second. A lane stops at the first
 // message that did not go, so that order holds.
-func (r *relay) send(ctx context.Context, l *link, due []store.Outgoing) error {
+func (r *relay) send(ctx context.Context, l *link, due []db.DueMessage) error {
 	for len(due) > 0 {
-		var round, later []store.Outgoing
+		var round, later []db.DueMessage
 		taken := map[lane]bool{}
 		for _, m := range due {
 			at := lane{m.ExchangeID, m.Queue}
@@ -93,7 +93,7 @@ func (r *relay) send(ctx context.Context, l *link, due []store.Outgoing) error {
 }
 
 // round publishes at most one message per lane and records every outcome.
-func (r *relay) round(ctx context.Context, l *link, round []store.Outgoing) (map[lane]bool, error) {
+func (r *relay) round(ctx context.Context, l *link, round []db.DueMessage) (map[lane]bool, error) {
 	batch := make([]rabbit.Message, len(round))
 	for i, m := range round {
 		batch[i] = r.message(m)
@@ -125,7 +125,7 @@ func (r *relay) round(ctx context.Context, l *link, round []store.Outgoing) (map
 	return stopped, nil
 }
 
-func (r *relay) message(m store.Outgoing) rabbit.Message {
+func (r *relay) message(m db.DueMessage) rabbit.Message {
 	a := m.Address()
 	out := rabbit.Message{Exchange: a.Root, Key: a.Key(queueName(m.Queue)), ID: m.ID, Type: m.Type, CorrelationID: m.CorrelationID, AppID: r.appID, Body: m.Body}
 	if m.Traceparent != "" {

@@ -10,12 +10,13 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 // results takes milestone results from the queues.
 type results struct {
-	apply   func(ctx context.Context, d store.Delivered, r messages.Result) (store.Applied, error)
+	apply   func(ctx context.Context, d engine.Delivered, r messages.Result) (engine.Applied, error)
 	log     *zap.Logger
 	metrics *metrics
 }
@@ -33,7 +34,7 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 		return nil
 	}
 	actor := "executor:" + d.AppID // as it calls itself: whoever reaches the broker may use the name of a token
-	applied, err := h.apply(store.WithActor(ctx, store.Actor{Name: actor}), store.Delivered{MessageID: d.ID, Queue: d.Queue}, r)
+	applied, err := h.apply(db.WithActor(ctx, db.Actor{Name: actor}), engine.Delivered{MessageID: d.ID, Queue: d.Queue}, r)
 	if fault.Is(err, fault.Unavailable) {
 		return rabbit.Hold(err)
 	}
@@ -41,7 +42,7 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 		return err
 	}
 	h.metrics.results.WithLabelValues(string(applied)).Inc()
-	if applied != store.AppliedDone || r.EventType != messages.EventMilestoneProgress {
+	if applied != engine.AppliedDone || r.EventType != messages.EventMilestoneProgress {
 		h.log.Info("result received", append(boot.TraceFields(ctx), zap.String("order_id", r.OrderID), zap.String("workflow_id", r.WorkflowID),
 			zap.String("event", r.EventType), zap.String("applied", string(applied)), zap.String("from", actor))...)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 // route is one broker with its failover, if any. Results are taken from both at all times; messages go to one: to the
@@ -32,7 +32,7 @@ type route struct {
 }
 
 // open starts the connections and the relay of a broker. An error says why it cannot be used.
-func (b *Brokers) open(ctx, detached context.Context, plan store.Plan, id int64) (*route, error) {
+func (b *Brokers) open(ctx, detached context.Context, plan registry.Plan, id int64) (*route, error) {
 	r := &route{primary: b.own, wake: loop.NewWaker()}
 	if id != ownBroker {
 		l, err := b.linkTo(plan.Brokers[id])
@@ -65,14 +65,14 @@ func (b *Brokers) open(ctx, detached context.Context, plan store.Plan, id int64)
 	return r, nil
 }
 
-func (b *Brokers) linkTo(info store.BrokerInfo) (*link, error) {
+func (b *Brokers) linkTo(info registry.BrokerInfo) (*link, error) {
 	if info.Unusable != "" {
 		return nil, errors.New(info.Unusable)
 	}
 	return b.link(strconv.FormatInt(info.ID, 10), urlsOf(info))
 }
 
-func urlsOf(info store.BrokerInfo) []string {
+func urlsOf(info registry.BrokerInfo) []string {
 	urls := make([]string, len(info.Addresses))
 	for i, a := range info.Addresses {
 		urls[i] = a.URL()
@@ -81,7 +81,7 @@ func urlsOf(info store.BrokerInfo) []string {
 }
 
 // fits says whether the route's connections are still those of the plan.
-func (r *route) fits(plan store.Plan, id int64) bool {
+func (r *route) fits(plan registry.Plan, id int64) bool {
 	if id == ownBroker {
 		return true
 	}

@@ -11,12 +11,14 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/times"
-	"github.com/openaperture/openaperture/services/manager-api/internal/store"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 // Sweeper ticks what runs out of time: clocks, requests, claims, unclaimed orders, and what is kept only for a while.
 type Sweeper struct {
-	Store     *store.Store
+	DB        *db.DB
+	Engine    *engine.Engine
 	Consuming func(now time.Time) []component.ExchangeID // exchanges whose results this process has drained
 	Times     times.Times
 	Log       *zap.Logger
@@ -30,7 +32,7 @@ const pruneEvery = 10 * time.Second
 
 // Sweeper is the sweeper over the exchanges of these brokers.
 func (b *Brokers) Sweeper(t times.Times) *Sweeper {
-	return &Sweeper{Store: b.cfg.Store, Consuming: b.Consuming, Times: t, Log: b.cfg.Log.Named("sweeper"), metrics: b.relay.metrics}
+	return &Sweeper{DB: b.cfg.DB, Engine: b.cfg.Engine, Consuming: b.Consuming, Times: t, Log: b.cfg.Log.Named("sweeper"), metrics: b.relay.metrics}
 }
 
 // Run sweeps once usable is closed, every second or ten times per tick_gap, until ctx ends.
@@ -47,7 +49,7 @@ func (s *Sweeper) Run(ctx context.Context, usable <-chan struct{}) error {
 
 // Pass does everything once. A step that fails does not keep the others from their turn; the next pass repairs it.
 func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
-	gap, err := s.Store.Tick(ctx)
+	gap, err := s.Engine.Tick(ctx)
 	if err != nil {
 		return err // without the tick nothing may expire
 	}
@@ -57,20 +59,20 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 	}
 	consuming := s.Consuming(now)
 	failed := errors.Join(
-		s.Store.ExpireRequests(ctx),
-		s.Store.TickUpgrades(ctx, consuming),
-		s.Store.ExpireClaims(ctx, consuming),
-		s.Store.ResendUnclaimed(ctx, consuming),
+		s.Engine.ExpireRequests(ctx),
+		s.Engine.TickUpgrades(ctx, consuming),
+		s.Engine.ExpireClaims(ctx, consuming),
+		s.Engine.ResendUnclaimed(ctx, consuming),
 	)
 	if now.Sub(s.pruned) < pruneEvery {
 		return failed
 	}
 	s.pruned = now
-	return errors.Join(failed, s.Store.Prune(ctx), s.measure(ctx))
+	return errors.Join(failed, s.Engine.Prune(ctx), s.measure(ctx))
 }
 
 func (s *Sweeper) measure(ctx context.Context) error {
-	list, err := s.Store.Backlogs(ctx)
+	list, err := s.DB.Backlogs(ctx)
 	if err != nil {
 		return err
 	}

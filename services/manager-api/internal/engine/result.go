@@ -1,0 +1,435 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+)
+
+// Applied says what became of a result.
+type Applied string
+
+// What can become of a result.
+const (
+	AppliedDone       Applied = "applied"
+	AppliedDuplicate  Applied = "duplicate"  // its message id was there before
+	AppliedSuperseded Applied = "superseded" // somebody else has taken the order over
+	AppliedIgnored    Applied = "ignored"    // the order has ended, nobody wants to know
+	AppliedUnknown    Applied = "unknown"    // no such order
+	AppliedForeign    Applied = "foreign"    // nobody who was given the order can have sent it
+)
+
+// Delivered says how a result came.
+type Delivered struct {
+	MessageID string
+	Queue     string // that it was taken from; "" is not known
+}
+
+// ApplyResult takes one result from the queue: the message id is recorded in the transaction of the effect. The late
+// result of an expired claim that nobody has taken over counts; one under another token than the order's last does not,
+// nor one from another exchange's queue.
+func (s *Engine) ApplyResult(ctx context.Context, d Delivered, r messages.Result) (Applied, error) {
+	var out Applied
+	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		foreign, err := fromElsewhere(ctx, tx, d, r)
+		if err != nil || foreign {
+			out = AppliedForeign
+			return err
+		}
+		fresh, err := db.RecordMessage(ctx, tx, resultID(d.MessageID, r))
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			out = AppliedDuplicate
+			return nil
+		}
+		x, err := s.lockChain(ctx, tx, r.OrderID)
+		if fault.Is(err, fault.NotFound) {
+			out = AppliedUnknown // of a deleted workflow; the inbox remembers it
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		out, err = s.applyResult(ctx, tx, x, r)
+		return err
+	})
+	return out, err
+}
+
+// fromElsewhere says, also in the journal, that a result came from the queue of another exchange than its order's. Its
+// message id is not recorded: the true result may bear it. An order that is unknown is nobody's.
+func fromElsewhere(ctx context.Context, tx *sqlx.Tx, d Delivered, r messages.Result) (bool, error) {
+	var at struct {
+		Workflow   string `db:"workflow_id"`
+		Name       string `db:"name"`
+		RoutingKey string `db:"routing_key"`
+	}
+	err := tx.GetContext(ctx, &at, `SELECT o.workflow_id, x.name, x.routing_key FROM orders o JOIN messaging_exchanges x ON x.id = o.messaging_exchange_id
+		WHERE o.id = $1`, db.ParseID(r.OrderID))
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read exchange of order %s: %w", r.OrderID, err)
+	}
+	own := messages.Address{Name: at.Name, RoutingKey: at.RoutingKey}.QueueName(messages.QueueWorkflowOrchestration)
+	if d.Queue == "" || d.Queue == own {
+		return false, nil
+	}
+	return true, db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + at.Workflow, Code: "queue_foreign",
+		Message: fmt.Sprintf("a result from the queue %s was ignored: the order's executor sends its own to %s", d.Queue, own),
+		Inputs:  map[string]any{"order_id": r.OrderID, "token": r.Token, "event": r.EventType}})
+}
+
+// resultID stands in for an id that the sender left out: the same result has the same one.
+func resultID(messageID string, r messages.Result) string {
+	if messageID != "" {
+		return messageID
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %s", r.OrderID, r.EventType, r.Token, r.At.UTC()))
+	return hex.EncodeToString(sum[:])
+}
+
+// chained is an order with what it belongs to, locked in the order upgrade, workflow, order. Upgrade may be nil.
+type chained struct {
+	upgrade  *upgradeRow
+	workflow *workflowRow
+	order    *orderRow
+}
+
+func (s *Engine) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (chained, error) {
+	var x chained
+	var ids struct {
+		Workflow string      `db:"workflow_id"`
+		Upgrade  *upgrade.ID `db:"upgrade_id"`
+	}
+	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE o.id = $1`, db.ParseID(orderID))
+	if err != nil {
+		return x, db.NotFound(err, "there is no order %s", orderID)
+	}
+	if ids.Upgrade != nil {
+		if x.upgrade, err = lockUpgrade(ctx, tx, *ids.Upgrade); err != nil {
+			return x, err
+		}
+	}
+	if x.workflow, err = lockWorkflow(ctx, tx, ids.Workflow); err != nil {
+		return x, err
+	}
+	x.order, err = lockOrder(ctx, tx, orderID)
+	return x, err
+}
+
+func (s *Engine) applyResult(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	if r.Token != x.order.Token || r.Token == 0 {
+		return refuseToken(ctx, tx, x, r)
+	}
+	if r.EventType == messages.EventMilestoneFailed && r.Undone {
+		return s.undone(ctx, tx, x, r)
+	}
+	if x.order.ended() {
+		return AppliedIgnored, nil
+	}
+	switch r.EventType {
+	case messages.EventMilestoneProgress:
+		return AppliedDone, s.progress(ctx, tx, x, r)
+	case messages.EventMilestoneCompleted:
+		return AppliedDone, s.milestoneCompleted(ctx, tx, x, r)
+	case messages.EventMilestoneFailed:
+		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
+	default:
+		return AppliedIgnored, nil
+	}
+}
+
+// refuseToken journals a result under a token that is not the order's: an old one was taken over from, and as a claim
+// commits its token before it answers, nobody can have been given a higher one, nor any of an order that is unclaimed.
+func refuseToken(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	applied, code, message := AppliedSuperseded, "superseded", "a result under an old token was ignored"
+	if r.Token >= x.order.Token {
+		applied, code, message = AppliedForeign, "token_unknown", "a result under a token that nobody was given was ignored"
+	}
+	return applied, db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: code, Message: message,
+		Inputs: map[string]any{"order_id": x.order.ID, "token": r.Token, "event": r.EventType}})
+}
+
+// progress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
+func (s *Engine) progress(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	_, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = now() + $2 * interval '1 millisecond' WHERE id = $1`, x.order.ID, s.times.OrderDeadline.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("record progress of order %s: %w", x.order.ID, err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE workflows SET elapsed_step_time = $2, elapsed_workflow_time = $3 WHERE id = $1`,
+		x.workflow.ID, human(x.workflow.since(x.workflow.StepBeganAt)), human(x.workflow.since(x.workflow.BeganAt)))
+	if err != nil {
+		return fmt.Errorf("record elapsed time of workflow %s: %w", x.workflow.ID, err)
+	}
+	if r.Message != "" {
+		if err := x.workflow.log(ctx, tx, "%s", r.Message); err != nil {
+			return err
+		}
+	}
+	if x.upgrade == nil {
+		return nil
+	}
+	return s.resetClock(ctx, tx, x.upgrade)
+}
+
+func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if err := endOrder(ctx, tx, x.order, orderCompleted, r); err != nil {
+		return err
+	}
+	if x.order.Milestone == messages.MilestoneProbe {
+		return s.probeAnswered(ctx, tx, x)
+	}
+	if x.workflow.Completed {
+		return nil
+	}
+	if err := x.workflow.log(ctx, tx, "Milestone %s completed", x.order.Milestone); err != nil {
+		return err
+	}
+	var failed *failure
+	var err error
+	switch x.order.Milestone {
+	case messages.MilestoneConfig:
+		failed, err = s.configured(ctx, tx, x, r)
+	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
+		failed, err = nil, s.deployed(ctx, tx, x, r)
+	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild:
+	}
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return s.failWorkflow(ctx, tx, x, *failed)
+	}
+	return s.goOn(ctx, tx, x, r)
+}
+
+// goOn enters the milestone after the completed one, or completes the workflow and tells its upgrade.
+func (s *Engine) goOn(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if next := x.workflow.next(x.order.Milestone); next != "" {
+		failed, err := s.enterMilestone(ctx, tx, x.workflow, next)
+		if err != nil {
+			return err
+		}
+		if failed != nil {
+			return s.failWorkflow(ctx, tx, x, *failed)
+		}
+		if x.upgrade == nil {
+			return nil
+		}
+		return s.resetClock(ctx, tx, x.upgrade)
+	}
+	if err := x.workflow.succeed(ctx, tx); err != nil {
+		return err
+	}
+	if x.upgrade == nil {
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed", Message: "the workflow has completed"})
+	}
+	return s.move(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
+		map[string]any{"workflow_id": x.workflow.ID, "instances": r.Instances, "steps": r.Steps})
+}
+
+// configured stores the release that config produced.
+func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure, error) {
+	if x.workflow.next(messages.MilestoneConfig) == "" {
+		return nil, nil // nothing is to be deployed
+	}
+	if _, failed, err := clusterOf(ctx, tx, r.EtcdToken, x.workflow.ExchangeID); failed != nil || err != nil {
+		return failed, err
+	}
+	if len(r.DeployableUnits) == 0 {
+		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"), nil
+	}
+	release := releaseFrom(x.workflow, r)
+	if x.upgrade != nil {
+		release.ComponentID = &x.upgrade.ComponentID
+	}
+	if err := release.insert(ctx, tx); err != nil {
+		return nil, err
+	}
+	x.workflow.ReleaseID = &release.ID
+	_, err := tx.ExecContext(ctx, `UPDATE workflows SET release_id = $2, source_commit_hash = nullif($3, '') WHERE id = $1`, x.workflow.ID, release.ID, r.SourceCommitHash)
+	if err != nil {
+		return nil, fmt.Errorf("record release of workflow %s: %w", x.workflow.ID, err)
+	}
+	return nil, nil
+}
+
+func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2 WHERE id = $1`, x.workflow.ID, r.Instances); err != nil {
+		return fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
+	}
+	return s.adoptReplaced(ctx, tx, x, r)
+}
+
+func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) error {
+	if x.upgrade == nil {
+		return nil
+	}
+	if err := db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "probe_answered", Message: "the executor has answered its probe",
+		Inputs: map[string]any{"order_id": x.order.ID}}); err != nil {
+		return err
+	}
+	return db.RingOverseer(ctx, tx, x.upgrade.ExchangeID, x.upgrade.ComponentID, string(x.upgrade.ID))
+}
+
+func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+	if err := endOrder(ctx, tx, x.order, orderFailed, r); err != nil {
+		return err
+	}
+	if x.order.Milestone == messages.MilestoneProbe || x.workflow.Completed {
+		return nil // an unanswered probe is the proof's business
+	}
+	if err := s.adoptReplaced(ctx, tx, x, r); err != nil {
+		return err
+	}
+	f, err := failureOf(r).unlessDatabase(ctx, tx, x)
+	if err != nil {
+		return err
+	}
+	if f, err = f.blame(ctx, tx, x.upgrade); err != nil {
+		return err
+	}
+	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
+	f.Touched = f.Touched || (x.order.TakenOver && x.order.Milestone != messages.MilestoneConfig)
+	return s.failWorkflow(ctx, tx, x, f)
+}
+
+// unlessDatabase blames the environment for a manager-api that did not get ready while the database was restarted.
+func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (failure, error) {
+	if f.Cause != upgrade.CauseVersion || x.workflow.ComponentType != component.Manager {
+		return f, nil
+	}
+	var restarted bool
+	err := tx.GetContext(ctx, &restarted, `SELECT pg_postmaster_start_time() > created_at FROM orders WHERE id = $1`, x.order.ID)
+	if err != nil {
+		return f, fmt.Errorf("ask when the database was started: %w", err)
+	}
+	if restarted {
+		f.Cause, f.Reason = upgrade.CauseEnvironment, "database_restarted"
+		f.Message += " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
+	}
+	return f, nil
+}
+
+// blame says of a failure of the version's what to do about it, or blames the environment where that version was proven here
+// before, and has only been deployed again.
+func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
+	if f.Cause != upgrade.CauseVersion || row == nil {
+		return f, nil
+	}
+	repeated, err := row.repeated(ctx, tx)
+	if err != nil {
+		return f, err
+	}
+	if repeated {
+		f.Cause = upgrade.CauseEnvironment
+		f.Message += " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts or its deployment repository)"
+	} else {
+		f.Message += ", then set another ref"
+	}
+	return f, nil
+}
+
+// repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has to be
+// the recorded one, with a release that was proven before this upgrade began, at the same commit as far as both are known:
+// a branch moves on, and a version that was merely stated proved nothing, nor did what this upgrade itself has found running
+// in its name. That of an overseer is blamed all the same: nobody would judge the next try either.
+func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
+	if r.from() != r.to() || r.ComponentType == component.Overseer {
+		return false, nil
+	}
+	var before bool
+	err := tx.GetContext(ctx, &before, `SELECT EXISTS (SELECT 1 FROM workflows w JOIN releases d ON d.id = w.release_id
+			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL AND p.inserted_at < $4
+				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash OR '' IN (p.source_commit_hash, d.source_commit_hash))
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.ToRepo, r.ToRef)
+	if err != nil {
+		return false, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", r.ID, err)
+	}
+	return before, nil
+}
+
+// failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first line.
+func failureOf(r messages.Result) failure {
+	message, log := r.Message, r.Log
+	if log == "" {
+		message, log, _ = strings.Cut(r.Message, "\n")
+	}
+	return failure{Cause: causeOf(r.Cause), Reason: r.Reason, Message: message, Touched: r.Touched, Log: log}
+}
+
+// causeOf reads an executor's cause; one that we do not know blames no version.
+func causeOf(c messages.Cause) upgrade.Cause {
+	switch c {
+	case messages.CauseVersion:
+		return upgrade.CauseVersion
+	case messages.CauseOperator:
+		return upgrade.CauseOperator
+	case messages.CauseEnvironment:
+		return upgrade.CauseEnvironment
+	default:
+		return upgrade.CauseEnvironment
+	}
+}
+
+// failWorkflow ends a workflow and tells its upgrade, or people where it has none.
+func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f failure) error {
+	if err := x.workflow.fail(ctx, tx, f); err != nil {
+		return err
+	}
+	if x.upgrade != nil {
+		return s.move(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
+	}
+	if err := db.RaiseEvent(ctx, tx, x.workflow.ExchangeID, "workflow_failed", db.SeverityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
+		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message, Inputs: f.inputs(x.workflow.ID)})
+}
+
+// inputs is what the journal keeps of a failed workflow beside the verdict.
+func (f failure) inputs(workflowID string) map[string]any {
+	in := map[string]any{"workflow_id": workflowID}
+	if f.Log != "" {
+		in["log"] = f.Log
+	}
+	return in
+}
+
+// undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
+// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost the
+// confirmed result, and its predecessor, which is back, must not have that version deployed once more.
+func (s *Engine) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+	if !x.order.ended() {
+		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
+	}
+	u := x.upgrade
+	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring || x.order.State != orderCompleted {
+		return AppliedIgnored, nil
+	}
+	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
+		return "", err
+	}
+	f, err := failureOf(r).blame(ctx, tx, u)
+	if err != nil {
+		return "", err
+	}
+	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: true},
+		map[string]any{"workflow_id": x.workflow.ID})
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+)
+
+// Snapshot reads everything that a pass of the overseer decides on, in one repeatable-read transaction. Modules come as
+// counts; as rows only for types with a running upgrade, or all of them where the reader wants every row (the health of
+// an exchange shows what runs).
+func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyModule bool) (managerapi.Snapshot, error) {
+	var out managerapi.Snapshot
+	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
+		out = managerapi.Snapshot{MinHealthyMS: s.times.MinHealthy.Milliseconds(), LiveWithinMS: s.times.LiveWithin.Milliseconds()}
+		if err := tx.GetContext(ctx, &out.DatabaseTime, `SELECT now()`); err != nil {
+			return fmt.Errorf("read the database's clock: %w", err)
+		}
+		out.DatabaseTime = out.DatabaseTime.UTC()
+		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
+			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, s.readCounts,
+		} {
+			if err := read(ctx, tx, ex, &out); err != nil {
+				return err
+			}
+		}
+		return readModules(ctx, tx, ex, everyModule, &out)
+	})
+	return out, err
+}
+
+func readExchange(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var err error
+	out.Exchange, err = db.FindExchange(ctx, tx, ex)
+	return err
+}
+
+func (s *Engine) readLeader(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	l, err := s.db.FindLeader(ctx, tx, ex)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	out.Lease = &l
+	return err
+}
+
+func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	out.Refs, out.Components = []component.Ref{}, []component.Component{}
+	err := tx.SelectContext(ctx, &out.Refs, `SELECT type, source_repo, source_repo_git_ref, auto_upgrade_enabled FROM system_component_refs ORDER BY type`)
+	if err != nil {
+		return fmt.Errorf("read refs: %w", err)
+	}
+	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
+			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
+				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END FROM generate_series(1, $2) phase, LATERAL (
+					SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.phase = phase.phase AND r.proven_at IS NOT NULL
+						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY `+lastProven+` LIMIT 1) proven), '') AS source_commit_hash
+		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex, len(upgrade.PhasesOf(component.Deployer))) // no type has more phases
+	if err != nil {
+		return fmt.Errorf("read components of exchange %d: %w", ex, err)
+	}
+	for i := range out.Components {
+		out.Components[i].NextCheckAt = db.UTC(out.Components[i].NextCheckAt)
+	}
+	return nil
+}
+
+func (s *Engine) readUpgrades(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var rows []upgradeRow
+	err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = $1 AND state IN `+OpenStates+`
+		ORDER BY trigger = 'hourly', created_at, id`, ex)
+	if err != nil {
+		return fmt.Errorf("read open upgrades of exchange %d: %w", ex, err)
+	}
+	out.Upgrades = make([]managerapi.OpenUpgrade, 0, len(rows))
+	for i := range rows {
+		u, err := upgradeView(ctx, tx, &rows[i])
+		if err != nil {
+			return err
+		}
+		need, err := s.proofNeed(ctx, tx, &rows[i])
+		if err != nil {
+			return err
+		}
+		out.Upgrades = append(out.Upgrades, managerapi.OpenUpgrade{Upgrade: u, Need: need})
+	}
+	return nil
+}
+
+func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var rows []quarantineRow
+	err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE messaging_exchange_id = $1 AND (expires_at IS NULL OR expires_at > now()) ORDER BY id`, ex)
+	if err != nil {
+		return fmt.Errorf("read quarantines of exchange %d: %w", ex, err)
+	}
+	out.Quarantines = make([]managerapi.Quarantine, 0, len(rows))
+	for _, q := range rows {
+		out.Quarantines = append(out.Quarantines, q.wire())
+	}
+	return nil
+}
+
+func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	out.Counts = []module.Count{}
+	err := tx.SelectContext(ctx, &out.Counts, `WITH live AS (
+			SELECT *, status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond' AS live
+			FROM messaging_exchange_modules WHERE messaging_exchange_id = $1),
+		tried AS MATERIALIZED ( -- once for each component, however it is joined
+			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE u.component_id = c.id
+				AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
+				AND (u.state = 'completed' OR u.verdict_code = 'not_proven')) AS at -- a repair that did not help would not the next time
+			FROM system_components c WHERE c.messaging_exchange_id = $1)
+		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
+			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed
+		FROM live m LEFT JOIN tried ON tried.type = m.type
+		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref, m.status`, ex, s.times.LiveWithin.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
+	}
+	return nil
+}
+
+func readModules(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, every bool, out *managerapi.Snapshot) error {
+	types := []string{}
+	for _, u := range out.Upgrades {
+		if u.State.Running() {
+			types = append(types, string(u.ComponentType))
+		}
+	}
+	if every {
+		for _, c := range out.Counts {
+			types = append(types, string(c.Type))
+		}
+	}
+	var err error
+	out.Modules, err = modulesOf(ctx, tx, ex, types)
+	return err
+}

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+
+	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+)
+
+// CodeUpgradeOpen is the code of a request that another open upgrade forbids.
+const CodeUpgradeOpen = "upgrade_open"
+
+// componentRow is what the engine needs of a component.
+type componentRow struct {
+	ID          component.ID         `db:"id"`
+	ExchangeID  component.ExchangeID `db:"messaging_exchange_id"`
+	Type        component.Type       `db:"type"`
+	Proof       component.ProofKind  `db:"proof"`
+	SourceRepo  string               `db:"source_repo"`
+	SourceRef   string               `db:"source_repo_git_ref"`
+	LastVerdict string               `db:"last_verdict"`
+}
+
+const componentColumns = `id, messaging_exchange_id, type, proof, source_repo, source_repo_git_ref, last_verdict`
+
+func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (componentRow, error) {
+	var c componentRow
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 FOR NO KEY UPDATE`, id)
+	return c, db.NotFound(err, "there is no component %d", id)
+}
+
+// findComponent resolves a request's component, by its id or as a type in an exchange. It stays there until the transaction ends.
+func findComponent(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
+	var c componentRow
+	if r.ComponentID != 0 {
+		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
+		return c, db.NotFound(err, "there is no component %d", r.ComponentID)
+	}
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
+	return c, db.NotFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
+}
+
+// RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
+// however many ask at once. created says which. While it is only requested, a request takes an hourly one over, and a
+// repeat with force adds the force; neither changes an operator's rollback.
+func (s *Engine) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
+	if r.Trigger == "" {
+		r.Trigger = upgrade.TriggerRequest
+	}
+	err = s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		created = false
+		if r.Trigger == upgrade.TriggerHourly {
+			if err := db.RequireTerm(ctx, tx, r.ExchangeID, r.Term); err != nil {
+				return err
+			}
+		}
+		c, err := findComponent(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: r.Trigger, RequestedBy: r.RequestedBy, Reason: r.Reason, Force: r.Force})
+		if err != nil {
+			return err
+		}
+		taken := !fresh && takesOver(r, row)
+		if taken {
+			if err := takeOver(ctx, tx, row, r); err != nil {
+				return err
+			}
+		}
+		if (fresh || taken) && !r.Quiet {
+			if err := ringRequest(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		created = fresh
+		u, err = upgradeView(ctx, tx, row)
+		return err
+	})
+	return u, created, err
+}
+
+// requestUpgrade inserts an upgrade unless one is open: the unique index decides races.
+func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow, want *upgradeRow) (row *upgradeRow, fresh bool, err error) {
+	for range 3 {
+		var ids []upgrade.ID
+		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason, force,
+				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'requested', $11, $12, $13, $14)
+			ON CONFLICT (component_id) WHERE state IN `+OpenStates+` DO NOTHING RETURNING id`,
+			db.NewID(), c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason, want.Force,
+			want.ReleaseID, c.SourceRepo, c.SourceRef, want.ToRepo, want.ToRef)
+		if err != nil {
+			return nil, false, fmt.Errorf("create upgrade of component %d: %w", c.ID, err)
+		}
+		if len(ids) == 1 {
+			row, err = lockUpgrade(ctx, tx, ids[0])
+			if err != nil {
+				return nil, false, err
+			}
+			return row, true, db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: "requested", Message: fmt.Sprintf("an upgrade of %s was requested (%s)", c.Type, want.Trigger),
+				Inputs: map[string]any{"requested_by": want.RequestedBy, "reason": want.Reason, "force": want.Force, "component_id": c.ID}})
+		}
+		if row, err = openUpgrade(ctx, tx, c.ID); row != nil || err != nil {
+			return row, false, err
+		}
+	}
+	return nil, false, fault.New(fault.Unavailable, "upgrades of component %d come and go: try again", c.ID)
+}
+
+// takesOver reports whether a request says more than the open upgrade that it met: nobody has asked for an hourly one,
+// which is refused where a request is not.
+func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
+	if r.Trigger != upgrade.TriggerRequest || open.State != upgrade.Requested || open.Trigger == upgrade.TriggerRollback {
+		return false
+	}
+	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
+}
+
+// takeOver makes the waiting upgrade the one that was asked for. It waits since it was first asked for, not since an hourly
+// check had found it.
+func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
+	code, message := "requested", "what an hourly check had found was requested"
+	if r.Force {
+		code, message = "forced", "the request was repeated with force"
+	}
+	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force || r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
+	err := tx.GetContext(ctx, &row.CreatedAt, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5,
+			created_at = CASE WHEN trigger = 'hourly' THEN now() ELSE created_at END WHERE id = $1 RETURNING created_at`,
+		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
+	if err != nil {
+		return fmt.Errorf("take over upgrade %s: %w", row.ID, err)
+	}
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
+}
+
+// ringRequest tells the overseer of a request; it refers to the upgrade that exists.
+func ringRequest(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: row.ExchangeID, Queue: messages.QueueOverseer, Type: messages.TypeUpgradeRequest, CorrelationID: string(row.ID), Expendable: true,
+		Body: messages.OverseerMessage{Action: messages.ActionUpgradeRequest, Options: messages.OverseerOptions{ComponentType: string(row.ComponentType),
+			ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason, RequestID: string(row.ID)}}})
+}
+
+// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the one before (see earlierRelease).
+type RollbackRequest struct {
+	ComponentID component.ID
+	ExchangeID  component.ExchangeID // 0: any
+	ReleaseID   string
+	RequestedBy string
+	Reason      string
+}
+
+// RequestRollback makes an upgrade with trigger rollback. Asked twice for the same release, the same upgrade answers;
+// any other open one is a Conflict.
+func (s *Engine) RequestRollback(ctx context.Context, r RollbackRequest) (u managerapi.Upgrade, err error) {
+	err = s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		c, err := findComponent(ctx, tx, managerapi.UpgradeRequest{ComponentID: r.ComponentID, ExchangeID: r.ExchangeID})
+		if err != nil {
+			return err
+		}
+		target, err := rollbackTarget(ctx, tx, c, r.ReleaseID)
+		if err != nil {
+			return err
+		}
+		if err := s.wholeRollback(ctx, tx, c, target.ID); err != nil {
+			return err
+		}
+		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback, RequestedBy: r.RequestedBy, Reason: r.Reason,
+			ReleaseID: &target.ID, ToRepo: target.SourceRepo, ToRef: target.SourceRepoGitRef})
+		if err != nil {
+			return err
+		}
+		if !fresh && (row.ReleaseID == nil || *row.ReleaseID != target.ID) {
+			return fault.New(fault.Conflict, "upgrade %s of this component is open: cancel it first", row.ID).WithCode(CodeUpgradeOpen)
+		}
+		if fresh {
+			if err := ringRequest(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		u, err = upgradeView(ctx, tx, row)
+		return err
+	})
+	return u, err
+}
+
+// wholeRollback is a Conflict unless every phase has a release to return to: none may get stuck between its phases.
+func (s *Engine) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) error {
+	for i := range upgrade.PhasesOf(c.Type) {
+		if _, err := s.storedRelease(ctx, tx, &upgradeRow{ComponentID: c.ID, ReleaseID: &releaseID}, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
+	if releaseID == "" {
+		return earlierRelease(ctx, tx, c)
+	}
+	r, err := oneRelease(ctx, tx, `WHERE id = $1 AND component_id = $2`, db.ParseID(releaseID), c.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.ProvenAt == nil:
+		return nil, fault.New(fault.Conflict, "release %s was never proven", releaseID).WithCode(CodeNoRelease)
+	case r.Phase != 1:
+		return nil, fault.New(fault.Invalid, "release %s is of phase %d: name the one of phase 1", releaseID, r.Phase)
+	}
+	return r, nil
+}
+
+// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before the
+// recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a repeat
+// leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the instant
+// of what it brought, and is the earlier one. Conflict: there is none.
+func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
+	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) <> ($2, $3)
+		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
+			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
+			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
+			ORDER BY `+lastProven+` LIMIT 1), true)
+		ORDER BY `+lastProven+` LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
+			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+	}
+	return r, err
+}
+
+// Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found
+// one to be due. The verdict reaches the journal only when it differs from the last.
+func (s *Engine) Check(ctx context.Context, id component.ID, ex component.ExchangeID, k managerapi.Check) error {
+	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		c, err := findComponent(ctx, tx, managerapi.UpgradeRequest{ComponentID: id, ExchangeID: ex})
+		if err != nil {
+			return err
+		}
+		if err := db.RequireTerm(ctx, tx, c.ExchangeID, k.Term); err != nil {
+			return err
+		}
+		if k.Create {
+			if _, _, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerHourly, RequestedBy: db.ActorOf(ctx).Name}); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE system_components SET next_check_at = $2, last_check_at = now(), last_verdict = $3, last_verdict_message = $4 WHERE id = $1`,
+			id, k.NextCheckAt, k.Verdict.Code, k.Verdict.Message)
+		if err != nil {
+			return fmt.Errorf("record check of component %d: %w", id, err)
+		}
+		if k.Verdict.Code == c.LastVerdict {
+			return nil
+		}
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code, Message: k.Verdict.Message,
+			Inputs: map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}})
+	})
+}

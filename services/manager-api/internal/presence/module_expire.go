@@ -1,0 +1,172 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
+)
+
+// The brake on deletions (design section 6): more than half of an exchange's modules, and at least holdAtLeast.
+const holdAtLeast = 5
+
+// holdFor is how many covered minutes a hold lasts: 30 with the default of 10 for inactive_after.
+func (s *Presence) holdFor() time.Duration { return 3 * s.times.InactiveAfter }
+
+// sweepState is what a sweep decides on: the covered time of its term, and how much of the exchange is silent.
+type sweepState struct {
+	Since  time.Time `db:"covered_since"`
+	Until  time.Time `db:"covered_until"`
+	Silent int       `db:"silent"`
+	Total  int       `db:"total"`
+}
+
+// silenceSQL: silence = covered_until − max(last_seen, covered_since). Exactly the limit is not yet over.
+const silenceSQL = `$2::timestamptz - greatest(updated_at, $3::timestamptz)`
+
+// Expire runs one sweep under the leader's term: silent modules become inactive, then they go. Without covered time
+// nothing happens. The conditions stand in the statement itself, so that a module whose beat comes meanwhile survives.
+func (s *Presence) Expire(ctx context.Context, ex component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error) {
+	var out managerapi.ExpiryResult
+	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		out = managerapi.ExpiryResult{Inactivated: []string{}, Deleted: []string{}}
+		if err := db.RequireTerm(ctx, tx, ex, e.Term); err != nil {
+			return err
+		}
+		state, err := s.sweepState(ctx, tx, ex, e.Term)
+		if err != nil || state == nil {
+			return err
+		}
+		if out.Held, err = s.brake(ctx, tx, ex, *state); err != nil {
+			return err
+		}
+		return s.sweep(ctx, tx, ex, *state, &out)
+	})
+	return out, err
+}
+
+// sweepState is nil while the term covers nothing.
+func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, term int64) (*sweepState, error) {
+	var state []sweepState
+	err := tx.SelectContext(ctx, &state, `SELECT c.covered_since, c.covered_until, count(m.id) AS total,
+			count(m.id) FILTER (WHERE c.covered_until - greatest(m.updated_at, c.covered_since) >= $3 * interval '1 millisecond') AS silent
+		FROM coverage c LEFT JOIN messaging_exchange_modules m ON m.messaging_exchange_id = c.messaging_exchange_id
+		WHERE c.messaging_exchange_id = $1 AND c.term = $2 AND c.covered_since IS NOT NULL AND c.covered_until IS NOT NULL
+		GROUP BY c.covered_since, c.covered_until`, ex, term, s.times.InactiveAfter.Milliseconds())
+	if err != nil {
+		return nil, fmt.Errorf("read coverage of exchange %d: %w", ex, err)
+	}
+	if len(state) == 0 {
+		return nil, nil
+	}
+	return &state[0], nil
+}
+
+// brake keeps the hold on deletions: it begins with a SystemEvent while too much of the exchange is silent, ages in
+// covered time, and goes with its cause.
+func (s *Presence) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState) (bool, error) {
+	if state.Silent < holdAtLeast || state.Silent*2 <= state.Total {
+		_, err := tx.ExecContext(ctx, `DELETE FROM deletion_holds WHERE messaging_exchange_id = $1`, ex)
+		if err != nil {
+			return false, fmt.Errorf("end hold of exchange %d: %w", ex, err)
+		}
+		return false, nil
+	}
+	var hold struct {
+		CoveredMS int64 `db:"covered_ms"`
+		Released  bool  `db:"released"`
+		Fresh     bool  `db:"fresh"`
+	}
+	err := tx.GetContext(ctx, &hold, `INSERT INTO deletion_holds AS h (messaging_exchange_id, ticked_at, silent, total) VALUES ($1, $2, $4, $5)
+		ON CONFLICT (messaging_exchange_id) DO UPDATE SET silent = excluded.silent, total = excluded.total, ticked_at = greatest(h.ticked_at, $2::timestamptz),
+			covered_ms = h.covered_ms + greatest(0, extract(epoch FROM $2::timestamptz - greatest(h.ticked_at, $3::timestamptz)) * 1000)::bigint
+		RETURNING covered_ms, released, xmax = 0 AS fresh`, ex, state.Until, state.Since, state.Silent, state.Total)
+	if err != nil {
+		return false, fmt.Errorf("hold deletions of exchange %d: %w", ex, err)
+	}
+	if hold.Fresh {
+		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
+			state.Silent, state.Total, s.holdFor(), ex)
+		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
+		if err := db.RaiseEvent(ctx, tx, &ex, "module_deletion_held", db.SeverityError, message, data); err != nil {
+			return false, err
+		}
+		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_held", Message: message, Inputs: data}); err != nil {
+			return false, err
+		}
+	}
+	return !hold.Released && time.Duration(hold.CoveredMS)*time.Millisecond < s.holdFor(), nil
+}
+
+// sweepSQL takes the rows that it changes in the order of batchSQL, by hostname, so that a batch waits and does not meet
+// it in a deadlock. A module whose beat came while it waited is none of the due any more.
+const sweepSQL = `
+	WITH due AS (
+		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1 AND ` + silenceSQL + ` > $4 * interval '1 millisecond'
+			AND (status <> 'inactive' OR (NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond'))
+		ORDER BY hostname COLLATE "C" FOR UPDATE),
+	gone AS (
+		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone RETURNING m.hostname),
+	quiet AS (
+		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone RETURNING m.hostname)
+	SELECT hostname, true AS gone FROM gone UNION ALL SELECT hostname, false FROM quiet ORDER BY hostname`
+
+// sweep is one conditional statement over all modules of the exchange.
+func (s *Presence) sweep(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState, out *managerapi.ExpiryResult) error {
+	var rows []struct {
+		Hostname string `db:"hostname"`
+		Gone     bool   `db:"gone"`
+	}
+	err := tx.SelectContext(ctx, &rows, sweepSQL,
+		ex, state.Until, state.Since, s.times.InactiveAfter.Milliseconds(), s.times.DeleteAfter.Milliseconds(), out.Held)
+	if err != nil {
+		return fmt.Errorf("sweep modules of exchange %d: %w", ex, err)
+	}
+	for _, r := range rows {
+		if r.Gone {
+			out.Deleted = append(out.Deleted, r.Hostname)
+		} else {
+			out.Inactivated = append(out.Inactivated, r.Hostname)
+		}
+	}
+	if err := tellSilent(ctx, tx, ex, "module_inactive", "no heartbeat for more than "+s.times.InactiveAfter.String(), out.Inactivated); err != nil {
+		return err
+	}
+	return tellSilent(ctx, tx, ex, "module_deleted", "no heartbeat for more than "+s.times.DeleteAfter.String(), out.Deleted)
+}
+
+// maxNamed bounds how many hostnames an event lists.
+const maxNamed = 200
+
+func tellSilent(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, kind, why string, hostnames []string) error {
+	if len(hostnames) == 0 {
+		return nil
+	}
+	data := map[string]any{"messaging_exchange_id": ex, "count": len(hostnames), "hostnames": slices.Clone(hostnames[:min(len(hostnames), maxNamed)])}
+	message := fmt.Sprintf("%d module(s), the first is %s: %s", len(hostnames), hostnames[0], why)
+	if err := db.RaiseEvent(ctx, tx, &ex, kind, db.SeverityWarning, message, data); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: kind, Message: message, Inputs: data})
+}
+
+// ReleaseHold lets the next sweep delete although much of the exchange is silent. NotFound: nothing is held.
+func (s *Presence) ReleaseHold(ctx context.Context, ex component.ExchangeID) error {
+	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE deletion_holds SET released = true WHERE messaging_exchange_id = $1`, ex)
+		if err != nil {
+			return fmt.Errorf("release hold of exchange %d: %w", ex, err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return fault.New(fault.NotFound, "no deletion is held in exchange %d", ex)
+		}
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_released", Message: "an operator lets silent modules be deleted"})
+	})
+}
