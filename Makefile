@@ -29,7 +29,7 @@ systemd-test: ## unitd's suite on systemd, and an upgrade through it, in contain
 	go test -count=1 -race -tags systemd -timeout 15m ./pkg/deploy ./pkg/deploy/fleet -ginkgo.label-filter=systemd
 
 lint: ## golangci-lint (v2.15.0) once per module, stopping at the first failure
-	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && golangci-lint run ./...) || exit 1; done
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && golangci-lint run --allow-parallel-runners ./...) || exit 1; done
 
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done

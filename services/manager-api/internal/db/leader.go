@@ -12,6 +12,9 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
+// CodeHeld refuses a claim or leadership that another holder has.
+const CodeHeld = "held"
+
 // CodeStaleTerm is the code of a judgement whose maker does not lead any more.
 const CodeStaleTerm = "stale_term"
 

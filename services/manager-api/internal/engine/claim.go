@@ -16,7 +16,6 @@ import (
 
 // Codes of the refusals of claims.
 const (
-	CodeHeld         = "held"          // another executor has it
 	CodeOldAttempt   = "old_attempt"   // the message is of an earlier or later attempt
 	CodeOrderEnded   = "order_ended"   // there is nothing left to do
 	CodePastDeadline = "past_deadline" // what is left alone for so long is not begun any more
@@ -91,14 +90,14 @@ func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r mana
 			return held, err
 		}
 	case err == nil && held.Holder != r.Hostname && !held.Expired():
-		return held, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(CodeHeld)
+		return held, fault.New(fault.Conflict, "%s works on it", held.Holder).WithCode(db.CodeHeld)
 	}
 	l, ok, err := lease.Acquire(ctx, tx, o.lease(), r.Hostname, s.times.Claim)
 	if err != nil {
 		return l, err
 	}
 	if !ok {
-		return l, fault.New(fault.Conflict, "another executor works on it").WithCode(CodeHeld)
+		return l, fault.New(fault.Conflict, "another executor works on it").WithCode(db.CodeHeld)
 	}
 	text, err := db.JSONText(claimData{r.BootID, o.Attempt})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
@@ -29,7 +30,7 @@ var _ = Describe("Orders and claims", func() {
 		first, err := ask(w, id, "a", "boot-1", 1)
 		Expect(err).NotTo(HaveOccurred())
 		_, err = ask(w, id, "b", "boot-1", 1)
-		Expect(fault.CodeOf(err)).To(Equal(engine.CodeHeld))
+		Expect(fault.CodeOf(err)).To(Equal(db.CodeHeld))
 		again, err := ask(w, id, "a", "boot-1", 1)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(again.Token).To(Equal(first.Token))
@@ -86,7 +87,7 @@ var _ = Describe("Orders and claims", func() {
 		Expect(renewed.ExpiresInMS).To(BeNumerically(">", 1000))
 		Expect(w.value(`SELECT state FROM orders`)).To(Equal("claimed"))
 		_, err = ask(w, id, "b", "boot-1", 2)
-		Expect(fault.CodeOf(err)).To(Equal(engine.CodeHeld))
+		Expect(fault.CodeOf(err)).To(Equal(db.CodeHeld))
 	})
 
 	It("after so many lost executors the workflow has failed", func() {

@@ -16,7 +16,6 @@ import (
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
-	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 var _ = Describe("Heartbeats", func() {
@@ -257,7 +256,7 @@ var _ = Describe("Leadership", func() {
 	It("C1 is one's at a time; a new process of the same host has a new term", func() {
 		w := newWorld()
 		_, err := w.Lead(ctx(), w.exchange, managerapi.LeaseRequest{Holder: "overseer-2", TTLMS: 15_000})
-		Expect(fault.CodeOf(err)).To(Equal(engine.CodeHeld))
+		Expect(fault.CodeOf(err)).To(Equal(db.CodeHeld))
 		again := w.lead("overseer-1", 0)
 		Expect(again.Term).To(BeNumerically(">", w.term))
 		Expect(again.Covering).To(BeFalse())

@@ -11,7 +11,6 @@ import (
 	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
-	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
 // Lead acquires (term 0) or renews leadership over an exchange. Acquiring always gives a new term, to the same host as
@@ -59,7 +58,7 @@ func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r manag
 		return l, err
 	}
 	if !ok {
-		return l, fault.New(fault.Conflict, "%s leads exchange %d", l.Holder, ex).WithCode(engine.CodeHeld)
+		return l, fault.New(fault.Conflict, "%s leads exchange %d", l.Holder, ex).WithCode(db.CodeHeld)
 	}
 	return l, db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "leader_changed", Message: r.Holder + " leads the exchange",
 		Inputs: map[string]any{"term": l.Token, "before": held.Holder}})
