@@ -87,6 +87,19 @@ func runSample(ctx context.Context, cfg config, env *boot.Env) error {
 	case "starting":
 		<-ctx.Done()
 		return ctx.Err()
+	case "panics":
+		env.Health.Add("check", func(context.Context) error { panic("check boom") })
+		pass := loop.Loop{Interval: time.Hour, Do: func(context.Context) error {
+			for _, item := range []string{"1", "2"} {
+				_ = loop.Contain(ctx, "judge", "upgrade "+item, func() error { panic("item boom") })
+			}
+			panic("pass boom")
+		}, OnError: func(error) {}}
+		return env.RunParts(ctx, wait, loop.Part{Name: "pass", Run: pass.Run})
+	case "panicking-part":
+		wait.Run = func(context.Context) error { panic("part boom") }
+	case "panicking-run":
+		panic("run boom")
 	case "routes":
 		env.Handle(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/wait" {

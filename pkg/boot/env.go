@@ -37,6 +37,7 @@ type Env struct {
 
 	shutdown time.Duration
 	routes   atomic.Pointer[http.Handler]
+	panics   *panics
 }
 
 // Handle mounts the service's own routes beside /healthz, /readyz and /metrics.
@@ -45,10 +46,17 @@ type Env struct {
 func (e *Env) Handle(h http.Handler) { e.routes.Store(&h) }
 
 // RunParts runs the parts of the service until ctx ends or one of them returns,
-// and lets the service become ready: every check must have been added before.
+// and lets the service become ready: every check must have been added before. Panics
+// that are contained there are logged and counted (see loop.Contain).
 func (e *Env) RunParts(ctx context.Context, parts ...loop.Part) error {
 	e.Health.Started()
-	return loop.Group{Parts: parts, Shutdown: e.shutdown * 3 / 4}.Run(ctx)
+	return loop.Group{Parts: parts, Shutdown: e.shutdown * 3 / 4}.Run(e.WithPanics(ctx))
+}
+
+// WithPanics returns a context under which contained panics are logged and counted.
+// The contexts of Run, of RunParts and of HTTP requests are such ones already.
+func (e *Env) WithPanics(ctx context.Context) context.Context {
+	return loop.WithPanics(ctx, e.panics.hear)
 }
 
 // NewEnv is the Env of a new process, not listening and not started. Main makes it;
@@ -69,6 +77,7 @@ func NewEnv(service, version string, base Base, log *zap.Logger) (*Env, error) {
 	env := &Env{Health: NewHealth(), Metrics: prometheus.NewRegistry(), Service: service, Version: version,
 		Hostname: host, BootID: uuid.NewString(), StartedAt: time.Now(), shutdown: base.ShutdownTimeout}
 	env.Log = log.With(zap.String("service", service), zap.String("hostname", host))
+	env.panics = newPanics(env.Log, env.Metrics)
 	env.registerMetrics()
 	return env, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 const (
@@ -221,7 +223,7 @@ func runCheck(ctx context.Context, c namedCheck) Check {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	answer := make(chan error, 1)
-	go func() { answer <- c.check(ctx) }()
+	go func() { answer <- loop.Contain(ctx, "readyz", c.name, func() error { return c.check(ctx) }) }()
 	var err error
 	select {
 	case err = <-answer:

@@ -171,6 +171,34 @@ var _ = Describe("A process", func() {
 		Expect(string(s.Err.Contents())).To(HaveSuffix("\nsample: migrate: no luck\n"))
 	})
 
+	It("survives panics of items, loops and checks, counts them, and logs each stack once (fault 9)", func() {
+		s := sampleProcess([]string{"OPENAPERTURE_BEHAVIOUR=panics"})
+		url := "http://" + address(s)
+		metrics := func() string { _, body := get(url + "/metrics"); return body }
+		Eventually(metrics, "5s").Should(And(ContainSubstring(`openaperture_panics_total{part="pass"} 1`),
+			ContainSubstring(`openaperture_panics_total{part="judge"} 2`), ContainSubstring(`openaperture_panics_total{part="readyz"}`)))
+		_, body := get(url + "/readyz")
+		Expect(body).To(MatchJSON(`{"ready":false,"checks":[{"name":"check","ok":false,"error":"panicked: check boom"}]}`))
+		s.Terminate()
+		Eventually(s, "5s").Should(gexec.Exit(0))
+		log := string(s.Err.Contents())
+		Expect(strings.Count(log, `"error":"panicked: item boom"`)).To(Equal(2))
+		Expect(strings.Count(log, `"error":"panicked: check boom"`)).To(BeNumerically(">", 1))
+		Expect(strings.Count(log, `"stack":"goroutine`)).To(Equal(3), "one each of item, pass and check")
+		Expect(log).To(MatchRegexp(`"part":"judge","item":"upgrade 1",.*"stack":".*boot_test.runSample`))
+	})
+
+	DescribeTable("stops in order, with one line, when what cannot be begun anew panics (fault 9)",
+		func(behaviour, line string) {
+			s := sampleProcess([]string{"OPENAPERTURE_BEHAVIOUR=" + behaviour})
+			Eventually(s, "5s").Should(gexec.Exit(1))
+			Expect(string(s.Err.Contents())).To(HaveSuffix("\nsample: " + line + "\n"))
+			Expect(s.Err).To(gbytes.Say(`"stack":"goroutine`))
+		},
+		Entry("a part", "panicking-part", "wait: panicked: part boom"),
+		Entry("run itself", "panicking-run", "panicked: run boom"),
+	)
+
 	It("says in one line that its port is taken", func() {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		Expect(err).ToNot(HaveOccurred())

@@ -16,13 +16,15 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 // serve listens, runs the service and stops it in order: readiness off, requests
 // in flight finish, the parts stop, the process ends. Everything after the signal
 // takes at most ShutdownTimeout.
 func serve[C Config](s Service[C], cfg C, env *Env) error {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(env.WithPanics(context.Background()))
 	defer cancel()
 	listener, err := listen(ctx, cfg.BaseConfig().Listen)
 	if err != nil {
@@ -44,7 +46,9 @@ func serve[C Config](s Service[C], cfg C, env *Env) error {
 	settled := time.AfterFunc(settle, giveBack)
 	defer settled.Stop()
 	env.Log.Info("service is starting", zap.String("version", s.Version), zap.String("listen", env.Addr), zap.String("boot_id", env.BootID))
-	go func() { p.ended <- s.Run(ctx, cfg, env) }() // joined by wait, unless it does not stop: then the process ends
+	go func() { // joined by wait, unless it does not stop: then the process ends
+		p.ended <- loop.Contain(ctx, "run", "", func() error { return s.Run(ctx, cfg, env) })
+	}()
 	return p.wait(sig.first)
 }
 

@@ -20,7 +20,11 @@ type Part struct {
 }
 
 // Group runs the parts of a process together. Parts are started in order; the
-// first one to return, for whatever reason, cancels all others.
+// first one to return, for whatever reason, cancels all others. So does the first
+// one that panics: its error is the *Panic, and the others stop in order, where an
+// uncontained panic would take the process down in mid-write. A part is not started
+// again here, because nobody knows what it left half done: the service manager
+// starts the process anew. Parts that should survive a panic of one item use Contain.
 type Group struct {
 	Parts []Part
 	// Shutdown bounds the wait for the others, DefaultShutdown if zero.
@@ -45,7 +49,10 @@ func (g Group) Run(ctx context.Context) error {
 	defer cancel()
 	ended := make(chan ending, len(g.Parts))
 	for i, p := range g.Parts {
-		go func() { ended <- ending{i, p.Run(ctx)} }()
+		part := withPart(ctx, p.Name)
+		go func() {
+			ended <- ending{i, Contain(part, p.Name, "", func() error { return p.Run(part) })}
+		}()
 	}
 	running := make(map[int]bool, len(g.Parts))
 	for i := range g.Parts {

@@ -41,6 +41,8 @@ var _ = Describe("Group", func() {
 		Entry("an error", "relay: broken", until("api"), returning("relay", errors.New("broken")), until("sweep")),
 		Entry("a part that ended by itself", "api: ended by itself", returning("api", nil), until("relay")),
 		Entry("the only part", "api: broken", returning("api", errors.New("broken"))),
+		Entry("a panic (fault 9)", "relay: panicked: boom\napi: flush",
+			loop.Part{Name: "relay", Run: func(context.Context) error { panic("boom") }}, atTheEnd("api", errors.New("flush"))),
 		Entry("an error while the others stop", "api: broken\nrelay: flush", returning("api", errors.New("broken")),
 			atTheEnd("relay", errors.New("flush"))),
 	)

@@ -3,6 +3,7 @@ package loop_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/loop"
@@ -17,6 +18,8 @@ type harness struct {
 	wake   chan struct{}
 	tick   chan time.Time
 	fail   chan error
+	asked  chan time.Duration // how long the loop wanted to wait
+	panics chan *loop.Panic
 	heard  chan error
 	joined chan error
 	stop   context.CancelFunc
@@ -24,12 +27,20 @@ type harness struct {
 
 func start(change func(*loop.Loop)) *harness {
 	h := &harness{ran: make(chan struct{}, 8), wake: make(chan struct{}, 1), tick: make(chan time.Time),
-		fail: make(chan error, 1), heard: make(chan error, 8), joined: make(chan error, 1)}
+		fail: make(chan error, 1), asked: make(chan time.Duration, 8), panics: make(chan *loop.Panic, 8),
+		heard: make(chan error, 8), joined: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
+	ctx = loop.WithPanics(ctx, func(p *loop.Panic) { h.panics <- p })
 	h.stop = cancel
 	l := loop.Loop{Interval: time.Hour, Wake: h.wake,
 		OnError: func(err error) { h.heard <- err },
-		After:   func(time.Duration) <-chan time.Time { return h.tick },
+		After: func(d time.Duration) <-chan time.Time {
+			select {
+			case h.asked <- d:
+			default: // a spec that does not ask
+			}
+			return h.tick
+		},
 		Do: func(context.Context) error {
 			h.ran <- struct{}{}
 			select {
@@ -93,6 +104,37 @@ var _ = Describe("Loop", func() {
 		}
 		h.tick <- time.Time{} // the last one has been told
 		Expect(h.told()).To(Equal([]string{"a", "b", "b"}))
+	})
+
+	It("goes on after a panic, rests longer and longer, and tells it once (fault 9)", func() {
+		h := start(func(l *loop.Loop) {
+			l.Name, l.Interval = "pass", 0
+			l.Do = func(context.Context) error {
+				var list []int
+				return errors.New(strconv.Itoa(list[len(list)]))
+			}
+		})
+		for _, least := range []time.Duration{750 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+			Eventually(h.asked).Should(Receive(And(BeNumerically(">=", least), BeNumerically("<", 2*least))))
+			Expect(h.panics).To(Receive(HaveField("Part", "pass")))
+			h.wake <- struct{}{} // waits: what rings often must not make a panic spin
+			Consistently(h.panics, "50ms").ShouldNot(Receive())
+			h.tick <- time.Time{}
+			<-h.wake
+		}
+		h.stop()
+		Eventually(h.joined).Should(Receive(BeNil()))
+		Expect(h.told()).To(ConsistOf(ContainSubstring("index out of range")))
+	})
+
+	It("does not rest after an item that panicked and was contained (fault 9)", func() {
+		h := start(nil)
+		Eventually(h.ran).Should(Receive())
+		h.fail <- loop.Contain(context.Background(), "pass", "item 7", func() error { panic("bad item") })
+		h.tick <- time.Time{}
+		Eventually(h.heard).Should(Receive(MatchError("panicked: bad item")))
+		h.wake <- struct{}{}
+		Eventually(h.ran).Should(Receive())
 	})
 
 	It("ends with the first error when nobody listens to errors", func() {

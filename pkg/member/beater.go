@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -97,7 +98,7 @@ func (b *Beater) pause(ready time.Duration) time.Duration {
 func (b *Beater) beat(ctx context.Context, status string, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := b.send(limited, status)
+	err := loop.Contain(ctx, "heartbeat", status, func() error { return b.send(limited, status) })
 	if err != nil && !b.failed && ctx.Err() == nil {
 		b.Log.Warn("heartbeat not sent", zap.Error(err))
 	}

@@ -160,7 +160,7 @@ func outliving(run func(context.Context) error, needed *sync.WaitGroup) func(con
 		inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // ends after ctx, see below
 		defer stop()
 		ended := make(chan error, 1)
-		go func() { ended <- run(inner) }()
+		go func() { ended <- loop.Contain(ctx, "member", "", func() error { return run(inner) }) }()
 		select {
 		case err := <-ended:
 			return err

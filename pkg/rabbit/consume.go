@@ -10,6 +10,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 // ErrStale is the cause with which a handler's context ends when the session of its delivery dies: nothing can be
@@ -139,7 +141,7 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 			return nil
 		}
 		began := time.Now()
-		err := b.subscribe(ctx, s, c)
+		err := loop.Contain(ctx, "subscription", c.queue, func() error { return b.subscribe(ctx, s, c) })
 		b.setSubscribed(c, false)
 		if errors.Is(err, ErrAbandoned) {
 			return err
@@ -251,6 +253,7 @@ func (b *Broker) subscribe(ctx context.Context, s *session, c *consumer) error {
 	if err != nil {
 		return fmt.Errorf("consume %s: %w", c.queue, err)
 	}
+	defer sub.forsake()
 	b.setSubscribed(c, true)
 	b.log.Debug("subscribed", zap.String("queue", c.queue))
 	err = sub.loop(ctx)

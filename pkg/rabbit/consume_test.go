@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	"github.com/openaperture/openaperture/pkg/rabbittest"
 )
@@ -101,6 +102,19 @@ var _ = Describe("consuming", func() {
 		Entry("when it returns an error", func() error { return errors.New("no luck") }),
 		Entry("when it panics", func() error { panic("boom") }),
 	)
+
+	It("tells of a handler that panicked, with its queue and message (fault 9)", func() {
+		h := open()
+		heard := make(chan *loop.Panic, 10)
+		h.ctx = loop.WithPanics(h.ctx, func(p *loop.Panic) { heard <- p })
+		host.Publish(h.work(), amqp.Publishing{MessageId: "m-1", Body: []byte("poison")})
+		h.consume(rabbit.Consumer{Queue: h.work(), Backoff: time.Millisecond,
+			Handle: func(context.Context, *rabbit.Delivery) error { panic("boom") }})
+		Eventually(heard).Should(Receive(SatisfyAll(HaveField("Part", "handler"),
+			HaveField("Item", h.work()+" m-1"), HaveField("Stack", ContainSubstring("rabbit_test")))))
+		Eventually(h.logText).Should(ContainSubstring("messages not handled"))
+		Expect(h.logText()).To(ContainSubstring("panicked: boom"))
+	})
 
 	It("keeps a held message through any number of tries without using up its delivery limit", func() {
 		h := open()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 // steady is how long a session must have lasted for its loss to count as a new outage.
@@ -60,7 +62,7 @@ func (l *link) run(ctx context.Context) {
 			b.metrics.redials.WithLabelValues(b.cfg.Name, l.role).Inc()
 		}
 		opened := time.Now()
-		err := l.once(ctx, attempt)
+		err := loop.Contain(ctx, "broker connection", b.cfg.Name+" "+l.role, func() error { return l.once(ctx, attempt) })
 		if time.Since(opened) > steady {
 			down = time.Now()
 		}

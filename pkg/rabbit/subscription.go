@@ -5,12 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 const (
@@ -123,18 +124,13 @@ func (s *subscription) dispatch(ctx context.Context) {
 	// Detached from ctx: a stop lets the handler finish. It ends with the session, or when draining takes too long.
 	handlerContext, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	go func(batch []*Delivery) { s.result <- s.protect(handlerContext, batch) }(s.busy)
+	go func(batch []*Delivery) { s.result <- s.handle(handlerContext, batch) }(s.busy)
 }
 
-// protect turns a panic into an error, so that a poison message cannot end the process (A13).
-func (s *subscription) protect(ctx context.Context, batch []*Delivery) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.broker.log.Error("handler panicked", zap.String("queue", s.consumer.queue), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-			err = fmt.Errorf("handler panicked: %v", v)
-		}
-	}()
-	return s.consumer.handle(ctx, batch)
+// handle calls the handler. A panic becomes an error: a poison message must not end the process (A13).
+func (s *subscription) handle(ctx context.Context, batch []*Delivery) error {
+	item := s.consumer.queue + " " + batch[0].ID
+	return loop.Contain(ctx, "handler", item, func() error { return s.consumer.handle(ctx, batch) })
 }
 
 // settle is the one place that turns a handler's result into ack, requeue or dead-letter.
@@ -320,6 +316,13 @@ func (s *subscription) finish(ctx context.Context, tag string, why error) error 
 	}
 	s.cancel(ErrStale) // the first cause stays
 	return s.abandon(ctx, why)
+}
+
+// forsake tells a handler that is still at work that its subscription is gone; a panic of the subscription leaves one.
+func (s *subscription) forsake() {
+	if s.cancel != nil {
+		s.cancel(ErrStale) // does nothing after the first cause
+	}
 }
 
 // abandon waits for a handler whose context has ended: for as long as the process wants to go on, else DrainTimeout.
