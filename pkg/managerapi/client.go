@@ -69,6 +69,19 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return err
 }
 
+// doEither sends full, a request with fields that the former release of manager-api does not know. That release refuses
+// an unknown field (400) and does nothing. The request is then repeated as plain, which is without those fields.
+func (c *Client) doEither(ctx context.Context, method, path string, full, plain, out any) error {
+	err := c.Do(ctx, method, path, full, out)
+	if fault.Is(err, fault.Invalid) && strings.Contains(err.Error(), unknownField) {
+		return c.Do(ctx, method, path, plain, out)
+	}
+	return err
+}
+
+// unknownField stands in manager-api's answer to a request with a field that it does not know.
+const unknownField = "unknown field"
+
 func (c *Client) exchange(ctx context.Context, method, path string, in, out any) (http.Header, error) {
 	var body io.Reader
 	if in != nil {
@@ -162,7 +175,9 @@ func (c *Client) Snapshot(ctx context.Context, id component.ExchangeID) (Snapsho
 // Lead acquires or renews leadership: PUT /messaging/exchanges/:id/leader. Conflict: another holds it.
 func (c *Client) Lead(ctx context.Context, id component.ExchangeID, r LeaseRequest) (Lease, error) {
 	var l Lease
-	return l, c.Do(ctx, http.MethodPut, fmt.Sprintf("/messaging/exchanges/%d/leader", id), r, &l)
+	plain := r
+	plain.Capabilities = nil
+	return l, c.doEither(ctx, http.MethodPut, fmt.Sprintf("/messaging/exchanges/%d/leader", id), r, plain, &l)
 }
 
 // Resign gives leadership up: DELETE /messaging/exchanges/:id/leader?term=…
@@ -205,14 +220,21 @@ func (c *Client) Upgrades(ctx context.Context, query url.Values) (Page[Upgrade],
 	return p, c.Do(ctx, http.MethodGet, "/upgrades?"+query.Encode(), nil, &p)
 }
 
-// Start begins a requested upgrade: POST /upgrades/:id/start. Conflict: stale term, slot taken, or no longer requested.
+// Start begins a requested upgrade: POST /upgrades/:id/start. Conflict: stale term, slot taken, no longer requested, or
+// with code CodeSeenChanged what the judgement rests on has changed.
 func (c *Client) Start(ctx context.Context, id upgrade.ID, j Judgement) error {
-	return c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/start", j, nil)
+	return c.judge(ctx, "/upgrades/"+escape(id)+"/start", j)
 }
 
-// Refuse ends a requested upgrade as ineligible: POST /upgrades/:id/refuse.
+// Refuse ends a requested upgrade as ineligible: POST /upgrades/:id/refuse. Conflict: as for Start.
 func (c *Client) Refuse(ctx context.Context, id upgrade.ID, j Judgement) error {
-	return c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/refuse", j, nil)
+	return c.judge(ctx, "/upgrades/"+escape(id)+"/refuse", j)
+}
+
+func (c *Client) judge(ctx context.Context, path string, j Judgement) error {
+	plain := j
+	plain.Saw = nil
+	return c.doEither(ctx, http.MethodPost, path, j, plain, nil)
 }
 
 // Prove says that the current phase is proven: POST /upgrades/:id/proven. manager-api checks it again against its own
@@ -224,7 +246,9 @@ func (c *Client) Prove(ctx context.Context, id upgrade.ID, j Judgement) error {
 // Claim claims an order: POST /orders/:id/claim. Conflict: held by another, an old attempt, ended, or past its deadline.
 func (c *Client) Claim(ctx context.Context, orderID string, r ClaimRequest) (Claim, error) {
 	var k Claim
-	return k, c.Do(ctx, http.MethodPost, "/orders/"+escape(orderID)+"/claim", r, &k)
+	plain := r
+	plain.Capabilities = nil
+	return k, c.doEither(ctx, http.MethodPost, "/orders/"+escape(orderID)+"/claim", r, plain, &k)
 }
 
 // Renew renews a claim: POST /orders/:id/renew. Conflict with code "superseded": a higher token exists, touch nothing more.

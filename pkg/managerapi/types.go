@@ -100,6 +100,9 @@ type Judgement struct {
 	Saw *Saw `json:"saw,omitempty"`
 }
 
+// CodeSeenChanged is the code of a judgement that rests on what has changed since it was seen.
+const CodeSeenChanged = "seen_changed"
+
 // Saw is what a judgement about a requested upgrade rests on.
 type Saw struct {
 	Ref         *component.Ref      `json:"ref"` // nil: there is no ref of this type

@@ -60,8 +60,8 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 		case err == nil:
 			moved = moved || a.Kind == Prove || a.Create || unfit // the slot is still free
 			p.report(a)
-		case (a.Kind != Start || overtaken(err)) && (fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound)):
-			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...) // news, not an error
+		case news(a, err):
+			p.Log.Debug("overtaken by events", append(fields(a), zap.Error(err))...)
 		default:
 			refused = append(refused, fmt.Errorf("%s %s: %w", a.Kind, a.Type, err))
 			if !managerapi.Answered(err) {
@@ -72,9 +72,18 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 	return moved, errors.Join(refused...)
 }
 
-// overtaken: a start is in conflict with another one. With anything else it may be for long, and somebody has to know.
+// overtaken reports whether a start is in conflict with another start: no further one can be accepted.
 func overtaken(err error) bool {
 	return slices.Contains([]string{codeStaleTerm, codeSlotTaken}, fault.CodeOf(err))
+}
+
+// news reports whether an action was refused because the world has moved; the next pass judges on what is so then. A start
+// may be in conflict with something that lasts, and somebody has to know that.
+func news(a Action, err error) bool {
+	if a.Kind == Start {
+		return overtaken(err) || fault.CodeOf(err) == managerapi.CodeSeenChanged
+	}
+	return fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound)
 }
 
 // attempt performs an action and counts it.
@@ -103,7 +112,7 @@ func (p *Pass) perform(ctx context.Context, a Action) error {
 	if err != nil {
 		return fmt.Errorf("encode inputs: %w", err)
 	}
-	j := managerapi.Judgement{Term: p.Term.ID, Verdict: a.Verdict, Target: a.Target, Inputs: inputs}
+	j := managerapi.Judgement{Term: p.Term.ID, Verdict: a.Verdict, Target: a.Target, Inputs: inputs, Saw: a.Saw}
 	switch a.Kind {
 	case Prove:
 		return p.Judge.Prove(ctx, a.Upgrade, j)

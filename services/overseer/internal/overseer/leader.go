@@ -18,6 +18,9 @@ const (
 	unfitPause  = 100 * time.Millisecond // between looks at whether we are fit; no request is made
 )
 
+// capabilities are what this release can judge on beside what the former release could.
+var capabilities = []string{managerapi.CapInstances}
+
 // Reasons for which a leader gives its term back although nobody told it to.
 const (
 	unfit = "the broker is not usable"
@@ -131,7 +134,7 @@ func (l *Leader) ask(ctx context.Context, r managerapi.LeaseRequest) (managerapi
 	until := time.Now().Add(l.TTL - l.TTL/5)
 	ctx, cancel := context.WithTimeout(ctx, l.TTL/3)
 	defer cancel()
-	r.Holder, r.TTLMS = l.Hostname, l.TTL.Milliseconds()
+	r.Holder, r.TTLMS, r.Capabilities = l.Hostname, l.TTL.Milliseconds(), capabilities
 	lease, err := l.Leases.Lead(ctx, l.Exchange, r)
 	return lease, until, err
 }

@@ -26,8 +26,10 @@ type leases struct {
 	expires time.Time
 	away    bool // does not answer
 	covered []bool
-	lose    func(r managerapi.LeaseRequest) bool // the renewal does not arrive
-	log     []string
+
+	announced []string                             // capabilities
+	lose      func(r managerapi.LeaseRequest) bool // the renewal does not arrive
+	log       []string
 }
 
 func (l *leases) Lead(ctx context.Context, _ component.ExchangeID, r managerapi.LeaseRequest) (managerapi.Lease, error) {
@@ -50,6 +52,7 @@ func (l *leases) Lead(ctx context.Context, _ component.ExchangeID, r managerapi.
 	default:
 		l.covered = append(l.covered, r.Covered)
 	}
+	l.announced = r.Capabilities
 	l.expires = time.Now().Add(time.Duration(r.TTLMS) * time.Millisecond)
 	return managerapi.Lease{Holder: l.holder, Term: l.term}, nil
 }
@@ -188,6 +191,12 @@ var _ = Describe("Leadership", func() {
 		l.set(func() { l.holder, l.term, l.expires = "b", l.term+1, time.Now().Add(time.Hour) })
 		Eventually(t.Trusted).Should(BeFalse())
 		Consistently(a.terms, 2*ttl).ShouldNot(Receive())
+	})
+
+	It("is asked for with what the overseer can judge on", func() {
+		l := &leases{}
+		stand(l, "a", ttl, nil)
+		Eventually(func() []string { l.mu.Lock(); defer l.mu.Unlock(); return l.announced }).Should(Equal([]string{managerapi.CapInstances}))
 	})
 
 	It("says with every renewal whether the exchange is covered", func() {

@@ -184,6 +184,7 @@ var _ = Describe("A pass", func() {
 		Entry("manager-api breaks on it", fault.New(fault.Unavailable, "500").WithCode(managerapi.CodeInternal), "start u1 term 5 at v2"),
 		Entry("it is forbidden", fault.New(fault.Forbidden, "403"), "start u1 term 5 at v2"),
 		Entry("it conflicts with something that may last", fault.New(fault.Conflict, "no"), "start u1 term 5 at v2"),
+		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"), "start u1 term 5 at v2"),
 		Entry("it is not found", fault.New(fault.NotFound, "no"), "start u1 term 5 at v2"),
 		Entry("it is refused for what it holds", fault.New(fault.Invalid, "no"), "refuse u2 term 5 start_refused", "start u1 term 5 at v2"),
 		Entry("manager-api does not answer", fault.New(fault.Unavailable, "gone")),
@@ -209,6 +210,7 @@ var _ = Describe("A pass", func() {
 		Entry("nothing to start", fault.New(fault.NotFound, "there is no such upgrade"), "start manager: there is no such upgrade"),
 		Entry("another runs", fault.New(fault.Conflict, "another upgrade runs").WithCode("slot_taken"), ""),
 		Entry("we do not lead any more", fault.New(fault.Conflict, "term 5").WithCode("stale_term"), ""),
+		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"), ""),
 	)
 
 	It("plans nothing on what it could not read", func() {

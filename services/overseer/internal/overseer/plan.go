@@ -45,6 +45,7 @@ type Action struct {
 	NextCheck time.Time       // of a check
 	Create    bool            // of a check: request an upgrade
 	Inputs    any             // what was looked at, for the journal
+	Saw       *managerapi.Saw // of start and refuse: what must not have changed meanwhile
 }
 
 // Situation is everything that a plan depends on.
@@ -184,7 +185,7 @@ func (p *planning) request(u managerapi.OpenUpgrade, taken bool) bool {
 	if v.Silence() && !p.heard() {
 		return false // it waits: its refusal rests on whom we may not have heard yet
 	}
-	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in)}
+	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in), Saw: p.saw(in)}
 	if v.OK() {
 		a.Kind = Start
 	} else if taken {
@@ -274,6 +275,18 @@ func (s Situation) judgement(c component.Component) eligibility.Input {
 		}
 	}
 	return in
+}
+
+// saw is what the judgement of a request rests on, for manager-api to compare.
+func (s Situation) saw(in eligibility.Input) *managerapi.Saw {
+	saw := &managerapi.Saw{Ref: in.Ref, Component: in.Component, Trigger: in.Trigger, Force: in.Force, Quarantines: []string{}}
+	for _, q := range s.Snapshot.Quarantines {
+		if q.ComponentType == in.Component.Type {
+			saw.Quarantines = append(saw.Quarantines, q.ID)
+		}
+	}
+	slices.Sort(saw.Quarantines)
+	return saw
 }
 
 func (s Situation) component(id component.ID) (component.Component, bool) {

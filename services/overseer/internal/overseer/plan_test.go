@@ -287,6 +287,19 @@ var _ = Describe("A plan", func() {
 		Expect(plan(s)[0].Target.SourceRepoGitRef).To(Equal("v0"))
 	})
 
+	It("says of a start and a refusal what they rest on (fault 6)", func() {
+		s := given(withUpgrades(forced(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), quarantined)
+		s.Snapshot.Quarantines = append(s.Snapshot.Quarantines, managerapi.Quarantine{ID: "q2", ComponentType: component.Overseer},
+			managerapi.Quarantine{ID: "q3", ComponentType: component.Manager}, managerapi.Quarantine{ID: "q1", ComponentType: component.Overseer})
+		s.Snapshot.Quarantines[0].ID = "q4"
+		Expect(plan(s)[0].Kind).To(Equal(overseer.Start))
+		Expect(plan(s)[0].Saw).To(Equal(&managerapi.Saw{Ref: &s.Snapshot.Refs[0], Component: s.Snapshot.Components[0],
+			Trigger: upgrade.TriggerRequest, Force: true, Quarantines: []string{"q1", "q2", "q4"}}))
+		s = given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)), noRefs)
+		Expect(plan(s)[0].Kind).To(Equal(overseer.Refuse))
+		Expect(plan(s)[0].Saw).To(Equal(&managerapi.Saw{Component: s.Snapshot.Components[0], Trigger: upgrade.TriggerRequest, Quarantines: []string{}}))
+	})
+
 	It("gives every action a sentence, and every judgement what it looked at", func() {
 		for _, a := range plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest)))) {
 			Expect(len(a.Verdict.Message)).To(BeNumerically(">", 15), string(a.Kind))
