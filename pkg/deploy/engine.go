@@ -68,6 +68,9 @@ type Config struct {
 	Patience time.Duration
 }
 
+// capabilities are what this release of the executors can do beside what the former one could.
+var capabilities = []string{managerapi.CapInstances}
+
 // maxSeen bounds what a process remembers of its orders.
 const maxSeen = 1000
 
@@ -213,7 +216,8 @@ func (r *run) finish(w *work) {
 func (r *run) resume() {
 	var claims []managerapi.OrderView
 	err := managerapi.Retry(r.soft, func() (err error) {
-		claims, err = r.Manager.ClaimsOf(r.soft, managerapi.Executor{Hostname: r.Hostname, BootID: r.BootID, Service: r.Service})
+		claims, err = r.Manager.ClaimsOf(r.soft, managerapi.Executor{Hostname: r.Hostname, BootID: r.BootID, Service: r.Service,
+			Capabilities: capabilities})
 		return err
 	})
 	if err != nil {
@@ -232,6 +236,11 @@ func (r *run) resume() {
 			r.Log.Warn("claim is not resumed", zap.String("order_id", view.ID), zap.Error(err))
 		}
 	}
+}
+
+// claimRequest asks for an order in the name of this process.
+func (e *Engine) claimRequest(attempt int) managerapi.ClaimRequest {
+	return managerapi.ClaimRequest{Attempt: attempt, Hostname: e.Hostname, BootID: e.BootID, Capabilities: capabilities}
 }
 
 // errBusy says that another order is worked on for longer than a delivery may be kept.

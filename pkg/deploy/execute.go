@@ -213,7 +213,8 @@ func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig)
 	if c != nil && c.InstanceCount != nil {
 		return *c.InstanceCount, nil
 	}
-	return rt.Machines(ctx)
+	machines, err := rt.Machines(ctx)
+	return len(machines), err
 }
 
 // dropOlder ends the guard over earlier deploys of the same units: this one is newer.

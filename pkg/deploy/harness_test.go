@@ -61,12 +61,15 @@ type site struct {
 	published   []trace.TraceID // of every publication
 	renewals    int
 	released    []string
+	nameless    bool                // the cluster does not name its machines
+	announced   map[string][]string // capabilities, by the call that announced them
 	render      func(release.Request) (release.Release, error)
 }
 
 func newSite() *site {
 	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
-		queue: make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
+		announced: map[string][]string{},
+		queue:     make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
 }
 
 // at counts a call and performs it, unless the engine is killed before it. A killed engine sees nothing of what follows.
@@ -112,6 +115,7 @@ func (s *site) manager(ctx context.Context, what, id string, do func(*managerapi
 func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) (managerapi.Claim, error) {
 	var k managerapi.Claim
 	return k, s.manager(ctx, "claim", id, func(v *managerapi.OrderView) error {
+		s.announced["claim"] = r.Capabilities
 		switch {
 		case v.State != "open" && v.State != "claimed":
 			return fault.New(fault.Conflict, "ended").WithCode("order_ended")
@@ -162,6 +166,7 @@ func (s *site) ClaimsOf(ctx context.Context, e managerapi.Executor) ([]managerap
 		if s.down {
 			return errDown
 		}
+		s.announced["claims"] = e.Capabilities
 		for _, v := range s.orders {
 			if v.Holder == e.Hostname && v.State == "claimed" {
 				out = append(out, *v)
@@ -252,6 +257,16 @@ func (w watched) Apply(ctx context.Context, d messages.UnitDefinition, token int
 		defer w.s.applied()
 		return w.Cluster.Apply(ctx, d, token, restart)
 	})
+}
+func (w watched) Machines(ctx context.Context) (all []runtime.Machine, err error) {
+	err = w.s.at(ctx, "machines", func() error {
+		if w.s.nameless {
+			return runtime.ErrRefused
+		}
+		all, err = w.Cluster.Machines(ctx)
+		return err
+	})
+	return all, err
 }
 func (w watched) Fence(ctx context.Context, name string, token int64) error {
 	return w.s.at(ctx, "fence", func() error { return w.Cluster.Fence(ctx, name, token) })
@@ -409,6 +424,15 @@ func (s *site) file(order string) map[string]any {
 	var m map[string]any
 	Expect(json.Unmarshal(text, &m)).To(Succeed())
 	return m
+}
+
+// rewrite changes the work file of an order.
+func (s *site) rewrite(order string, change func(map[string]any)) {
+	w := s.file(order)
+	change(w)
+	text, err := json.Marshal(w)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.WriteFile(filepath.Join(s.dir, "work", order+".json"), text, 0o600)).To(Succeed())
 }
 
 func reasons(r messages.Result) []string {

@@ -98,7 +98,7 @@ func (r *run) take(ctx context.Context, order messages.Order) error {
 func (r *run) claim(ctx context.Context, order messages.Order) (*job, error) {
 	began := r.Now()
 	left, guarded := r.left(order.OrderID) // before the claim: to the guard its token would be somebody else's
-	k, err := r.Manager.Claim(ctx, order.OrderID, managerapi.ClaimRequest{Attempt: order.Attempt, Hostname: r.Hostname, BootID: r.BootID})
+	k, err := r.Manager.Claim(ctx, order.OrderID, r.claimRequest(order.Attempt))
 	if err != nil {
 		if guarded {
 			r.guard(left)
@@ -147,7 +147,7 @@ func (r *run) adopt(j *job) {
 func (r *run) reclaim(w *work) error {
 	ctx, cancel := context.WithTimeout(r.hard, r.Patience)
 	defer cancel()
-	request := managerapi.ClaimRequest{Attempt: w.Order.Attempt, Hostname: r.Hostname, BootID: r.BootID}
+	request := r.claimRequest(w.Order.Attempt)
 	var k managerapi.Claim
 	began := r.Now()
 	err := managerapi.Retry(ctx, func() (err error) {

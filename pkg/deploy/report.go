@@ -53,6 +53,10 @@ func encode(res messages.Result) ([]byte, error) {
 		return body, err
 	}
 	res.Replaced = nil
+	if body, err = json.Marshal(res); err != nil || len(body) <= messages.MaxBody {
+		return body, err
+	}
+	res.Deployed = nil // thousands of instances: the proof then goes by their number
 	return json.Marshal(res)
 }
 

@@ -39,11 +39,13 @@ type rollout struct {
 	bases    []string
 	watcher  roll.Watcher
 	observed map[string]roll.Instance
-	tail     string    // end of the failing instance's log
-	told     time.Time // when manager-api last heard of progress
-	blind    time.Time // since when the cluster has shown no instances, zero while it does
-	away     string    // who was away while an instance was waited for, found before a blind time moved its clock
-	answered bool      // a manager-api that was silent answers since its deploy is undone
+	listed   []runtime.Instance // what observed was made of
+	machines []runtime.Machine  // of the cluster, at the end of a deploy that has completed
+	tail     string             // end of the failing instance's log
+	told     time.Time          // when manager-api last heard of progress
+	blind    time.Time          // since when the cluster has shown no instances, zero while it does
+	away     string             // who was away while an instance was waited for, found before a blind time moved its clock
+	answered bool               // a manager-api that was silent answers since its deploy is undone
 }
 
 // roll takes step after step until the plan is reached or has failed.
@@ -55,7 +57,7 @@ func (r *run) roll(ctx context.Context, j *job, rt runtime.Runtime) (messages.Re
 		switch {
 		case err != nil:
 		case step.Kind == roll.Done || step.Kind == roll.Failed:
-			if err = l.hear(ctx, step); err == nil {
+			if err = l.conclude(ctx, step); err == nil {
 				return l.result(step), nil
 			}
 		default:
@@ -84,6 +86,7 @@ func (l *rollout) next(ctx context.Context) (roll.Step, error) {
 		}
 		return roll.Step{}, err
 	}
+	l.listed = listed
 	sightings := make([]roll.Sighting, len(listed))
 	for i, instance := range listed {
 		sightings[i] = instance.Sighting
@@ -146,8 +149,7 @@ func (l *rollout) settled(before, after map[string]time.Time, now time.Time) {
 func (l *rollout) act(ctx context.Context, s roll.Step) error {
 	switch s.Kind {
 	case roll.Apply:
-		d, _ := l.work.definition(s.Name)
-		return l.changed(l.rt.Apply(ctx, d, l.token, s.Reason == roll.NotRunning))
+		return l.apply(ctx, s)
 	case roll.Remove:
 		return l.changed(l.rt.Remove(ctx, s.Name, l.token))
 	case roll.Restore:
@@ -161,6 +163,20 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:
 	}
 	return nil
+}
+
+// apply gives an instance what the plan wants. That an instance is started again which had the wanted definition cannot be
+// told from the definitions afterwards, so the work file says so before.
+func (l *rollout) apply(ctx context.Context, s roll.Step) error {
+	d, _ := l.work.definition(s.Name)
+	again := s.Reason == roll.NotRunning
+	if again && !slices.Contains(l.work.Restarted, s.Name) {
+		l.work.Restarted = append(l.work.Restarted, s.Name)
+		if err := l.files.save(l.work, true); err != nil {
+			l.Log.Error("restart not saved", zap.Error(err)) // the proof then demands no new boot of this instance
+		}
+	}
+	return l.changed(l.rt.Apply(ctx, d, l.token, again))
 }
 
 // changed notes that an instance was changed, also where the answer is lost; a token that is too low changes nothing.
@@ -183,10 +199,22 @@ func (l *rollout) disturbed(since time.Time) string {
 	}
 }
 
+// conclude asks what a result has to tell beside its step. An error means that ctx has ended.
+func (l *rollout) conclude(ctx context.Context, s roll.Step) (err error) {
+	if s.Kind != roll.Done {
+		return nil
+	}
+	if l.work.Stage == undoing {
+		return l.hear(ctx)
+	}
+	l.machines, err = l.machinesOf(ctx)
+	return err
+}
+
 // hear asks the manager-api that was put back in place of a silent one whether it answers: then the silence was the
 // version's, and else nobody can tell whose. An error means that ctx has ended.
-func (l *rollout) hear(ctx context.Context, s roll.Step) error {
-	if l.work.Stage != undoing || !l.work.Silent || s.Kind != roll.Done {
+func (l *rollout) hear(ctx context.Context) error {
+	if !l.work.Silent {
 		return nil
 	}
 	asking, cancel := context.WithTimeout(ctx, l.Patience)
@@ -282,6 +310,7 @@ func (l *rollout) result(s roll.Step) messages.Result {
 	}
 	if s.Kind == roll.Done {
 		out.EventType, out.Instances = messages.EventMilestoneCompleted, l.work.Count
+		out.Deployed = deployed(l.work, l.listed, l.machines)
 		return out
 	}
 	reason := l.reasonOf(s.Reason)

@@ -33,9 +33,10 @@ type work struct {
 	Token       int64                     `json:"token"`
 	Trace       propagation.MapCarrier    `json:"trace,omitempty"` // of the order's delivery, as W3C traceparent
 	Stage       stage                     `json:"stage"`
-	Wanted      []messages.UnitDefinition `json:"wanted"` // per instance
-	Found       []messages.UnitDefinition `json:"found"`  // per instance, to return to: what was there before the first attempt
-	Count       int                       `json:"count"`  // instances per template
+	Wanted      []messages.UnitDefinition `json:"wanted"`              // per instance
+	Found       []messages.UnitDefinition `json:"found"`               // per instance, to return to: what was there before the first attempt
+	Count       int                       `json:"count"`               // instances per template
+	Restarted   []string                  `json:"restarted,omitempty"` // instances that had the wanted definition and had ended
 	Progress    roll.Progress             `json:"progress"`
 	Result      *messages.Result          `json:"result,omitempty"`
 	ConfirmedAt time.Time                 `json:"confirmed_at"`
@@ -57,16 +58,17 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 		if err != nil || (name.Templated && !name.IsTemplate()) {
 			return nil, failure.New(failure.UnitInvalid, "%q is neither a template nor a plain unit", u.Name)
 		}
-		if err := unit.Validate(toUnit(u.Options)); err != nil {
+		if err := unit.Validate(toUnit(stamped(j.order, u).Options)); err != nil {
 			return nil, failure.New(failure.UnitInvalid, "%s: %w", u.Name, err)
 		}
 		if !name.Templated {
-			w.Wanted = append(w.Wanted, u)
+			w.Wanted = append(w.Wanted, target(j.order, u, found))
 			continue
 		}
 		w.Count = count
 		for i := 1; i <= count; i++ {
-			w.Wanted = append(w.Wanted, messages.UnitDefinition{Name: name.WithInstance(strconv.Itoa(i)).String(), Options: u.Options})
+			u.Name = name.WithInstance(strconv.Itoa(i)).String()
+			w.Wanted = append(w.Wanted, target(j.order, u, found))
 		}
 	}
 	for _, f := range found {
@@ -75,13 +77,18 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 	return w, nil
 }
 
-// replaced is what was found, for a result. Where it is known what to return to nobody needs it, and a limit on its size
-// would keep the order from being performed: what it finds are two versions, perhaps.
+// replaced is what was found, for a result, without versions: manager-api keeps releases without them. Where it is known
+// what to return to nobody needs it, and a limit on its size would keep the order from being performed: what it finds are
+// two versions, perhaps.
 func (w *work) replaced() []messages.Replaced {
 	if w.Order.ReplacedKnown {
 		return nil
 	}
-	return messages.Distinct(w.Found)
+	plain := make([]messages.UnitDefinition, len(w.Found))
+	for i, d := range w.Found {
+		plain[i] = unstamped(d)
+	}
+	return messages.Distinct(plain)
 }
 
 // again is the job of going on with the work, under the claim that it had.

@@ -100,12 +100,13 @@ func Render(options []Option) string {
 
 // Hash is the sha1 of the rendered definition in hex, as in Fleet's unit
 // states, without the fencing token: a new token is no new definition (design §8).
+// Another version is another definition, also with the same text.
 func Hash(options []Option) string {
-	sum := sha1.Sum([]byte(Render(withoutToken(options)))) //nolint:gosec // Fleet's identity of a unit, no security
+	sum := sha1.Sum([]byte(Render(WithoutToken(options)))) //nolint:gosec // Fleet's identity of a unit, no security
 	return hex.EncodeToString(sum[:])
 }
 
-// Equal tells whether two definitions are the same but for the fencing token.
+// Equal tells whether two definitions are the same but for the fencing token. Their versions count.
 func Equal(a, b []Option) bool {
-	return Render(withoutToken(a)) == Render(withoutToken(b))
+	return Render(WithoutToken(a)) == Render(WithoutToken(b))
 }

@@ -3,8 +3,8 @@
 //
 // It is pure: nothing here reads a file, a clock or the environment. Fleet,
 // unitd and the deployer compare definitions through Hash and Equal, so that
-// "the same unit" means the same everywhere. The fencing token is no part of
-// a definition (design §8).
+// "the same unit" means the same everywhere. The version is a part of a
+// definition, the fencing token is none (design §8).
 package unit
 
 import (
@@ -70,7 +70,7 @@ func IsGlobal(options []Option) bool {
 // WithToken returns a copy of options that carries the fencing token as its
 // last option, in place of any that was there.
 func WithToken(options []Option, token int64) []Option {
-	return append(withoutToken(options), Option{SectionOpenAperture, optionToken, strconv.FormatInt(token, 10)})
+	return append(WithoutToken(options), Option{SectionOpenAperture, optionToken, strconv.FormatInt(token, 10)})
 }
 
 // Token returns the fencing token of a definition, 0 where there is none or
@@ -83,8 +83,8 @@ func Token(options []Option) int64 {
 	return token
 }
 
-// withoutToken returns a copy of options without the fencing token.
-func withoutToken(options []Option) []Option {
+// WithoutToken returns a copy of options without the fencing token.
+func WithoutToken(options []Option) []Option {
 	return slices.DeleteFunc(slices.Clone(options), func(o Option) bool {
 		return o.Section == SectionOpenAperture && o.Name == optionToken
 	})

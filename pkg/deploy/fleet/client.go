@@ -60,11 +60,17 @@ type fleetState struct {
 	Restarts  int    `json:"restarts"`
 }
 
+// fleetMachine is a machine in Fleet's shape.
+type fleetMachine struct {
+	ID       string            `json:"id"`
+	Metadata map[string]string `json:"metadata"`
+}
+
 type page struct {
-	Units         []fleetUnit       `json:"units"`
-	States        []fleetState      `json:"states"`
-	Machines      []json.RawMessage `json:"machines"`
-	NextPageToken string            `json:"nextPageToken"`
+	Units         []fleetUnit    `json:"units"`
+	States        []fleetState   `json:"states"`
+	Machines      []fleetMachine `json:"machines"`
+	NextPageToken string         `json:"nextPageToken"`
 }
 
 // client speaks HTTP with one endpoint.

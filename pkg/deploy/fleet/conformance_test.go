@@ -75,7 +75,7 @@ var _ = Describe("Every runtime", func() {
 			}
 
 			It("has a machine and no instance", func() {
-				Expect(rt.Machines(ctx)).To(Equal(1))
+				Expect(rt.Machines(ctx)).To(HaveLen(1))
 				Expect(rt.List(ctx, []string{"a"})).To(BeEmpty())
 			})
 
@@ -98,6 +98,31 @@ var _ = Describe("Every runtime", func() {
 				Consistently(func() string { return only().Sighting.Spell }, "100ms").Should(Equal(spell))
 				Expect(rt.Apply(ctx, a1(1000), 7, true)).To(Succeed())
 				Eventually(func() string { return healthy(a1(1000)) }).ShouldNot(Equal(spell))
+			})
+
+			It("starts an instance anew for another version, although the text is equal", func() {
+				version := func(ref string) messages.UnitDefinition {
+					d := a1(1000)
+					d.Options = append(d.Options, messages.Option{Section: "X-OpenAperture", Name: "Version", Value: ref})
+					return d
+				}
+				Expect(rt.Apply(ctx, version("v1"), 5, false)).To(Succeed())
+				spell := healthy(version("v1"))
+				Expect(only().Definition).To(Equal(version("v1")))
+				Expect(rt.Apply(ctx, version("v1"), 6, false)).To(Succeed())
+				Consistently(func() string { return only().Sighting.Spell }, "100ms").Should(Equal(spell))
+				Expect(rt.Apply(ctx, version("v2"), 7, false)).To(Succeed())
+				Eventually(func() string { return healthy(version("v2")) }).ShouldNot(Equal(spell))
+			})
+
+			It("says on which machine an instance runs, and how that is called", func() {
+				machines, err := rt.Machines(ctx)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(machines).To(HaveLen(1))
+				Expect(machines[0].Host).NotTo(BeEmpty())
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				healthy(a1(1000))
+				Expect(only().Machines).To(Equal([]string{machines[0].ID}))
 			})
 
 			It("refuses a lower token, also after a removal", func() {

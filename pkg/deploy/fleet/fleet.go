@@ -50,9 +50,22 @@ func New(endpoint, bearer string) (*Cluster, error) {
 func (c *Cluster) Close() { c.http.CloseIdleConnections() }
 
 // Machines implements runtime.Runtime.
-func (c *Cluster) Machines(ctx context.Context) (int, error) {
-	n := 0
-	return n, c.pages(ctx, "/fleet/v1/machines", func(p page) { n += len(p.Machines) })
+func (c *Cluster) Machines(ctx context.Context) ([]runtime.Machine, error) {
+	var all []runtime.Machine
+	return all, c.pages(ctx, "/fleet/v1/machines", func(p page) {
+		for _, m := range p.Machines {
+			all = append(all, runtime.Machine{ID: m.ID, Host: hostOf(m.Metadata), Metadata: m.Metadata})
+		}
+	})
+}
+
+// hostOf is the host name of a machine. unitd tells it in its metadata. In those of a real fleet stands whatever the
+// host's owner has written there, so they are not believed.
+func hostOf(metadata map[string]string) string {
+	if metadata["unitd_version"] == "" {
+		return ""
+	}
+	return metadata["hostname"]
 }
 
 // List implements runtime.Runtime.
@@ -96,11 +109,15 @@ func instance(u fleetUnit, states []fleetState) runtime.Instance {
 	out.Sighting.Health = roll.Starting // until its state is shown
 	if unit.IsGlobal(u.Options) && len(states) > 0 {
 		out.Sighting = everywhere(u, states, hash)
+		for _, s := range states {
+			out.Machines = append(out.Machines, s.MachineID)
+		}
+		slices.Sort(out.Machines)
 		return out
 	}
 	// A state of another machine is of an earlier placement; a unit without machine is not placed.
 	if i := slices.IndexFunc(states, func(s fleetState) bool { return u.MachineID != "" && s.MachineID == u.MachineID }); i >= 0 {
-		out.Sighting = sighting(u, states[i], hash)
+		out.Sighting, out.Machines = sighting(u, states[i], hash), []string{u.MachineID}
 	}
 	return out
 }
@@ -133,10 +150,8 @@ func everywhere(u fleetUnit, states []fleetState, hash string) roll.Sighting {
 
 func definition(u fleetUnit) messages.UnitDefinition {
 	d := messages.UnitDefinition{Name: u.Name, Options: make([]messages.Option, 0, len(u.Options))}
-	for _, o := range u.Options {
-		if o.Section != unit.SectionOpenAperture {
-			d.Options = append(d.Options, messages.Option(o))
-		}
+	for _, o := range unit.WithoutToken(u.Options) {
+		d.Options = append(d.Options, messages.Option(o))
 	}
 	return d
 }

@@ -144,7 +144,15 @@ var _ = Describe("A real fleet", func() {
 	ctx := context.Background()
 
 	It("has machines", func() {
-		Expect(newReplay("03-machines").cluster().Machines(ctx)).To(Equal(3))
+		Expect(newReplay("03-machines").cluster().Machines(ctx)).To(HaveLen(3))
+	})
+
+	It("does not say under which host name a unit will report itself: its metadata are the owner's", func() {
+		r := newReplay()
+		r.answer("GET /fleet/v1/machines", 200, map[string]any{"machines": []any{
+			map[string]any{"id": "m1", "metadata": map[string]any{"role": "app", "hostname": "box"}}}})
+		Expect(r.cluster().Machines(ctx)).To(Equal([]runtime.Machine{
+			{ID: "m1", Metadata: map[string]string{"role": "app", "hostname": "box"}}}))
 	})
 
 	It("lists nothing as {}", func() {
@@ -158,6 +166,29 @@ var _ = Describe("A real fleet", func() {
 		Expect(all[0].Definition).To(Equal(definition("hello.service", "/bin/sleep 3600")))
 		Expect(all[0].Sighting.Health).To(Equal(roll.Healthy))
 		Expect(all[0].Sighting.Hash).To(Equal("47f0084368692956938df2280fe087a88a685237"))
+		Expect(all[0].Machines).To(HaveLen(1))
+	})
+
+	It("shows the version that a definition carries, and sends it", func() {
+		plain := []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}
+		v1 := unit.WithVersion(plain, unit.Version{Ref: "v1", Commit: "c1"})
+		stored := map[string]any{"name": "a@1.service", "options": unit.WithToken(v1, 9), "desiredState": "launched"}
+		r := newReplay("21-put-other-options")
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{stored}})
+		r.answer("GET /fleet/v1/state", 200, map[string]any{})
+		r.answer("GET /fleet/v1/units/a@1.service", 200, stored)
+		r.answer("PUT /fleet/v1/units/a@1.service", 201, nil)
+		all, err := r.cluster().List(ctx, []string{"a"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all).To(HaveLen(1))
+		d := all[0].Definition
+		Expect(d.Options[1:]).To(Equal([]messages.Option{{Section: "X-OpenAperture", Name: "Version", Value: "v1"},
+			{Section: "X-OpenAperture", Name: "Commit", Value: "c1"}}))
+		Expect(r.cluster().Apply(ctx, d, 9, false)).To(Succeed())
+		Expect(r.sent).NotTo(HaveKey("options"), "it has that definition")
+		d.Options[1].Value = "v2"
+		Expect(r.cluster().Apply(ctx, d, 9, false)).To(Succeed())
+		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Version", "value": "v2"}))
 	})
 
 	It("is asked for whole names only", func() {
@@ -384,9 +415,10 @@ var _ = Describe("A real fleet", func() {
 
 	It("gives its machines and states in pages, too", func() {
 		r := newReplay()
-		r.answer("GET /fleet/v1/machines", 200, map[string]any{"machines": []any{1, 2}, "nextPageToken": "ZAACAA=="})
-		r.answer("GET /fleet/v1/machines?nextPageToken=ZAACAA==", 200, map[string]any{"machines": []any{3}})
-		Expect(r.cluster().Machines(ctx)).To(Equal(3))
+		r.answer("GET /fleet/v1/machines", 200, map[string]any{"nextPageToken": "ZAACAA==",
+			"machines": []any{map[string]any{"id": "m1"}, map[string]any{"id": "m2"}}})
+		r.answer("GET /fleet/v1/machines?nextPageToken=ZAACAA==", 200, map[string]any{"machines": []any{map[string]any{"id": "m3"}}})
+		Expect(r.cluster().Machines(ctx)).To(HaveLen(3))
 		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{map[string]any{"name": "a.service", "options": plain, "desiredState": "launched", "machineID": "m1"}}})
 		r.answer("GET /fleet/v1/state", 200, map[string]any{"nextPageToken": "ZAACAA=="})
 		r.answer("GET /fleet/v1/state?nextPageToken=ZAACAA==", 200, map[string]any{"states": []any{state("m1", "active", unit.Hash(plain))}})
@@ -398,7 +430,7 @@ var _ = Describe("A real fleet", func() {
 	It("without machines lists none", func() {
 		r := newReplay()
 		r.answer("GET /fleet/v1/machines", 200, map[string]any{})
-		Expect(r.cluster().Machines(ctx)).To(BeZero())
+		Expect(r.cluster().Machines(ctx)).To(BeEmpty())
 	})
 
 	DescribeTable("has an endpoint that is refused",

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -46,8 +47,23 @@ func New() *Cluster {
 
 var _ runtime.Runtime = (*Cluster)(nil)
 
-// Machines implements runtime.Runtime.
-func (c *Cluster) Machines(ctx context.Context) (int, error) { return c.Hosts, ctx.Err() }
+// Machines implements runtime.Runtime. Machine m1 has the host name box1, and so on.
+func (c *Cluster) Machines(ctx context.Context) ([]runtime.Machine, error) {
+	var all []runtime.Machine
+	for i := range c.Hosts {
+		all = append(all, runtime.Machine{ID: fmt.Sprintf("m%d", i+1), Host: fmt.Sprintf("box%d", i+1)})
+	}
+	return all, ctx.Err()
+}
+
+// machine places an instance: the instance with the number n runs on the n-th machine, and begins anew after the last.
+func (c *Cluster) machine(name unit.Name) []string {
+	n, err := strconv.Atoi(name.Instance)
+	if err != nil || n < 1 {
+		n = 1
+	}
+	return []string{fmt.Sprintf("m%d", (n-1)%max(c.Hosts, 1)+1)}
+}
 
 // List implements runtime.Runtime.
 func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
@@ -60,7 +76,7 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 		if err != nil || m.gone || !slices.Contains(bases, parsed.Base) {
 			continue
 		}
-		all = append(all, runtime.Instance{Definition: m.definition, Sighting: roll.Sighting{
+		all = append(all, runtime.Instance{Definition: m.definition, Machines: c.machine(parsed), Sighting: roll.Sighting{
 			Name: name, Hash: Hash(m.definition), Health: c.health(m.definition), Spell: fmt.Sprint(m.spell)}})
 	}
 	slices.SortFunc(all, func(a, b runtime.Instance) int { return strings.Compare(a.Sighting.Name, b.Sighting.Name) })

@@ -12,14 +12,25 @@ import (
 
 // Instance is one instance as a cluster shows it.
 type Instance struct {
-	Definition messages.UnitDefinition // without the fencing token
+	Definition messages.UnitDefinition // without the fencing token, with the version that it carries
 	Sighting   roll.Sighting
+	// Machines are the ids of the machines that run it, sorted. There is one, several of a global unit, and none while the
+	// instance is not placed.
+	Machines []string
+}
+
+// Machine is one machine of a cluster.
+type Machine struct {
+	ID string // in the cluster's words
+	// Host is the machine's host name, which stands behind %H in a unit; "" if the cluster does not tell it.
+	Host     string
+	Metadata map[string]string // what a unit may demand of a machine
 }
 
 // Runtime is one cluster. Its errors wrap ErrSuperseded, ErrUnreachable or ErrRefused; unit names are matched whole.
 type Runtime interface {
-	// Machines is how many machines can run an instance.
-	Machines(ctx context.Context) (int, error)
+	// Machines are those that can run an instance.
+	Machines(ctx context.Context) ([]Machine, error)
 	// List shows every instance of the given bases ("manager" of "manager@1.service"), whether it runs or not.
 	List(ctx context.Context, bases []string) ([]Instance, error)
 	// Apply gives an instance a definition and starts it. Where it has the definition already nothing happens, unless
