@@ -10,6 +10,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
@@ -172,7 +173,9 @@ func (l *Leader) reign(ctx context.Context, t *Term) (string, error) {
 	l.Metrics.terms.Inc()
 	l.Log.Info("leading the exchange", zap.Int64("term", t.ID))
 	ended := make(chan error, 1)
-	go func() { ended <- l.Reign(termContext, t) }()
+	go func() {
+		ended <- loop.Contain(termContext, "leader", "", func() error { return l.Reign(termContext, t) })
+	}()
 	why, returned, err := l.keep(ctx, t, ended)
 	t.end() // no write begins from here on
 	cancel()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/health"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/times"
 )
@@ -76,9 +77,15 @@ func (p *Pass) once(ctx context.Context) (moved bool, err error) {
 		return false, fmt.Errorf("read snapshot: %w", err)
 	}
 	p.Watch(Verifying(s))
-	p.Metrics.show(health.Judge(s.Health()))
+	_ = loop.Contain(ctx, "pass", "health", func() error { // for people alone: told where all panics are
+		p.Metrics.show(health.Judge(s.Health()))
+		return nil
+	})
 	plan, leftAlone := Plan(Situation{Snapshot: s, Term: p.Term.ID, SweepDue: p.Now().Sub(p.swept) >= p.Times.Sweep,
-		CheckInterval: p.Times.CheckInterval, StarveAfter: p.Times.StarveAfter, Jitter: p.Jitter})
+		CheckInterval: p.Times.CheckInterval, StarveAfter: p.Times.StarveAfter, Jitter: p.Jitter,
+		Contain: func(item string, judgement func()) error {
+			return loop.Contain(ctx, "pass", item, func() error { judgement(); return nil })
+		}})
 	p.tell(leftAlone)
 	return p.apply(ctx, plan)
 }

@@ -56,6 +56,8 @@ type Situation struct {
 	CheckInterval time.Duration
 	StarveAfter   time.Duration        // see schedule.Order
 	Jitter        func() time.Duration // draws from [0, CheckInterval) for a component that was never scheduled
+	// Contain runs the judgement of one item and turns a panic into an error.
+	Contain func(item string, judgement func()) error
 }
 
 // LeftAlone is an item of a snapshot that was not judged, and why: the item is of a newer neighbour, or its judgement broke.
@@ -99,25 +101,14 @@ func (p *planning) judge(item, unknown string, judgement func()) {
 		return
 	}
 	before := len(p.plan)
-	if err := contained(judgement); err != nil {
+	if err := p.Contain(item, judgement); err != nil {
 		p.plan = p.plan[:before]
-		p.leaveAlone(item, err.Error())
+		p.leaveAlone(item, "its judgement failed: "+err.Error())
 	}
 }
 
 func (p *planning) leaveAlone(item, why string) {
 	p.leftAlone = append(p.leftAlone, LeftAlone{Item: item, Why: why})
-}
-
-// contained runs one judgement and turns a panic into an error.
-func contained(judgement func()) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the judgement panicked: %v", r)
-		}
-	}()
-	judgement()
-	return nil
 }
 
 // unknown names the value of an open upgrade that this release does not know, "" if it knows all.

@@ -1,6 +1,7 @@
 package overseer_test
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -34,6 +36,9 @@ func given(changes ...change) overseer.Situation {
 	}
 	covered := now.Add(-time.Hour)
 	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, StarveAfter: 4 * time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
+		Contain: func(item string, judgement func()) error {
+			return loop.Contain(context.Background(), "spec", item, func() error { judgement(); return nil })
+		},
 		Snapshot: managerapi.Snapshot{DatabaseTime: now, LiveWithinMS: 90_000, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true, CoveredSince: &covered},
 			Components: []component.Component{of(1, component.Overseer), of(2, component.Manager)},
 			Refs:       []component.Ref{ref(component.Overseer), ref(component.Manager)},
@@ -269,7 +274,7 @@ var _ = Describe("A plan", func() {
 			s.Jitter = func() time.Duration { panic("out of luck") }
 		}))
 		Expect(told(actions)).To(Equal([]string{"check component 2, next 1h0m0s, create: eligible"}))
-		Expect(leftAlone).To(Equal([]overseer.LeftAlone{{Item: "component/1", Why: "the judgement panicked: out of luck"}}))
+		Expect(leftAlone).To(Equal([]overseer.LeftAlone{{Item: "component/1", Why: "its judgement failed: panicked: out of luck"}}))
 	})
 
 	It("holds its actions in the order in which they help each other", func() {
