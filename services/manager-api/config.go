@@ -24,7 +24,8 @@ type config struct {
 	DatabaseURLFile string      `mapstructure:"database_url_file"`
 	// DatabaseConnections bounds the pool for requests; leases have a small one of their own.
 	DatabaseConnections int `mapstructure:"database_connections"`
-	// AMQPURL, or the content of AMQPURLFile, is manager-api's own broker, which serves every exchange without a restriction.
+	// AMQPURL, or the content of AMQPURLFile, is manager-api's own broker, which serves every exchange without a
+	// restriction.
 	AMQPURL     boot.Secret `mapstructure:"amqp_url"`
 	AMQPURLFile string      `mapstructure:"amqp_url_file"`
 	// HomeExchange is the name of the exchange that manager-api beats into, once it is registered.
@@ -64,7 +65,8 @@ func (c config) Validate() error {
 	return err
 }
 
-// CheckSecrets implements boot.Config, with all that is known of the database; its error names the key and quotes no secret.
+// CheckSecrets implements boot.Config, with all that is known of the database; its error names the key and quotes no
+// secret.
 func (c config) CheckSecrets() error {
 	if err := c.postgres().Validate(); err != nil {
 		return fmt.Errorf("database_%w", err)

@@ -17,7 +17,8 @@ var _ = Describe("The configuration", func() {
 		path := filepath.Join(GinkgoT().TempDir(), "sample.yaml")
 		Expect(os.WriteFile(path, sample, 0o600)).To(Succeed())
 		_, err := boot.Load(defaultConfig(), path)
-		Expect(err).To(MatchError(ContainSubstring("database_url: set it or database_url_file")), "secrets are nobody's default")
+		Expect(err).To(MatchError(ContainSubstring("database_url: set it or database_url_file")),
+			"secrets are nobody's default")
 		GinkgoT().Setenv("OPENAPERTURE_DATABASE_URL_FILE", "/nowhere/d")
 		GinkgoT().Setenv("OPENAPERTURE_AMQP_URL_FILE", "/nowhere/a")
 		cfg, err := boot.Load(defaultConfig(), path)
@@ -28,7 +29,8 @@ var _ = Describe("The configuration", func() {
 
 	DescribeTable("names the key that is wrong, and quotes no secret", func(change func(*config), want string) {
 		cfg := defaultConfig()
-		cfg.DatabaseURL, cfg.AMQPURL, cfg.HomeExchange = "postgres://u:hunter2@127.0.0.1/db?sslmode=disable", "amqp://u:hunter2@127.0.0.1/", "local"
+		cfg.DatabaseURL = "postgres://u:hunter2@127.0.0.1/db?sslmode=disable"
+		cfg.AMQPURL, cfg.HomeExchange = "amqp://u:hunter2@127.0.0.1/", "local"
 		check := func() error { return cmp.Or(cfg.Validate(), cfg.CheckSecrets()) }
 		Expect(check()).To(Succeed())
 		change(&cfg)
@@ -36,12 +38,14 @@ var _ = Describe("The configuration", func() {
 		Expect(err).To(MatchError(ContainSubstring(want)))
 		Expect(err.Error()).NotTo(ContainSubstring("hunter2"))
 	},
-		Entry("no sslmode", func(c *config) { c.DatabaseURL = "postgres://u:hunter2@127.0.0.1/db" }, "database_url: sslmode is missing"),
+		Entry("no sslmode", func(c *config) { c.DatabaseURL = "postgres://u:hunter2@127.0.0.1/db" },
+			"database_url: sslmode is missing"),
 		Entry("no database", func(c *config) { c.DatabaseURL = "" }, "database_url: set it or database_url_file"),
 		Entry("no broker", func(c *config) { c.AMQPURL = "" }, "amqp_url: set it or amqp_url_file"),
 		Entry("no broker URL", func(c *config) { c.AMQPURL = "http://u:hunter2@x" }, "amqp_url: parse broker URL"),
 		Entry("no home", func(c *config) { c.HomeExchange = "" }, "home_exchange"),
-		Entry("a role that does not exist", func(c *config) { c.Tokens = []api.Token{{Name: "x", Role: "god"}} }, `tokens: token "x": unknown role "god"`),
+		Entry("a role that does not exist", func(c *config) { c.Tokens = []api.Token{{Name: "x", Role: "god"}} },
+			`tokens: token "x": unknown role "god"`),
 		Entry("no key file", func(c *config) { c.SealingKeyFile = "/nowhere/keys" }, "sealing_key_file"),
 		Entry("an unknown profile", func(c *config) { c.Profile = "slow" }, `profile: unknown times profile "slow"`),
 	)

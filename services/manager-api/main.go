@@ -10,6 +10,7 @@ var version = "dev"
 func main() {
 	boot.Main(boot.Service[config]{
 		Name: "manager-api", Version: version, Sample: sample, Default: defaultConfig, Run: run,
-		About: "Manager-api is the memory and the REST API of OpenAperture: what should run where, what runs, and how it gets there.",
+		About: "Manager-api is the memory and the REST API of OpenAperture: what should run where, what runs, and how it " +
+			"gets there.",
 	})
 }

@@ -58,7 +58,8 @@ var _ = Describe("The sealing key", Label("integration"), func() {
 		s, logs := started(key("old"))
 		broker, err := s.registry.CreateBroker(context.Background(), registry.BrokerSpec{Name: "b"})
 		Expect(err).NotTo(HaveOccurred())
-		_, err = s.registry.CreateConnection(context.Background(), broker, registry.ConnectionSpec{Username: "u", Host: "h", VirtualHost: "/"}, "hunter2", s.keys)
+		_, err = s.registry.CreateConnection(context.Background(), broker,
+			registry.ConnectionSpec{Username: "u", Host: "h", VirtualHost: "/"}, "hunter2", s.keys)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(logs.FilterMessageSnippet("sealed").Len()).To(Equal(0), "there was nothing to seal")
 	})

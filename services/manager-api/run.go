@@ -40,7 +40,10 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 	return env.RunParts(ctx,
 		loop.Part{Name: "schema", Run: s.migrate},
 		loop.Part{Name: "brokers", Run: func(ctx context.Context) error { return s.brokers.Run(ctx, s.usable, s.beat) }},
-		loop.Part{Name: "sweeper", Run: func(ctx context.Context) error { return s.brokers.Sweeper(s.times).Run(ctx, s.usable) }},
+		loop.Part{Name: "sweeper", Run: func(ctx context.Context) error {
+			return s.brokers.Sweeper(s.times).Run(ctx,
+				s.usable)
+		}},
 	)
 }
 
@@ -88,13 +91,15 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	s.engine = engine.New(engine.Config{DB: s.db, Times: s.times, Home: cfg.HomeExchange, Version: env.Version})
 	s.presence = presence.New(s.db, s.times)
 	s.registry = registry.New(s.db, s.engine, cfg.HomeExchange)
-	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Registry: s.registry, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
+	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Registry: s.registry, Bell: bell,
+		OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {
 		return nil, err
 	}
 	s.api, err = api.New(api.Config{DB: s.db, Engine: s.engine, Presence: s.presence, Registry: s.registry,
-		Tokens: cfg.Tokens, Keys: s.keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics, Version: env.Version})
+		Tokens: cfg.Tokens, Keys: s.keys, Times: s.times, Log: env.Log.Named("api"), Metrics: env.Metrics,
+		Version: env.Version})
 	return s, err
 }
 
@@ -132,8 +137,8 @@ func (s *service) migrateOnce(ctx context.Context) error {
 	return s.db.Usable(ctx)
 }
 
-// reseal brings broker passwords under the first key of the key file, so that an old key can leave it. A password that does
-// not open keeps nobody from starting: only its own broker can't be used.
+// reseal brings broker passwords under the first key of the key file, so that an old key can leave it. A password that
+// does not open keeps nobody from starting: only its own broker can't be used.
 func (s *service) reseal(ctx context.Context) {
 	n, err := s.registry.Reseal(ctx, s.keys)
 	if err != nil {
@@ -158,7 +163,8 @@ func (s *service) gate(next http.Handler) http.Handler {
 					w.Header().Set("Retry-After", "1")
 					w.Header().Set("Content-Type", "application/json; charset=utf-8")
 					w.WriteHeader(http.StatusServiceUnavailable)
-					_, _ = w.Write([]byte(`{"errors":[{"message":"the database is not ready yet"}]}`)) // a client that hung up is no news
+					// a client that hung up is no news
+					_, _ = w.Write([]byte(`{"errors":[{"message":"the database is not ready yet"}]}`))
 					return
 				}
 			}
@@ -170,8 +176,10 @@ func (s *service) gate(next http.Handler) http.Handler {
 // beat sends manager-api's own heartbeats into its home exchange, wherever that is at the time.
 func (s *service) beat(ctx context.Context) error {
 	started := s.env.StartedAt.UTC()
-	beater := &member.Beater{Publisher: s.brokers.Own(), Ready: s.env.Health, Address: s.brokers.Home, Every: s.times.Heartbeat, Log: s.env.Log.Named("beater"),
-		Status: messages.ModuleStatus{Type: string(component.Manager), Service: s.env.Service, Hostname: s.env.Hostname, BootID: s.env.BootID,
+	beater := &member.Beater{Publisher: s.brokers.Own(), Ready: s.env.Health, Address: s.brokers.Home,
+		Every: s.times.Heartbeat, Log: s.env.Log.Named("beater"),
+		Status: messages.ModuleStatus{Type: string(component.Manager), Service: s.env.Service, Hostname: s.env.Hostname,
+			BootID:     s.env.BootID,
 			SourceRepo: s.cfg.SourceRepo, SourceRepoGitRef: s.env.Version, DeploymentRepo: s.cfg.DeploymentRepo,
 			DeploymentRepoGitRef: s.cfg.DeploymentRepoGitRef, StartedAt: &started}}
 	return beater.Run(ctx)

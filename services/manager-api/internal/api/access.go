@@ -22,7 +22,8 @@ const (
 // RoleList is every role, for tables and exhaustive specs.
 var RoleList = []Role{RoleAdmin, RoleOperator, RoleViewer, RoleService, RoleModule}
 
-// Access is the set of roles that may call a route. The zero value is no decision at all and is refused at registration.
+// Access is the set of roles that may call a route. The zero value is no decision at all and is refused at
+// registration.
 type Access uint8
 
 // The sets that routes use. An admin may do everything.

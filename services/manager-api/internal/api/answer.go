@@ -130,7 +130,8 @@ func (s *Server) fail(rt Route, w http.ResponseWriter, r *http.Request, err erro
 	}
 	err = tooLarge(err)
 	if kind := fault.KindOf(err); kind == fault.Internal || (kind == fault.Unavailable && r.Context().Err() == nil) {
-		fields := append(boot.TraceFields(r.Context()), zap.String("route", rt.Pattern), zap.String("request_id", requestIDOf(r.Context())), zap.Error(err))
+		fields := append(boot.TraceFields(r.Context()), zap.String("route", rt.Pattern),
+			zap.String("request_id", requestIDOf(r.Context())), zap.Error(err))
 		s.Log.Error("request did not succeed", fields...)
 	}
 	if rt.Item == "" {
@@ -187,7 +188,8 @@ func problem(w http.ResponseWriter, _ *http.Request, err error) {
 	body := struct {
 		managerapi.Problem
 		Errors []fault.Field `json:"errors,omitempty"`
-	}{managerapi.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: view.Message, Code: view.Code}, view.Fields}
+	}{managerapi.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: view.Message,
+		Code: view.Code}, view.Fields}
 	if body.Code == "" {
 		body.Code = view.Kind.String()
 	}

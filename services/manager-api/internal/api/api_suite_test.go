@@ -69,7 +69,8 @@ func tokens() []api.Token {
 	return []api.Token{
 		token("admin", api.RoleAdmin, 0), token("operator", api.RoleOperator, 0), token("viewer", api.RoleViewer, 0),
 		token("service", api.RoleService, here), token("module", api.RoleModule, here),
-		token("foreign-operator", api.RoleOperator, there), token("foreign-service", api.RoleService, there), token("foreign-module", api.RoleModule, there),
+		token("foreign-operator", api.RoleOperator, there), token("foreign-service", api.RoleService, there),
+		token("foreign-module", api.RoleModule, there),
 	}
 }
 
@@ -77,7 +78,8 @@ func start(change ...func(*api.Config)) *harness {
 	GinkgoHelper()
 	database.Truncate()
 	core, logs := observer.New(zapcore.DebugLevel)
-	core = zapcore.NewTee(core, zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.AddSync(GinkgoWriter), zapcore.DebugLevel))
+	core = zapcore.NewTee(core, zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()),
+		zapcore.AddSync(GinkgoWriter), zapcore.DebugLevel))
 	short, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
 	h := &harness{db: database.Open(1), logs: logs}
@@ -87,7 +89,8 @@ func start(change ...func(*api.Config)) *harness {
 	h.registry = registry.New(d, h.engine, "home")
 	keys, err := seal.Parse([]byte("k1 " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))))
 	Expect(err).NotTo(HaveOccurred())
-	cfg := api.Config{DB: d, Engine: h.engine, Presence: presence.New(d, short), Registry: h.registry, Tokens: tokens(), Times: short, Keys: keys, Log: zap.New(core), Version: "v1"}
+	cfg := api.Config{DB: d, Engine: h.engine, Presence: presence.New(d, short), Registry: h.registry, Tokens: tokens(),
+		Times: short, Keys: keys, Log: zap.New(core), Version: "v1"}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -166,7 +169,8 @@ func (h *harness) exchanges() {
 	}
 }
 
-const aComponent = `{"type":"overseer","messaging_exchange_id":1,"deployment_repo":"git/overseer_deploy","deployment_repo_git_ref":"main","upgrade_strategy":"manual"}`
+const aComponent = `{"type":"overseer","messaging_exchange_id":1,"deployment_repo":"git/overseer_deploy",
+	"deployment_repo_git_ref":"main","upgrade_strategy":"manual"}`
 
 const aRef = `{"type":"overseer","source_repo":"git/overseer","source_repo_git_ref":"v2","auto_upgrade_enabled":true}`
 

@@ -44,7 +44,9 @@ func credentials(tokens []Token) ([]credential, error) {
 			return nil, fmt.Errorf("token %q: role %s needs an exchange_id", t.Name, t.Role)
 		}
 		if t.ExchangeID != 0 && t.Role == RoleAdmin {
-			return nil, fmt.Errorf("token %q: role admin is for all exchanges: leave its exchange_id out, or make it an operator", t.Name)
+			return nil, fmt.Errorf("token %q: role admin is for all exchanges: leave its exchange_id out, or "+
+				"make it an operator",
+				t.Name)
 		}
 		sum, err := parseHash(t.Hash)
 		if err != nil {

@@ -21,7 +21,8 @@ var _ = Describe("Authentication", func() {
 	},
 		Entry("Bearer t", func(t string) string { return "Bearer " + t }),
 		Entry("bearer t, whatever the case", func(t string) string { return "bEARER " + t }),
-		Entry("Bearer access_token=t, of the predecessor's client", func(t string) string { return "Bearer access_token=" + t }),
+		Entry("Bearer access_token=t, of the predecessor's client",
+			func(t string) string { return "Bearer access_token=" + t }),
 		Entry("OAuth Bearer t, of its documentation", func(t string) string { return "OAuth Bearer " + t }),
 		Entry("Bearer without a blank", func(t string) string { return "Bearer" + t }),
 		Entry("a bare t", func(t string) string { return t }),
@@ -127,7 +128,8 @@ var _ = Describe("The role × route table", func() {
 		h.ok(201, "POST", "/clusters", `{"etcd_token":"abc","messaging_exchange_id":1}`)
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b"}`)
 		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
-		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h","type":"overseer","status":"active","workload":[]}`)
+		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h","type":"overseer","status":"active",
+			"workload":[]}`)
 		a := h.callAs("foreign-"+allowed, method, path, body)
 		Expect(a.status).To(Equal(404), a.body)
 	},
@@ -137,7 +139,8 @@ var _ = Describe("The role × route table", func() {
 		Entry("its components", "GET", "/messaging/exchanges/1/system_components", "", "service"),
 		Entry("its modules", "GET", "/messaging/exchanges/1/modules", "", "service"),
 		Entry("one of its modules", "GET", "/messaging/exchanges/1/modules/h", "", "service"),
-		Entry("its heartbeats", "POST", "/messaging/exchanges/1/modules", `{"hostname":"h","type":"overseer","status":"active","workload":[]}`, "module"),
+		Entry("its heartbeats", "POST", "/messaging/exchanges/1/modules",
+			`{"hostname":"h","type":"overseer","status":"active","workload":[]}`, "module"),
 		Entry("its health", "GET", "/messaging/exchanges/1/health", "", "service"),
 		Entry("a component", "GET", "/system_components/1", "", "service"),
 		Entry("a change of a component", "PUT", "/system_components/1", aComponent, "operator"),
@@ -157,11 +160,13 @@ var _ = Describe("The role × route table", func() {
 		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"general"}`)
 		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":2}`)
-		for path, count := range map[string][2]int{"/system_components": {1, 0}, "/clusters": {1, 0}, "/messaging/exchanges": {1, 1}, "/messaging/brokers": {1, 1}} {
+		for path, count := range map[string][2]int{"/system_components": {1, 0}, "/clusters": {1, 0},
+			"/messaging/exchanges": {1, 1}, "/messaging/brokers": {1, 1}} {
 			Expect(h.callAs("service", "GET", path, "").objects()).To(HaveLen(count[0]), path)
 			Expect(h.callAs("foreign-service", "GET", path, "").objects()).To(HaveLen(count[1]), path)
 		}
-		Expect(h.callAs("foreign-service", "GET", "/messaging/brokers", "").objects()[0]).To(HaveKeyWithValue("name", "general"))
+		Expect(h.callAs("foreign-service", "GET", "/messaging/brokers", "").objects()[0]).
+			To(HaveKeyWithValue("name", "general"))
 	})
 
 	It("does not let a bound operator make a component elsewhere", func() {

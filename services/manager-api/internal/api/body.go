@@ -49,8 +49,8 @@ func readStrict(r *http.Request, v any) error {
 	return unreadable(json.Unmarshal(raw, v, json.RejectUnknownMembers(true)))
 }
 
-// readMessages reads what carries messages of modules: as tolerantly as every receiver of messages does, so that a newer
-// overseer may pass on what a newer module says.
+// readMessages reads what carries messages of modules: as tolerantly as every receiver of messages does, so that a
+// newer overseer may pass on what a newer module says.
 func readMessages(r *http.Request, v any) error {
 	raw, err := readBody(r)
 	if err != nil {
@@ -155,7 +155,8 @@ func (p params) addMultipart(raw []byte, boundary string) error {
 		return malformed("malformed multipart body")
 	}
 	req := http.Request{Method: http.MethodPost, Body: io.NopCloser(bytes.NewReader(raw)),
-		Header: http.Header{"Content-Type": {mime.FormatMediaType("multipart/form-data", map[string]string{"boundary": boundary})}}}
+		Header: http.Header{"Content-Type": {mime.FormatMediaType("multipart/form-data",
+			map[string]string{"boundary": boundary})}}}
 	if err := req.ParseMultipartForm(maxBody); err != nil {
 		return malformed("malformed multipart body")
 	}

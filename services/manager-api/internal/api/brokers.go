@@ -34,7 +34,10 @@ func (s *Server) listBrokers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(registry.BrokerRow) error) error { return s.Registry.EachBroker(r.Context(), p, emit) })
+	return stream(w, func(emit func(registry.BrokerRow) error) error {
+		return s.Registry.EachBroker(r.Context(), p,
+			emit)
+	})
 }
 
 // broker reads the broker of a request, if the caller's exchange may use it.
@@ -212,7 +215,8 @@ func (s *Server) updateConnection(w http.ResponseWriter, r *http.Request, id int
 		if err := f.err(brokerItem); err != nil { // after 404
 			return nil, err
 		}
-		for name, dst := range map[string]*string{"username": &spec.Username, "host": &spec.Host, "virtual_host": &spec.VirtualHost} {
+		for name, dst := range map[string]*string{"username": &spec.Username, "host": &spec.Host,
+			"virtual_host": &spec.VirtualHost} {
 			if v, ok := given[name]; ok {
 				*dst = v
 			}

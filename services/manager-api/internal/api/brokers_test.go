@@ -33,10 +33,12 @@ func connected() *harness {
 var _ = Describe("/messaging/brokers", func() {
 	It("creates, shows, changes and deletes", func() {
 		h := start()
-		Expect(h.ok(201, "POST", "/messaging/brokers", `{"name":"a"}`).header.Get("Location")).To(Equal("/messaging/brokers/1"))
+		Expect(h.ok(201, "POST", "/messaging/brokers", `{"name":"a"}`).header.Get("Location")).
+			To(Equal("/messaging/brokers/1"))
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b","failover_broker_id":1}`)
-		Expect(h.ok(200, "GET", "/messaging/brokers/2", "").object()).To(And(HaveKeyWithValue("name", "b"), HaveKeyWithValue("failover_broker_id", 1.0),
-			HaveKeyWithValue("inserted_at", MatchRegexp(stamped))))
+		Expect(h.ok(200, "GET", "/messaging/brokers/2", "").object()).
+			To(And(HaveKeyWithValue("name", "b"), HaveKeyWithValue("failover_broker_id", 1.0),
+				HaveKeyWithValue("inserted_at", MatchRegexp(stamped))))
 		Expect(h.ok(200, "GET", "/messaging/brokers", "").objects()).To(HaveLen(2))
 		h.ok(204, "PUT", "/messaging/brokers/1", `{"name":"a","failover_broker_id":2}`) // an unchanged name (defect 19)
 		Expect(h.ok(200, "GET", "/messaging/brokers/1", "").object()).To(HaveKeyWithValue("failover_broker_id", 2.0))
@@ -48,18 +50,27 @@ var _ = Describe("/messaging/brokers", func() {
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b"}`)
 		Expect(h.ok(status, method, path, body).body).To(MatchJSON(want))
 	},
-		Entry("no name", "POST", "/messaging/brokers", `{"name":""}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingBroker"}]}`),
-		Entry("a duplicate before other fields", "POST", "/messaging/brokers", `{"name":"a","failover_broker_id":"x"}`, 409, `{"errors":[{"message":"A MessagingBroker already exists with that identifier"}]}`),
+		Entry("no name", "POST", "/messaging/brokers", `{"name":""}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingBroker"}]}`),
+		Entry("a duplicate before other fields", "POST", "/messaging/brokers", `{"name":"a","failover_broker_id":"x"}`, 409,
+			`{"errors":[{"message":"A MessagingBroker already exists with that identifier"}]}`),
 		Entry("an unknown failover", "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":9}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"failover_broker_id":"Invalid MessagingBroker"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},
+				{"failover_broker_id":"Invalid MessagingBroker"}]}`),
 		Entry("itself as failover", "PUT", "/messaging/brokers/1", `{"name":"a","failover_broker_id":1}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"failover_broker_id":"Invalid MessagingBroker"}]}`),
-		Entry("another's name", "PUT", "/messaging/brokers/1", `{"name":"b"}`, 409, `{"errors":[{"message":"A MessagingBroker already exists with that identifier"}]}`),
-		Entry("a PUT of nothing", "PUT", "/messaging/brokers/9", `{}`, 404, `{"errors":[{"message":"MessagingBroker was not found"}]}`),
-		Entry("a PUT without name", "PUT", "/messaging/brokers/1", `{}`, 400, `{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"name":"can't be blank"}]}`),
-		Entry("connections of nothing", "GET", "/messaging/brokers/9/connections", ``, 404, `{"errors":[{"message":"MessagingBroker was not found"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},
+				{"failover_broker_id":"Invalid MessagingBroker"}]}`),
+		Entry("another's name", "PUT", "/messaging/brokers/1", `{"name":"b"}`, 409,
+			`{"errors":[{"message":"A MessagingBroker already exists with that identifier"}]}`),
+		Entry("a PUT of nothing", "PUT", "/messaging/brokers/9", `{}`, 404,
+			`{"errors":[{"message":"MessagingBroker was not found"}]}`),
+		Entry("a PUT without name", "PUT", "/messaging/brokers/1", `{}`, 400,
+			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"name":"can't be blank"}]}`),
+		Entry("connections of nothing", "GET", "/messaging/brokers/9/connections", ``, 404,
+			`{"errors":[{"message":"MessagingBroker was not found"}]}`),
 		Entry("a connection without fields", "POST", "/messaging/brokers/1/connections", `{}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"username":"can't be blank"},{"password":"can't be blank"},{"host":"can't be blank"},{"virtual_host":"can't be blank"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingBroker were invalid"},{"username":"can't be blank"},
+				{"password":"can't be blank"},{"host":"can't be blank"},{"virtual_host":"can't be blank"}]}`),
 	)
 
 	It("is not deleted while in use, and says by what; cascade frees the users", func() {
@@ -91,7 +102,8 @@ var _ = Describe("Broker passwords", func() {
 		h := connected()
 		a := h.callAs(name, "GET", "/messaging/brokers/1/connections", "")
 		Expect(a.status).To(Equal(200))
-		Expect(a.objects()).To(ConsistOf(And(HaveKeyWithValue("username", "u"), HaveKeyWithValue("port", 5672.0), HaveKeyWithValue("password", BeNil()))))
+		Expect(a.objects()).To(ConsistOf(And(HaveKeyWithValue("username", "u"), HaveKeyWithValue("port", 5672.0),
+			HaveKeyWithValue("password", BeNil()))))
 		Expect(h.journal("broker/1")).NotTo(ContainElement("passwords_read"))
 	}, Entry(nil, "admin"), Entry(nil, "operator"), Entry(nil, "viewer"))
 
@@ -120,16 +132,19 @@ var _ = Describe("Broker passwords", func() {
 			h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
 			h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":2}`)
 		}, "foreign-module", 200),
-		Entry("not an exchange that is restricted to nothing, even if no exchange is restricted to the broker", func(h *harness) {
-			h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
-		}, "foreign-service", 404),
-		Entry("not an exchange that is restricted to nothing, if the broker is another exchange's failover", func(h *harness) {
-			h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
-			h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
-			h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":2}`)
-			Expect(h.callAs("module", "GET", "/messaging/brokers/1/connections", "").objects()).To(ConsistOf(HaveKeyWithValue("password", canary)))
-			Expect(h.callAs("foreign-service", "GET", "/messaging/brokers", "").objects()).To(BeEmpty())
-		}, "foreign-service", 404),
+		Entry("not an exchange that is restricted to nothing, even if no exchange is restricted to the broker",
+			func(h *harness) {
+				h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
+			}, "foreign-service", 404),
+		Entry("not an exchange that is restricted to nothing, if the broker is another exchange's failover",
+			func(h *harness) {
+				h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
+				h.ok(204, "DELETE", "/messaging/exchanges/1/brokers", "")
+				h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":2}`)
+				Expect(h.callAs("module", "GET", "/messaging/brokers/1/connections", "").objects()).
+					To(ConsistOf(HaveKeyWithValue("password", canary)))
+				Expect(h.callAs("foreign-service", "GET", "/messaging/brokers", "").objects()).To(BeEmpty())
+			}, "foreign-service", 404),
 	)
 
 	It("are nowhere else: not in answers, logs or the journal, whatever goes wrong (G10)", func() {
@@ -144,13 +159,15 @@ var _ = Describe("Broker passwords", func() {
 				seen.WriteString(h.callAs(name, method, pathOf(path), "").body)
 			}
 		}
-		for _, broken := range []string{aConnection + "x", strings.ReplaceAll(aConnection, `"u"`, "7"), strings.ReplaceAll(aConnection, "5672", "99999")} {
+		for _, broken := range []string{aConnection + "x", strings.ReplaceAll(aConnection, `"u"`, "7"),
+			strings.ReplaceAll(aConnection, "5672", "99999")} {
 			seen.WriteString(h.ok(400, "POST", "/messaging/brokers/1/connections", broken).body)
 		}
 		seen.WriteString(h.ok(404, "PUT", "/messaging/brokers/1/connections/99", aConnection).body)
 		seen.WriteString(h.ok(204, "PUT", "/messaging/brokers/1/connections/1", aConnection).body)
 		var journal []string
-		Expect(h.db.Select(&journal, `SELECT concat_ws(' ', subject, code, message, inputs::text) FROM journal`)).To(Succeed())
+		Expect(h.db.Select(&journal, `SELECT concat_ws(' ', subject, code, message, inputs::text)
+			FROM journal`)).To(Succeed())
 		seen.WriteString(strings.Join(journal, "\n"))
 		_, err := h.db.Exec(`ALTER TABLE messaging_broker_connections RENAME TO gone`)
 		Expect(err).NotTo(HaveOccurred())
@@ -163,16 +180,19 @@ var _ = Describe("Broker passwords", func() {
 			_, _ = fmt.Fprintf(&seen, "%s %v\n", entry.Message, entry.ContextMap())
 		}
 		Expect(seen.String()).NotTo(ContainSubstring("canary"))
-		Expect(h.logs.FilterMessage("request did not succeed").All()).NotTo(BeEmpty(), "the specs look at a log that is written")
+		Expect(h.logs.FilterMessage("request did not succeed").All()).NotTo(BeEmpty(),
+			"the specs look at a log that is written")
 	})
 
 	It("change by themselves, and stay where they are not given", func() {
 		h := connected()
 		h.ok(204, "PUT", "/messaging/brokers/1/connections/1", `{"host":"other","port":null}`)
 		Expect(h.callAs("service", "GET", "/messaging/brokers/1/connections", "").objects()).To(ConsistOf(And(
-			HaveKeyWithValue("host", "other"), HaveKeyWithValue("port", BeNil()), HaveKeyWithValue("username", "u"), HaveKeyWithValue("password", canary))))
+			HaveKeyWithValue("host", "other"), HaveKeyWithValue("port", BeNil()), HaveKeyWithValue("username", "u"),
+			HaveKeyWithValue("password", canary))))
 		h.ok(204, "PUT", "/messaging/brokers/1/connections/1", `{"password":"new"}`)
-		Expect(h.callAs("service", "GET", "/messaging/brokers/1/connections", "").objects()).To(ConsistOf(HaveKeyWithValue("password", "new")))
+		Expect(h.callAs("service", "GET", "/messaging/brokers/1/connections", "").objects()).
+			To(ConsistOf(HaveKeyWithValue("password", "new")))
 		h.ok(400, "PUT", "/messaging/brokers/1/connections/1", `{"password":""}`)
 		h.ok(400, "PUT", "/messaging/brokers/1/connections/1", `{"port":0}`)
 		h.ok(204, "DELETE", "/messaging/brokers/1/connections/1", "")

@@ -14,7 +14,10 @@ import (
 func (s *Server) registerComponentUpgrade() {
 	const pattern = "POST /system_components/{id}/upgrade"
 	post := s.idempotent(Route{pattern, Operators, componentItem}, s.upgradeComponent)
-	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request, _ int64) error { return post(w, r) })
+	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request,
+		_ int64) error {
+		return post(w, r)
+	})
 }
 
 // upgradeComponent makes the component's upgrade or finds the open one: a repeat answers the same with the same id. The
@@ -38,7 +41,8 @@ func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request) error 
 	if err := f.err(numbered(id)); err != nil {
 		return err
 	}
-	request := managerapi.UpgradeRequest{ComponentID: component.ID(id), ExchangeID: row.ExchangeID, Trigger: upgrade.TriggerRequest,
+	request := managerapi.UpgradeRequest{ComponentID: component.ID(id), ExchangeID: row.ExchangeID,
+		Trigger:     upgrade.TriggerRequest,
 		RequestedBy: callerOf(r.Context()).Name, Force: force != nil && *force}
 	if reason != nil {
 		request.Reason = *reason

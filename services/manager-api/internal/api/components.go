@@ -29,7 +29,10 @@ func (s *Server) putComponent() {
 		id, _ := pathID(r, "id")
 		return s.updateComponent(w, r, id)
 	})
-	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request, _ int64) error { return put(w, r) })
+	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request,
+		_ int64) error {
+		return put(w, r)
+	})
 }
 
 func componentPath(id component.ID) string {
@@ -100,7 +103,8 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readComponent reads what an operator states; what is the server's is not looked at. proof is kept where none is given.
+// readComponent reads what an operator states; what is the server's is not looked at. proof is kept where none is
+// given.
 func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKind) registry.ComponentSpec {
 	given := f.text("proof")
 	spec := registry.ComponentSpec{
@@ -115,7 +119,8 @@ func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKi
 	return spec
 }
 
-// readProof is the stated proof, else the kept one if it is enough for the type, which may have changed, else the type's own.
+// readProof is the stated proof, else the kept one if it is enough for the type, which may have changed, else the
+// type's own.
 func readProof(f *form, t component.Type, given *string, kept component.ProofKind) component.ProofKind {
 	switch {
 	case given == nil && (kept == "" || !upgrade.Proves(kept, t)):
@@ -125,7 +130,8 @@ func readProof(f *form, t component.Type, given *string, kept component.ProofKin
 	case *given != string(component.ProofModules) && *given != string(component.ProofUnits):
 		f.bad("proof", invalid)
 	case !upgrade.Proves(component.ProofKind(*given), t):
-		f.bad("proof", fmt.Sprintf("can't be %s for the type %s: that it is ready does not show that it hears; use modules, or leave it out", *given, t))
+		f.bad("proof", fmt.Sprintf("can't be %s for the type %s: that it is ready does not show that it hears; use "+
+			"modules, or leave it out", *given, t))
 	}
 	return component.ProofKind(*given)
 }

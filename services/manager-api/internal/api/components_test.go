@@ -15,8 +15,10 @@ var _ = Describe("/system_components", func() {
 		Expect(a.header.Get("Location")).To(Equal("/system_components/1"))
 		shown := h.ok(200, "GET", "/system_components/1", "").object()
 		Expect(shown).To(And(
-			HaveKeyWithValue("messaging_exchange_id", 1.0), HaveKeyWithValue("source_repo", ""), HaveKeyWithValue("status", BeNil()),
-			HaveKeyWithValue("upgrade_status", BeNil()), HaveKeyWithValue("proof", "modules"), HaveKeyWithValue("last_check", BeNil()),
+			HaveKeyWithValue("messaging_exchange_id", 1.0), HaveKeyWithValue("source_repo", ""),
+			HaveKeyWithValue("status", BeNil()),
+			HaveKeyWithValue("upgrade_status", BeNil()), HaveKeyWithValue("proof", "modules"),
+			HaveKeyWithValue("last_check", BeNil()),
 			HaveKeyWithValue("inserted_at", MatchRegexp(stamped))))
 		h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"))
 		Expect(h.ok(200, "GET", "/system_components/1", "").object()).To(HaveKeyWithValue("upgrade_strategy", "hourly"))
@@ -29,12 +31,16 @@ var _ = Describe("/system_components", func() {
 	It("takes a stated version at creation as what runs already, and never from a PUT", func() {
 		h := start()
 		h.exchanges()
-		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
-		_, err := h.db.Exec(`UPDATE system_components SET status = 'upgrade_in_progress', upgrade_status = '{"current_workflow":"w"}'`)
+		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent,
+			"}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
+		_, err := h.db.Exec(`UPDATE system_components SET status = 'upgrade_in_progress',
+			upgrade_status = '{"current_workflow":"w"}'`)
 		Expect(err).NotTo(HaveOccurred())
 		whole := h.ok(200, "GET", "/system_components/1", "").body
-		for _, change := range [][2]string{{`"v1"`, `"v9"`}, {`"git/o"`, `"evil"`}, {`"upgrade_in_progress"`, `null`}, {`{"current_workflow":"w"}`, `null`}, {`"id":1`, `"id":7`}} {
-			changed := strings.ReplaceAll(strings.ReplaceAll(whole, `{"current_workflow": "w"}`, `{"current_workflow":"w"}`), change[0], change[1])
+		for _, change := range [][2]string{{`"v1"`, `"v9"`}, {`"git/o"`, `"evil"`}, {`"upgrade_in_progress"`, `null`},
+			{`{"current_workflow":"w"}`, `null`}, {`"id":1`, `"id":7`}} {
+			changed := strings.ReplaceAll(strings.ReplaceAll(whole, `{"current_workflow": "w"}`, `{"current_workflow":"w"}`),
+				change[0], change[1])
 			h.ok(204, "PUT", "/system_components/1", changed)
 		}
 		h.ok(204, "PUT", "/system_components/1", aComponent) // without upgrade_status: the predecessor erased it (defect 2)
@@ -48,11 +54,13 @@ var _ = Describe("/system_components", func() {
 		h.exchanges()
 		h.ok(201, "POST", "/system_components", aComponent)
 		h.ok(201, "POST", "/system_components", strings.ReplaceAll(aComponent, "overseer", "web"))
-		Expect(h.ok(200, "GET", "/system_components?type=web", "").objects()).To(ConsistOf(And(HaveKeyWithValue("type", "web"), HaveKeyWithValue("proof", "units"))))
+		Expect(h.ok(200, "GET", "/system_components?type=web", "").objects()).
+			To(ConsistOf(And(HaveKeyWithValue("type", "web"), HaveKeyWithValue("proof", "units"))))
 		Expect(h.ok(200, "GET", "/system_components?type=", "").objects()).To(BeEmpty())
 		Expect(h.ok(200, "GET", "/messaging/exchanges/1/system_components", "").objects()).To(HaveLen(2))
 		Expect(h.ok(200, "GET", "/messaging/exchanges/2/system_components", "").objects()).To(BeEmpty())
-		Expect(h.ok(404, "GET", "/messaging/exchanges/9/system_components", "").body).To(MatchJSON(`{"errors":[{"message":"MessagingExchange 9 was not found"}]}`))
+		Expect(h.ok(404, "GET", "/messaging/exchanges/9/system_components", "").body).
+			To(MatchJSON(`{"errors":[{"message":"MessagingExchange 9 was not found"}]}`))
 	})
 
 	DescribeTable("refuses", func(method, path, body string, status int, want string) {
@@ -64,30 +72,49 @@ var _ = Describe("/system_components", func() {
 		Expect(a.status).To(Equal(status), a.body)
 		Expect(a.body).To(MatchJSON(want))
 	},
-		Entry("nothing", "POST", "/system_components", `{}`, 400, `{"errors":[{"message":"One or more fields for SystemComponent were invalid"},
-			{"messaging_exchange_id":"Missing MessagingExchange"},{"type":"can't be blank"},{"messaging_exchange_id":"can't be blank"},
-			{"deployment_repo":"can't be blank"},{"deployment_repo_git_ref":"can't be blank"},{"upgrade_strategy":"can't be blank"}]}`),
-		Entry("fields before a duplicate", "POST", "/system_components", strings.ReplaceAll(aComponent, "manual", "sometimes"), 400,
+		Entry("nothing", "POST", "/system_components", `{}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},
+			{"messaging_exchange_id":"Missing MessagingExchange"},{"type":"can't be blank"},
+			{"messaging_exchange_id":"can't be blank"},
+			{"deployment_repo":"can't be blank"},{"deployment_repo_git_ref":"can't be blank"},
+			{"upgrade_strategy":"can't be blank"}]}`),
+		Entry("fields before a duplicate", "POST", "/system_components",
+			strings.ReplaceAll(aComponent, "manual", "sometimes"), 400,
 			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"upgrade_strategy":"is invalid"}]}`),
 		Entry("an unknown exchange", "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, `_id":99`), 400,
-			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"messaging_exchange_id":"Invalid MessagingExchange"}]}`),
-		Entry("an exchange that is no number", "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, `_id":"x"`), 400,
-			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"messaging_exchange_id":"is invalid"}]}`),
+			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},
+				{"messaging_exchange_id":"Invalid MessagingExchange"}]}`),
+		Entry("an exchange that is no number", "POST", "/system_components",
+			strings.ReplaceAll(aComponent, `_id":1`, `_id":"x"`), 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},
+				{"messaging_exchange_id":"is invalid"}]}`),
 		Entry("another proof", "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"proof":"hope"}`, 400,
 			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"proof":"is invalid"}]}`),
-		Entry("a proof that shows too little", "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},{"proof":"can't be units for the type overseer: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
-		Entry("a PUT of such a proof", "PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponent 1 were invalid"},{"proof":"can't be units for the type overseer: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
+		Entry("a proof that shows too little", "POST", "/system_components",
+			strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent were invalid"},
+				{"proof":"can't be units for the type overseer`+
+				`: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
+		Entry("a PUT of such a proof", "PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"proof":"units"}`,
+			400,
+			`{"errors":[{"message":"One or more fields for SystemComponent 1 were invalid"},
+				{"proof":"can't be units for the type overseer`+
+				`: that it is ready does not show that it hears; use modules, or leave it out"}]}`),
 		Entry("a duplicate", "POST", "/system_components", aComponent, 409,
 			`{"errors":[{"message":"A SystemComponent \"overseer\" already exists with that identifier"}]}`),
-		Entry("a PUT: 404 before 400", "PUT", "/system_components/99", `{}`, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
-		Entry("a PUT: 400 before 409", "PUT", "/system_components/2", `{"type":"overseer","messaging_exchange_id":"1","deployment_repo":"x","deployment_repo_git_ref":"y","upgrade_strategy":""}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponent 2 were invalid"},{"upgrade_strategy":"is invalid"}]}`),
+		Entry("a PUT: 404 before 400", "PUT", "/system_components/99", `{}`, 404,
+			`{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
+		Entry("a PUT: 400 before 409", "PUT", "/system_components/2",
+			`{"type":"overseer","messaging_exchange_id":"1","deployment_repo":"x","deployment_repo_git_ref":"y",
+				"upgrade_strategy":""}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponent 2 were invalid"},
+				{"upgrade_strategy":"is invalid"}]}`),
 		Entry("a PUT: 409 last", "PUT", "/system_components/2", aComponent, 409,
 			`{"errors":[{"message":"A SystemComponent \"overseer\" already exists with that identifier"}]}`),
-		Entry("a DELETE of nothing", "DELETE", "/system_components/99", ``, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
-		Entry("an upgrade of nothing", "POST", "/system_components/99/upgrade", ``, 404, `{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
+		Entry("a DELETE of nothing", "DELETE", "/system_components/99", ``, 404,
+			`{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
+		Entry("an upgrade of nothing", "POST", "/system_components/99/upgrade", ``, 404,
+			`{"errors":[{"message":"SystemComponent 99 was not found"}]}`),
 	)
 
 	It("keeps the proof that a PUT does not state, as long as it is one for the type", func() {
@@ -104,21 +131,27 @@ var _ = Describe("/system_components", func() {
 		Expect(proof()).To(Equal("modules"))
 	})
 
-	DescribeTable("keeps the recorded version as long as the component stays what and where it is", func(from, to, want string) {
-		h := start()
-		h.exchanges()
-		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
-		_, err := h.db.Exec(`UPDATE system_components SET status = 'upgrade_completed', next_check_at = now(), last_verdict = 'already_latest';
-			INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, etcd_token, units, proven_at)
+	DescribeTable("keeps the recorded version as long as the component stays what and where it is",
+		func(from, to, want string) {
+			h := start()
+			h.exchanges()
+			h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent,
+				"}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
+			_, err := h.db.Exec(`UPDATE system_components SET status = 'upgrade_completed', next_check_at = now(),
+				last_verdict = 'already_latest';
+			INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
+			etcd_token, units, proven_at)
 			VALUES (gen_random_uuid(), 1, 'git/o', 'v1', 'd', 'main', 'tok', '[]', now())`)
-		Expect(err).NotTo(HaveOccurred())
-		h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, from, to))
-		var kept string
-		Expect(h.db.Get(&kept, `SELECT concat_ws(' ', c.source_repo, c.source_repo_git_ref, c.status, c.last_verdict, c.next_check_at IS NOT NULL, (SELECT count(*) FROM releases))
+			Expect(err).NotTo(HaveOccurred())
+			h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, from, to))
+			var kept string
+			Expect(h.db.Get(&kept, `SELECT concat_ws(' ', c.source_repo, c.source_repo_git_ref, c.status, c.last_verdict,
+				c.next_check_at IS NOT NULL, (SELECT count(*) FROM releases))
 			FROM system_components c`)).To(Succeed())
-		Expect(kept).To(Equal(want))
-	},
-		Entry("another deployment repository", `"deployment_repo":"`, `"deployment_repo":"x`, "git/o v1 upgrade_completed already_latest t 1"),
+			Expect(kept).To(Equal(want))
+		},
+		Entry("another deployment repository", `"deployment_repo":"`, `"deployment_repo":"x`,
+			"git/o v1 upgrade_completed already_latest t 1"),
 		Entry("another exchange, where nothing of it runs", `_id":1`, `_id":2`, "   f 0"),
 		Entry("another type", "overseer", "builder", "   f 0"),
 	)
@@ -132,7 +165,8 @@ var _ = Describe("/system_components", func() {
 	It("makes one of twenty at once (defect 9)", func() {
 		h := start()
 		h.exchanges()
-		Expect(atOnce(20, func() int { return h.call("POST", "/system_components", aComponent).status })).To(Equal(map[int]int{201: 1, 409: 19}))
+		Expect(atOnce(20, func() int { return h.call("POST", "/system_components", aComponent).status })).
+			To(Equal(map[int]int{201: 1, 409: 19}))
 	})
 })
 
@@ -158,16 +192,20 @@ var _ = Describe("POST /system_components/:id/upgrade", func() {
 	It("shows the upgrade to who prefers a representation", func() {
 		h := ready()
 		header, value := as("operator")
-		a := h.call("POST", "/system_components/1/upgrade", `{"force":true,"reason":"because"}`, "Prefer", "respond-async, return=representation", header, value)
+		a := h.call("POST", "/system_components/1/upgrade", `{"force":true,"reason":"because"}`, "Prefer",
+			"respond-async, return=representation", header, value)
 		Expect(a.status).To(Equal(202), a.body)
 		Expect(a.header.Get("Location")).To(HavePrefix("/upgrades/"))
-		Expect(a.object()).To(And(HaveKeyWithValue("component_id", 1.0), HaveKeyWithValue("state", "requested"), HaveKeyWithValue("trigger", "request"),
-			HaveKeyWithValue("requested_by", "operator"), HaveKeyWithValue("force", true), HaveKeyWithValue("reason", "because")))
+		Expect(a.object()).To(And(HaveKeyWithValue("component_id", 1.0), HaveKeyWithValue("state", "requested"),
+			HaveKeyWithValue("trigger", "request"),
+			HaveKeyWithValue("requested_by", "operator"), HaveKeyWithValue("force", true),
+			HaveKeyWithValue("reason", "because")))
 	})
 
 	It("finds one upgrade for twenty at once", func() {
 		h := ready()
-		Expect(atOnce(20, func() int { return h.call("POST", "/system_components/1/upgrade", "").status })).To(Equal(map[int]int{204: 20}))
+		Expect(atOnce(20, func() int { return h.call("POST", "/system_components/1/upgrade", "").status })).
+			To(Equal(map[int]int{204: 20}))
 		var n int
 		Expect(h.db.Get(&n, `SELECT count(*) FROM upgrades`)).To(Succeed())
 		Expect(n).To(Equal(1))
@@ -184,6 +222,7 @@ var _ = Describe("POST /system_components/:id/upgrade", func() {
 
 	It("refuses a force that is no boolean", func() {
 		h := ready()
-		Expect(h.ok(400, "POST", "/system_components/1/upgrade", `{"force":"maybe"}`).body).To(ContainSubstring(`{"force":"is invalid"}`))
+		Expect(h.ok(400, "POST", "/system_components/1/upgrade", `{"force":"maybe"}`).body).
+			To(ContainSubstring(`{"force":"is invalid"}`))
 	})
 })

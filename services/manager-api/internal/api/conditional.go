@@ -62,8 +62,8 @@ func ifMatch[T any](r *http.Request, tag func(T) string) db.Guard[T] {
 const maxKey = 255
 
 // idempotent gives a route the meaning of Idempotency-Key: the same key and request get the first one's answer.
-// What failed within the server may be tried again under the same key, unless it may have had its effect: its COMMIT was
-// lost, or it panicked, which may be before that or behind it.
+// What failed within the server may be tried again under the same key, unless it may have had its effect: its COMMIT
+// was lost, or it panicked, which may be before that or behind it.
 func (s *Server) idempotent(rt Route, h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		key := r.Header.Get("Idempotency-Key")
@@ -92,7 +92,8 @@ func (s *Server) idempotent(rt Route, h handler) handler {
 
 func requestHash(r *http.Request, body []byte) []byte {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s %q %q %q\n", r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"), r.Header.Get("Prefer"))
+	_, _ = fmt.Fprintf(h, "%s %q %q %q\n", r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"),
+		r.Header.Get("Prefer"))
 	_, _ = h.Write(body)
 	return h.Sum(nil)
 }

@@ -62,7 +62,8 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	spec := registry.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"), Severity: f.need("severity"), ExchangeID: ownExchange(r)}
+	spec := registry.EventSpec{Message: f.text("message"), Data: f.json("data"), Type: f.need("type"),
+		Severity: f.need("severity"), ExchangeID: ownExchange(r)}
 	if err := f.err(eventItem); err != nil {
 		return err
 	}

@@ -61,7 +61,8 @@ var _ = Describe("/messaging/exchanges", func() {
 		e := h.exchange(3)
 		Expect(e.RoutingKey).To(Equal("aws.us.east"))
 		Expect(e.RootExchangeName).To(Equal("aws"))
-		Expect(e.Ancestors).To(Equal([]managerapi.Ancestor{{Name: "us", RoutingKey: "aws.us"}, {Name: "aws", RoutingKey: "aws"}}))
+		Expect(e.Ancestors).To(Equal([]managerapi.Ancestor{{Name: "us", RoutingKey: "aws.us"},
+			{Name: "aws", RoutingKey: "aws"}}))
 		a := h.ok(204, "PUT", "/messaging/exchanges/1", `{"name":"cloud","routing_key_fragment":"c"}`)
 		Expect(a.header.Get("Location")).To(Equal("/messaging/exchanges/1"))
 		e = h.exchange(3)
@@ -84,7 +85,8 @@ var _ = Describe("/messaging/exchanges", func() {
 		Expect(h.exchange(3).RoutingKey).To(Equal("aws.us.east"))
 		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east","parent_exchange_id":null,"failover_exchange_id":2}`)
 		Expect(h.ok(200, "GET", "/messaging/exchanges/3", "").object()).To(And(HaveKeyWithValue("routing_key", "east"),
-			HaveKeyWithValue("root_exchange_name", "east"), HaveKeyWithValue("failover_exchange_id", 2.0), HaveKeyWithValue("ancestors", BeEmpty())))
+			HaveKeyWithValue("root_exchange_name", "east"), HaveKeyWithValue("failover_exchange_id", 2.0),
+			HaveKeyWithValue("ancestors", BeEmpty())))
 	})
 
 	DescribeTable("refuses", func(method, path, body string, status int, want string) {
@@ -93,31 +95,48 @@ var _ = Describe("/messaging/exchanges", func() {
 		Expect(a.status).To(Equal(status), a.body)
 		Expect(a.body).To(MatchJSON(want))
 	},
-		Entry("no name", "POST", "/messaging/exchanges", `{}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
-		Entry("a null name", "POST", "/messaging/exchanges", `{"name":null}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
-		Entry("a duplicate before other fields", "POST", "/messaging/exchanges", `{"name":"aws","parent_exchange_id":"x"}`, 409,
+		Entry("no name", "POST", "/messaging/exchanges", `{}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
+		Entry("a null name", "POST", "/messaging/exchanges", `{"name":null}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
+		Entry("a duplicate before other fields", "POST", "/messaging/exchanges", `{"name":"aws","parent_exchange_id":"x"}`,
+			409,
 			`{"errors":[{"message":"A MessagingExchange already exists with that identifier"}]}`),
 		Entry("other fields last", "POST", "/messaging/exchanges", `{"name":"n","parent_exchange_id":"x"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"parent_exchange_id":"is invalid"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"parent_exchange_id":"is invalid"}]}`),
 		Entry("an unknown parent", "POST", "/messaging/exchanges", `{"name":"n","parent_exchange_id":99}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"parent_exchange_id":"Invalid MessagingExchange"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"parent_exchange_id":"Invalid MessagingExchange"}]}`),
 		Entry("an unknown failover", "POST", "/messaging/exchanges", `{"name":"n","failover_exchange_id":99}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"failover_exchange_id":"Invalid MessagingExchange"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"failover_exchange_id":"Invalid MessagingExchange"}]}`),
 		Entry("a fragment with a dot", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"a.b"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"routing_key_fragment":"has invalid format"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"routing_key_fragment":"has invalid format"}]}`),
 		Entry("a name of the broker's own", "POST", "/messaging/exchanges", `{"name":"amq.topic"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
 		Entry("a name that makes queue names of the broker's own", "POST", "/messaging/exchanges", `{"name":"amq"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
-		Entry("a fragment that makes queue names of the broker's own", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"amq"}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"routing_key_fragment":"makes queue names of MessagingExchange n begin with amq., which RabbitMQ keeps for itself"}]}`),
-		Entry("an address that is taken", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"us","parent_exchange_id":1}`, 409,
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"name":"is or begins with amq., which RabbitMQ keeps for itself"}]}`),
+		Entry("a fragment that makes queue names of the broker's own", "POST", "/messaging/exchanges",
+			`{"name":"n","routing_key_fragment":"amq"}`, 400,
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"routing_key_fragment":"makes queue names of MessagingExchange n`+
+				` begin with amq., which RabbitMQ keeps for itself"}]}`),
+		Entry("an address that is taken", "POST", "/messaging/exchanges",
+			`{"name":"n","routing_key_fragment":"us","parent_exchange_id":1}`, 409,
 			`{"errors":[{"message":"another exchange has this root and routing key"}]}`),
 		Entry("itself as parent (defect 22)", "PUT", "/messaging/exchanges/1", `{"name":"aws","parent_exchange_id":1}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"parent_exchange_id":"makes a cycle"}]}`),
-		Entry("a descendant as parent (defect 22)", "PUT", "/messaging/exchanges/1", `{"name":"aws","parent_exchange_id":3}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"parent_exchange_id":"makes a cycle"}]}`),
-		Entry("a PUT of nothing", "PUT", "/messaging/exchanges/99", `{}`, 404, `{"errors":[{"message":"MessagingExchange was not found"}]}`),
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"parent_exchange_id":"makes a cycle"}]}`),
+		Entry("a descendant as parent (defect 22)", "PUT", "/messaging/exchanges/1", `{"name":"aws","parent_exchange_id":3}`,
+			400,
+			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"parent_exchange_id":"makes a cycle"}]}`),
+		Entry("a PUT of nothing", "PUT", "/messaging/exchanges/99", `{}`, 404,
+			`{"errors":[{"message":"MessagingExchange was not found"}]}`),
 		Entry("a PUT without name", "PUT", "/messaging/exchanges/1", `{}`, 400,
 			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},{"name":"can't be blank"}]}`),
 		Entry("another's name", "PUT", "/messaging/exchanges/1", `{"name":"us"}`, 409,
@@ -136,7 +155,8 @@ var _ = Describe("/messaging/exchanges", func() {
 		full := strings.Repeat("f", 64)
 		h.ok(201, "POST", "/messaging/exchanges", fmt.Sprintf(`{"name":%q}`, strings.Repeat("n", 200)))
 		for i := 1; i <= 3; i++ {
-			h.ok(201, "POST", "/messaging/exchanges", fmt.Sprintf(`{"name":"%d","routing_key_fragment":%q,"parent_exchange_id":%d}`, i, full, i))
+			h.ok(201, "POST", "/messaging/exchanges", fmt.Sprintf(`{"name":"%d","routing_key_fragment":%q,
+				"parent_exchange_id":%d}`, i, full, i))
 		}
 		h.ok(400, "POST", "/messaging/exchanges", `{"name":"over","routing_key_fragment":"123456","parent_exchange_id":4}`)
 		h.ok(201, "POST", "/messaging/exchanges", `{"name":"limit","routing_key_fragment":"12345","parent_exchange_id":4}`)
@@ -163,7 +183,8 @@ var _ = Describe("/messaging/exchanges", func() {
 		next <- 2
 		counts := atOnce(2, func() int {
 			id := <-next
-			return h.call("PUT", fmt.Sprintf("/messaging/exchanges/%d", id), fmt.Sprintf(`{"name":%q,"parent_exchange_id":%d}`, []string{"home", "away"}[id-1], 3-id)).status
+			return h.call("PUT", fmt.Sprintf("/messaging/exchanges/%d", id),
+				fmt.Sprintf(`{"name":%q,"parent_exchange_id":%d}`, []string{"home", "away"}[id-1], 3-id)).status
 		})
 		Expect(counts).To(Equal(map[int]int{204: 1, 400: 1}))
 		Expect(h.ok(200, "GET", "/messaging/exchanges", "").objects()).To(HaveLen(2))
@@ -179,11 +200,16 @@ var _ = Describe("/messaging/exchanges", func() {
 		Expect(err).NotTo(HaveOccurred())
 		h.ok(204, method, path, body)
 	},
-		Entry("an upgrade runs, which one above it would change", upgradeInEast, endUpgrade, "PUT", "/messaging/exchanges/1", `{"name":"aws","routing_key_fragment":"other"}`),
-		Entry("an upgrade runs, which the loss of its parent would change", upgradeInEast, endUpgrade, "DELETE", "/messaging/exchanges/2?cascade=true", ""),
-		Entry("a workflow runs that is no upgrade's", workflowInEast, endWorkflow, "PUT", "/messaging/exchanges/3", `{"name":"east","routing_key_fragment":"other"}`),
-		Entry("such a workflow runs, and its parent goes", workflowInEast, endWorkflow, "DELETE", "/messaging/exchanges/2?cascade=true", ""),
-		Entry("such a workflow runs, and one above it would get another name", workflowInEast, endWorkflow, "PUT", "/messaging/exchanges/2", `{"name":"usa"}`),
+		Entry("an upgrade runs, which one above it would change", upgradeInEast, endUpgrade, "PUT", "/messaging/exchanges/1",
+			`{"name":"aws","routing_key_fragment":"other"}`),
+		Entry("an upgrade runs, which the loss of its parent would change", upgradeInEast, endUpgrade, "DELETE",
+			"/messaging/exchanges/2?cascade=true", ""),
+		Entry("a workflow runs that is no upgrade's", workflowInEast, endWorkflow, "PUT", "/messaging/exchanges/3",
+			`{"name":"east","routing_key_fragment":"other"}`),
+		Entry("such a workflow runs, and its parent goes", workflowInEast, endWorkflow, "DELETE",
+			"/messaging/exchanges/2?cascade=true", ""),
+		Entry("such a workflow runs, and one above it would get another name", workflowInEast, endWorkflow, "PUT",
+			"/messaging/exchanges/2", `{"name":"usa"}`),
 	)
 
 	It("is not deleted while something depends on it, and says what (defect 18)", func() {
@@ -192,7 +218,8 @@ var _ = Describe("/messaging/exchanges", func() {
 		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":1}`)
 		h.ok(201, "POST", "/system_components", strings.ReplaceAll(aComponent, `_id":1`, `_id":2`))
 		h.ok(201, "POST", "/clusters", `{"etcd_token":"abc","messaging_exchange_id":2}`)
-		h.ok(201, "POST", "/messaging/exchanges/2/modules", `{"hostname":"h","type":"overseer","status":"active","workload":[]}`)
+		h.ok(201, "POST", "/messaging/exchanges/2/modules", `{"hostname":"h","type":"overseer","status":"active",
+			"workload":[]}`)
 		h.ok(204, "POST", "/system_components/1/upgrade", "")
 		running := h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
 		h.ok(202, "POST", running+"/execute", `{"deploy_messaging_exchange_id":2}`)
@@ -201,13 +228,15 @@ var _ = Describe("/messaging/exchanges", func() {
 		for _, use := range a.object()["in_use_by"].([]any) {
 			kinds = append(kinds, use.(map[string]any)["kind"])
 		}
-		Expect(kinds).To(ConsistOf("messaging_exchange", "messaging_exchange_broker", "system_component", "cluster", "upgrade", "workflow"))
+		Expect(kinds).To(ConsistOf("messaging_exchange", "messaging_exchange_broker", "system_component", "cluster",
+			"upgrade", "workflow"))
 
 		h.ok(204, "DELETE", "/messaging/exchanges/2?cascade=true", "")
 		Expect(h.exchange(3).RoutingKey).To(Equal("east"))
 		Expect(h.exchange(3).ParentExchangeID).To(BeNil())
 		h.ok(404, "GET", "/system_components/1", "")
-		Expect(h.ok(200, "GET", running, "").object()).To(And(HaveKeyWithValue("workflow_completed", true), HaveKeyWithValue("workflow_error", true)))
+		Expect(h.ok(200, "GET", running, "").object()).
+			To(And(HaveKeyWithValue("workflow_completed", true), HaveKeyWithValue("workflow_error", true)))
 		Expect(h.ok(200, "GET", "/clusters/abc", "").object()).To(HaveKeyWithValue("messaging_exchange_id", BeNil()))
 		h.ok(204, "DELETE", "/messaging/exchanges/3", "")
 	})
@@ -233,10 +262,14 @@ var _ = Describe("/messaging/exchanges/:id/brokers", func() {
 		a := h.ok(status, "POST", path, body)
 		Expect(a.body).To(MatchJSON(want))
 	},
-		Entry("no parameter, even of nothing", "/messaging/exchanges/99/brokers", `{}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
-		Entry("a parameter that is no number", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":"x"}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
-		Entry("an unknown exchange", "/messaging/exchanges/99/brokers", `{"messaging_broker_id":99}`, 404, `{"errors":[{"message":"MessagingExchange was not found"}]}`),
-		Entry("an unknown broker", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":99}`, 400, `{"errors":[{"message":"An invalid request was made for MessagingBroker"}]}`),
+		Entry("no parameter, even of nothing", "/messaging/exchanges/99/brokers", `{}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
+		Entry("a parameter that is no number", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":"x"}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingExchange"}]}`),
+		Entry("an unknown exchange", "/messaging/exchanges/99/brokers", `{"messaging_broker_id":99}`, 404,
+			`{"errors":[{"message":"MessagingExchange was not found"}]}`),
+		Entry("an unknown broker", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":99}`, 400,
+			`{"errors":[{"message":"An invalid request was made for MessagingBroker"}]}`),
 	)
 })
 
@@ -254,8 +287,8 @@ func rooted() *harness {
 	return h
 }
 
-// apart is rooted with west (4, key "us-west") below staging, where the table wants it: at the same key as east, each on
-// brokers of its own, and nothing on manager-api's.
+// apart is rooted with west (4, key "us-west") below staging, where the table wants it: at the same key as east, each
+// on brokers of its own, and nothing on manager-api's.
 func apart(east, west string) func() *harness {
 	return func() *harness {
 		GinkgoHelper()
@@ -271,36 +304,47 @@ func apart(east, west string) func() *harness {
 const theSame = `{"name":"copy","routing_key_fragment":"us-east-1","parent_exchange_id":2}`
 
 var _ = Describe("The queues of an exchange", func() {
-	DescribeTable("are shared with no other exchange on one broker", func(prepare func() *harness, method, path, body, prefix, broker string) {
-		h := prepare()
-		a := h.ok(409, method, path, body)
-		Expect(a.body).To(And(ContainSubstring("MessagingExchange 3 (east)"), ContainSubstring("would share the queues "+prefix+".* on "+broker),
-			ContainSubstring("routing_key_fragment"), ContainSubstring("restrict")))
-		Expect(h.ok(200, "GET", "/messaging/exchanges", "").body).NotTo(ContainSubstring("copy"))
-	},
-		Entry("when it is registered", rooted, "POST", "/messaging/exchanges", theSame, "us-east-1", "manager-api's own broker"),
-		Entry("when its name alone makes them", rooted, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`, "us-east-1", "manager-api's own broker"),
+	DescribeTable("are shared with no other exchange on one broker",
+		func(prepare func() *harness, method, path, body, prefix, broker string) {
+			h := prepare()
+			a := h.ok(409, method, path, body)
+			Expect(a.body).To(And(ContainSubstring("MessagingExchange 3 (east)"),
+				ContainSubstring("would share the queues "+prefix+".* on "+broker),
+				ContainSubstring("routing_key_fragment"), ContainSubstring("restrict")))
+			Expect(h.ok(200, "GET", "/messaging/exchanges", "").body).NotTo(ContainSubstring("copy"))
+		},
+		Entry("when it is registered", rooted, "POST", "/messaging/exchanges", theSame, "us-east-1",
+			"manager-api's own broker"),
+		Entry("when its name alone makes them", rooted, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`, "us-east-1",
+			"manager-api's own broker"),
 		Entry("when it is changed", func() *harness {
 			h := rooted()
 			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
 			return h
-		}, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`, "us-east-1", "manager-api's own broker"),
+		}, "PUT", "/messaging/exchanges/4", `{"name":"west","routing_key_fragment":"us-east-1"}`, "us-east-1",
+			"manager-api's own broker"),
 		Entry("when one above it is changed", func() *harness {
 			h := rooted()
 			h.ok(204, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":"s"}`)
-			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1","parent_exchange_id":2}`)
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1",
+				"parent_exchange_id":2}`)
 			return h
-		}, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":null}`, "us-east-1", "manager-api's own broker"),
+		}, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":null}`, "us-east-1",
+			"manager-api's own broker"),
 		Entry("when one above it is deleted", func() *harness {
 			h := rooted()
 			h.ok(204, "PUT", "/messaging/exchanges/2", `{"name":"staging","routing_key_fragment":"s"}`)
-			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1","parent_exchange_id":2}`)
+			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-east-1",
+				"parent_exchange_id":2}`)
 			return h
 		}, "DELETE", "/messaging/exchanges/2?cascade=true", "", "us-east-1", "manager-api's own broker"),
-		Entry("when it is restricted to the other's broker", apart("1", "2"), "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`, "us-east-1", "broker 1"),
-		Entry("when it is restricted to a broker that fails over to the other's", apart("2", "1"), "POST", "/messaging/exchanges/4/brokers",
+		Entry("when it is restricted to the other's broker", apart("1", "2"), "POST", "/messaging/exchanges/4/brokers",
+			`{"messaging_broker_id":1}`, "us-east-1", "broker 1"),
+		Entry("when it is restricted to a broker that fails over to the other's", apart("2", "1"), "POST",
+			"/messaging/exchanges/4/brokers",
 			`{"messaging_broker_id":3}`, "us-east-1", "broker 2"),
-		Entry("when its broker gets the other's as failover", apart("2", "1"), "PUT", "/messaging/brokers/1", `{"name":"b","failover_broker_id":2}`, "us-east-1", "broker 2"),
+		Entry("when its broker gets the other's as failover", apart("2", "1"), "PUT", "/messaging/brokers/1",
+			`{"name":"b","failover_broker_id":2}`, "us-east-1", "broker 2"),
 		Entry("when its restrictions are lifted", func() *harness {
 			h := rooted()
 			h.ok(201, "POST", "/messaging/exchanges", `{"name":"west","routing_key_fragment":"us-west","parent_exchange_id":2}`)
@@ -320,7 +364,8 @@ var _ = Describe("The queues of an exchange", func() {
 			h.ok(201, "POST", "/messaging/exchanges", `{"name":"home","routing_key_fragment":"h","parent_exchange_id":1}`)
 			h.ok(201, "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":1}`)
 			return h
-		}, "PUT", "/messaging/exchanges/4", `{"name":"home","routing_key_fragment":"us-east-1","parent_exchange_id":2}`, "us-east-1", "manager-api's own broker"),
+		}, "PUT", "/messaging/exchanges/4", `{"name":"home","routing_key_fragment":"us-east-1","parent_exchange_id":2}`,
+			"us-east-1", "manager-api's own broker"),
 	)
 
 	It("stay on their broker while a workflow runs that is no upgrade's", func() {
@@ -328,7 +373,8 @@ var _ = Describe("The queues of an exchange", func() {
 		h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"]}`)
 		_, err := h.db.Exec(`UPDATE workflows SET messaging_exchange_id = 1, began_at = now()`)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.ok(409, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`).body).To(ContainSubstring("wait until it has ended"))
+		Expect(h.ok(409, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`).body).
+			To(ContainSubstring("wait until it has ended"))
 		_, err = h.db.Exec(`UPDATE workflows SET workflow_completed = true`)
 		Expect(err).NotTo(HaveOccurred())
 		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
@@ -344,18 +390,21 @@ var _ = Describe("The queues of an exchange", func() {
 		Expect(err).NotTo(HaveOccurred())
 		a := h.ok(want, method, path, body)
 		if want == 409 {
-			Expect(a.body).To(And(ContainSubstring(fmt.Sprintf("runs in MessagingExchange %d", exchange)), ContainSubstring("wait until it has ended")))
+			Expect(a.body).To(And(ContainSubstring(fmt.Sprintf("runs in MessagingExchange %d", exchange)),
+				ContainSubstring("wait until it has ended")))
 			_, err := h.db.Exec(`UPDATE upgrades SET state = 'completed'`)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(h.call(method, path, body).status).To(Or(Equal(201), Equal(204)))
 		}
 	},
-		Entry("when it gets a first broker of its own", 1, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`, 409),
+		Entry("when it gets a first broker of its own", 1, "POST", "/messaging/exchanges/1/brokers",
+			`{"messaging_broker_id":1}`, 409),
 		Entry("when it loses its own", 3, "DELETE", "/messaging/exchanges/3/brokers", "", 409),
 		Entry("when that is deleted", 3, "DELETE", "/messaging/brokers/3?cascade=true", "", 409),
 		Entry("when its failover is deleted", 3, "DELETE", "/messaging/brokers/2?cascade=true", "", 409),
 		Entry("when its failover is another", 3, "PUT", "/messaging/brokers/3", `{"name":"d","failover_broker_id":1}`, 409),
-		Entry("but may get a second broker, which is not used", 3, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":1}`, 201),
+		Entry("but may get a second broker, which is not used", 3, "POST", "/messaging/exchanges/3/brokers",
+			`{"messaging_broker_id":1}`, 201),
 		Entry("or a first failover", 2, "PUT", "/messaging/brokers/1", `{"name":"b","failover_broker_id":2}`, 204),
 		Entry("and others may change theirs", 2, "DELETE", "/messaging/exchanges/3/brokers", "", 204),
 		Entry("and the exchange may be deleted", 3, "DELETE", "/messaging/exchanges/3?cascade=true", "", 204),
@@ -368,7 +417,8 @@ var _ = Describe("The queues of an exchange", func() {
 
 	It("stay as they are where they are shared already, and can be parted", func() {
 		h := rooted()
-		_, err := h.db.Exec(`INSERT INTO messaging_exchanges (name, routing_key_fragment, parent_exchange_id, routing_key, root_exchange_name)
+		_, err := h.db.Exec(`INSERT INTO messaging_exchanges (name, routing_key_fragment, parent_exchange_id, routing_key,
+			root_exchange_name)
 			VALUES ('old', 'us-east-1', 2, 'us-east-1', 'staging')`)
 		Expect(err).NotTo(HaveOccurred())
 		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older","failover_exchange_id":1}`)
@@ -418,13 +468,18 @@ var _ = Describe("GET /messaging/exchanges/:id/health", func() {
 		h := start()
 		h.exchanges()
 		h.ok(201, "POST", "/system_component_refs", aRef)
-		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent, "}")+`,"source_repo":"git/overseer","source_repo_git_ref":"v1"}`)
-		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h1","type":"overseer","status":"active","workload":[],"source_repo":"git/overseer","source_repo_git_ref":"v1"}`)
-		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h2","type":"stray","status":"active","workload":[]}`)
+		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent,
+			"}")+`,"source_repo":"git/overseer","source_repo_git_ref":"v1"}`)
+		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h1","type":"overseer","status":"active",
+			"workload":[],"source_repo":"git/overseer","source_repo_git_ref":"v1"}`)
+		h.ok(201, "POST", "/messaging/exchanges/1/modules", `{"hostname":"h2","type":"stray","status":"active",
+			"workload":[]}`)
 		entries := h.callAs("viewer", "GET", "/messaging/exchanges/1/health", "").object()["entries"]
 		Expect(entries).To(HaveExactElements(
-			And(HaveKeyWithValue("type", "overseer"), HaveKeyWithValue("verdict", "outdated"), HaveKeyWithValue("recorded", HaveKeyWithValue("source_repo_git_ref", "v1")),
-				HaveKeyWithValue("desired", HaveKeyWithValue("source_repo_git_ref", "v2")), HaveKeyWithValue("running", ConsistOf(HaveKeyWithValue("hostname", "h1")))),
+			And(HaveKeyWithValue("type", "overseer"), HaveKeyWithValue("verdict", "outdated"),
+				HaveKeyWithValue("recorded", HaveKeyWithValue("source_repo_git_ref", "v1")),
+				HaveKeyWithValue("desired", HaveKeyWithValue("source_repo_git_ref", "v2")),
+				HaveKeyWithValue("running", ConsistOf(HaveKeyWithValue("hostname", "h1")))),
 			And(HaveKeyWithValue("type", "stray"), HaveKeyWithValue("verdict", "unexpected"), HaveKeyWithValue("action", "stop"),
 				HaveKeyWithValue("running", ConsistOf(HaveKeyWithValue("hostname", "h2"))))))
 	})

@@ -180,7 +180,8 @@ func (f *form) instant(name string) *db.Stamp {
 }
 
 // zones are the named zones of RFC 822; another abbreviation would silently be read as UTC.
-var zones = map[string]int{"UTC": 0, "GMT": 0, "UT": 0, "Z": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+var zones = map[string]int{"UTC": 0, "GMT": 0, "UT": 0, "Z": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7,
+	"MDT": -6, "PST": -8, "PDT": -7}
 
 // parseInstant reads RFC 1123 with a named or numeric zone, which is honoured, or RFC 3339.
 func parseInstant(text string) (time.Time, bool) {

@@ -32,7 +32,8 @@ func (s *Server) showHealth(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	shown := exchangeHealth{ExchangeID: component.ExchangeID(id), At: snapshot.DatabaseTime, Entries: health.Judge(snapshot.Health())}
+	shown := exchangeHealth{ExchangeID: component.ExchangeID(id), At: snapshot.DatabaseTime,
+		Entries: health.Judge(snapshot.Health())}
 	if shown.Entries == nil {
 		shown.Entries = []health.Line{}
 	}

@@ -13,7 +13,8 @@ import (
 )
 
 // judge writes a judgement of the overseer about one upgrade of its exchange.
-func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, upgrade.ID, component.ExchangeID, managerapi.Judgement) error) error {
+func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, upgrade.ID, component.ExchangeID,
+	managerapi.Judgement) error) error {
 	id, err := pathUUID(r)
 	if err != nil {
 		return err
@@ -157,9 +158,10 @@ func (s *Server) journalForReaders(w http.ResponseWriter, r *http.Request) error
 	return s.listJournal(w, r, db.JournalQuery{}, func(e *managerapi.JournalEntry) { e.Actor = "" })
 }
 
-// listJournal shows the journal, which says who did what. after=<seq> reads on, oldest first; else the newest come first and
-// cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
-func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q db.JournalQuery, hide func(*managerapi.JournalEntry)) error {
+// listJournal shows the journal, which says who did what. after=<seq> reads on, oldest first; else the newest come
+// first and cursor leads back. A caller that is bound to an exchange sees that exchange's subject only.
+func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q db.JournalQuery,
+	hide func(*managerapi.JournalEntry)) error {
 	limit, ok := queryInt(r, "limit", defaultPage)
 	if !ok {
 		return fault.New(fault.Invalid, "limit must be a number")

@@ -67,7 +67,8 @@ func (s *Server) allowed(r *http.Request) string {
 
 var (
 	corsMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-	corsHeaders = []string{"Authorization", "Content-Type", "Accept", "Origin", "User-Agent", "DNT", "Cache-Control", "X-Mx-ReqToken",
+	corsHeaders = []string{"Authorization", "Content-Type", "Accept", "Origin", "User-Agent", "DNT", "Cache-Control",
+		"X-Mx-ReqToken",
 		"Keep-Alive", "X-Requested-With", "If-Modified-Since", "X-CSRF-Token", "X-Verbose-Error-Handling",
 		"Idempotency-Key", "If-Match", "Prefer", "X-Request-Id", "Traceparent"}
 )

@@ -27,7 +27,10 @@ func (s *Server) listModules(w http.ResponseWriter, r *http.Request, id int64) e
 	if err != nil {
 		return err
 	}
-	return stream(w, func(emit func(presence.ModuleRow) error) error { return s.Presence.EachModule(r.Context(), p, emit) })
+	return stream(w, func(emit func(presence.ModuleRow) error) error {
+		return s.Presence.EachModule(r.Context(), p,
+			emit)
+	})
 }
 
 func (s *Server) showModule(w http.ResponseWriter, r *http.Request, id int64) error {

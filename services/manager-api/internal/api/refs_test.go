@@ -14,7 +14,8 @@ import (
 )
 
 // stamped matches the predecessor's timestamps.
-const stamped = `^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d UTC$`
+const stamped = `^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ` +
+	`\d{4} \d\d:\d\d:\d\d UTC$`
 
 var _ = Describe("/system_component_refs", func() {
 	It("creates, shows, replaces and deletes", func() {
@@ -23,11 +24,13 @@ var _ = Describe("/system_component_refs", func() {
 		Expect(a.header.Get("Location")).To(Equal("/system_component_refs/overseer"))
 		Expect(a.body).To(BeEmpty())
 		shown := h.ok(200, "GET", "/system_component_refs/overseer", "").object()
-		Expect(shown).To(And(HaveKeyWithValue("id", 1.0), HaveKeyWithValue("source_repo_git_ref", "v2"), HaveKeyWithValue("auto_upgrade_enabled", true)))
+		Expect(shown).To(And(HaveKeyWithValue("id", 1.0), HaveKeyWithValue("source_repo_git_ref", "v2"),
+			HaveKeyWithValue("auto_upgrade_enabled", true)))
 		Expect(shown["inserted_at"]).To(MatchRegexp(stamped))
 		Expect(shown["updated_at"]).To(MatchRegexp(stamped))
 
-		b := h.ok(204, "PUT", "/system_component_refs/overseer", `{"source_repo":"git/o","source_repo_git_ref":"v3","auto_upgrade_enabled":"false"}`)
+		b := h.ok(204, "PUT", "/system_component_refs/overseer", `{"source_repo":"git/o","source_repo_git_ref":"v3",
+			"auto_upgrade_enabled":"false"}`)
 		Expect(b.header.Get("Location")).To(Equal("/system_component_refs/overseer"))
 		Expect(h.ok(200, "GET", "/system_component_refs/overseer", "").object()).To(And(
 			HaveKeyWithValue("source_repo", "git/o"), HaveKeyWithValue("auto_upgrade_enabled", false)))
@@ -64,20 +67,26 @@ var _ = Describe("/system_component_refs", func() {
 		Entry("a duplicate before other fields", "POST", "/system_component_refs", `{"type":"overseer"}`, 409,
 			`{"errors":[{"message":"A SystemComponentRef \"overseer\" already exists with that identifier"}]}`),
 		Entry("other fields last", "POST", "/system_component_refs", `{"type":"manager","source_repo":3}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},{"source_repo":"is invalid"},{"source_repo_git_ref":"can't be blank"},{"auto_upgrade_enabled":"can't be blank"}]}`),
-		Entry("an empty repo", "POST", "/system_component_refs", `{"type":"manager","source_repo":"","source_repo_git_ref":"v","auto_upgrade_enabled":true}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},{"source_repo":"should be at least 1 character"}]}`),
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},
+				{"source_repo":"is invalid"},{"source_repo_git_ref":"can't be blank"},{"auto_upgrade_enabled":"can't be blank"}]}`),
+		Entry("an empty repo", "POST", "/system_component_refs", `{"type":"manager","source_repo":"",
+			"source_repo_git_ref":"v","auto_upgrade_enabled":true}`, 400,
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"manager\" were invalid"},
+				{"source_repo":"should be at least 1 character"}]}`),
 		Entry("a PUT of what is not there, whatever its fields", "PUT", "/system_component_refs/none", `{}`, 404,
 			`{"errors":[{"message":"SystemComponentRef \"none\" was not found"}]}`),
 		Entry("a PUT without fields", "PUT", "/system_component_refs/overseer", `{"auto_upgrade_enabled":null}`, 400,
-			`{"errors":[{"message":"One or more fields for SystemComponentRef \"overseer\" were invalid"},{"source_repo":"can't be blank"},{"source_repo_git_ref":"can't be blank"},{"auto_upgrade_enabled":"can't be blank"}]}`),
+			`{"errors":[{"message":"One or more fields for SystemComponentRef \"overseer\" were invalid"},
+				{"source_repo":"can't be blank"},{"source_repo_git_ref":"can't be blank"},
+				{"auto_upgrade_enabled":"can't be blank"}]}`),
 		Entry("a DELETE of what is not there", "DELETE", "/system_component_refs/none", ``, 404,
 			`{"errors":[{"message":"SystemComponentRef \"none\" was not found"}]}`),
 	)
 
 	It("makes one of twenty at once, and nineteen conflicts (defect 9)", func() {
 		h := start()
-		Expect(atOnce(20, func() int { return h.call("POST", "/system_component_refs", aRef).status })).To(Equal(map[int]int{201: 1, 409: 19}))
+		Expect(atOnce(20, func() int { return h.call("POST", "/system_component_refs", aRef).status })).
+			To(Equal(map[int]int{201: 1, 409: 19}))
 	})
 })
 
@@ -100,7 +109,8 @@ func atOnce(n int, call func() int) map[int]int {
 // trigger disturbs the database with a trigger until untrigger, or the spec's end.
 func trigger(h *harness, body, when string) {
 	GinkgoHelper()
-	_, err := h.db.Exec(`CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS $$ ` + body + ` $$; CREATE TRIGGER disturb ` + when + ` EXECUTE FUNCTION disturb()`)
+	_, err := h.db.Exec(`CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS $$ ` + body +
+		` $$; CREATE TRIGGER disturb ` + when + ` EXECUTE FUNCTION disturb()`)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(untrigger, h)
 }
@@ -131,7 +141,8 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		h.ok(201, "POST", "/system_components", aComponent)
 		tag := h.ok(200, "GET", "/system_components/1", "").header.Get("ETag")
 		counts := atOnce(10, func() int {
-			return h.call("PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"), "If-Match", tag).status
+			return h.call("PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"), "If-Match",
+				tag).status
 		})
 		Expect(counts).To(Equal(map[int]int{204: 1, 412: 9}))
 		Expect(h.call("DELETE", "/system_components/1", "", "If-Match", tag).status).To(Equal(412))
@@ -142,9 +153,11 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		h.exchanges()
 		h.ok(201, "POST", "/system_components", aComponent)
 		tag := h.ok(200, "GET", "/system_components/1", "").header.Get("ETag")
-		_, err := h.db.Exec(`UPDATE system_components SET last_check_at = now(), last_verdict = 'already_latest', next_check_at = now(), updated_at = now()`)
+		_, err := h.db.Exec(`UPDATE system_components SET last_check_at = now(), last_verdict = 'already_latest',
+			next_check_at = now(), updated_at = now()`)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.ok(200, "GET", "/system_components/1", "").object()).To(HaveKeyWithValue("last_check", HaveKeyWithValue("verdict", HaveKeyWithValue("code", "already_latest"))))
+		Expect(h.ok(200, "GET", "/system_components/1", "").object()).
+			To(HaveKeyWithValue("last_check", HaveKeyWithValue("verdict", HaveKeyWithValue("code", "already_latest"))))
 		Expect(h.call("PUT", "/system_components/1", aComponent, "If-Match", tag).status).To(Equal(204))
 		_, err = h.db.Exec(`UPDATE system_components SET status = 'upgrade_failed'`)
 		Expect(err).NotTo(HaveOccurred())
@@ -173,7 +186,8 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 	It("refuses the key with another request, and keeps callers apart", func() {
 		h := start()
 		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
-		Expect(h.call("POST", "/system_component_refs", strings.ReplaceAll(aRef, "v2", "v3"), "Idempotency-Key", "k").status).To(Equal(422))
+		Expect(h.call("POST", "/system_component_refs", strings.ReplaceAll(aRef, "v2", "v3"), "Idempotency-Key", "k").status).
+			To(Equal(422))
 		h.exchanges()
 		header, value := as("operator")
 		Expect(h.call("POST", "/system_components", aComponent, "Idempotency-Key", "k", header, value).status).To(Equal(201))
@@ -181,7 +195,10 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 
 	It("has one effect for fifty at once", func() {
 		h := start()
-		counts := atOnce(50, func() int { return h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status })
+		counts := atOnce(50, func() int {
+			return h.call("POST", "/system_component_refs", aRef, "Idempotency-Key",
+				"k").status
+		})
 		Expect(counts[201]).To(BeNumerically(">=", 1))
 		Expect(counts[201] + counts[409]).To(Equal(50))
 		Expect(h.journal("ref/overseer")).To(HaveLen(1))
@@ -192,7 +209,8 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		h := start()
 		first, again := h.call("POST", path, body, "Idempotency-Key", "k"), h.call("POST", path, body, "Idempotency-Key", "k")
 		Expect([]int{first.status, again.status}).To(Equal([]int{201, 201}), first.body+again.body)
-		Expect([]string{again.header.Get("Location"), again.body}).To(Equal([]string{first.header.Get("Location"), first.body}))
+		Expect([]string{again.header.Get("Location"), again.body}).
+			To(Equal([]string{first.header.Get("Location"), first.body}))
 		Expect(h.ok(200, "GET", path, "").objects()).To(HaveLen(1))
 	},
 		Entry("the exchanges", "/messaging/exchanges", `{"name":"home"}`),
@@ -206,8 +224,10 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 
 	It("does not repeat what lost its COMMIT: nobody knows its effect", func() {
 		h := start()
-		_, err := h.db.Exec(`CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
-			CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON system_component_refs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lose()`)
+		_, err := h.db.Exec(`CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM
+			pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+			CREATE CONSTRAINT TRIGGER lose AFTER INSERT
+			ON system_component_refs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lose()`)
 		Expect(err).NotTo(HaveOccurred())
 		mend := func() { _, err = h.db.Exec(`DROP FUNCTION IF EXISTS lose CASCADE`); Expect(err).NotTo(HaveOccurred()) }
 		DeferCleanup(mend)
@@ -266,13 +286,17 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 	It("gives a key back whose taking lost its COMMIT: nothing was done under it", func() {
 		h := start()
 		taken := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
-		trigger(h, `BEGIN IF TG_WHEN = 'BEFORE' THEN NEW.created_at := '`+taken+`'; RETURN NEW; END IF; PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END`,
+		trigger(h, `BEGIN IF TG_WHEN = 'BEFORE' THEN NEW.created_at := '`+taken+`'; RETURN NEW; END IF;
+			PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END`,
 			`BEFORE INSERT ON idempotency_keys FOR EACH ROW`)
-		_, err := h.db.Exec(`CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON idempotency_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION disturb()`)
+		_, err := h.db.Exec(`CREATE CONSTRAINT TRIGGER lose AFTER INSERT
+			ON idempotency_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION disturb()`)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(503))
 		untrigger(h)
-		_, err = h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at) VALUES ('admin', 'k', '', $1)`, taken) // the COMMIT has come through
+		// the COMMIT has come through
+		_, err = h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at)
+			VALUES ('admin', 'k', '', $1)`, taken)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(h.engine.Prune(context.Background())).To(Succeed())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(201))
@@ -289,14 +313,16 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(h.memory.SettleKey(context.Background(), first, nil)).To(Succeed())
 		_, err = take()
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.memory.SettleKey(context.Background(), first, nil)).To(Succeed(), "once more, as its COMMIT may have been lost")
+		Expect(h.memory.SettleKey(context.Background(), first, nil)).To(Succeed(),
+			"once more, as its COMMIT may have been lost")
 		_, err = take()
 		Expect(fault.CodeOf(err)).To(Equal(db.CodeKeyUnanswered))
 	})
 
 	It("looks at no other keys for one", func() {
 		h := start()
-		_, err := h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at) SELECT 'admin', n::text, '', now() - interval '25 hours' FROM generate_series(1, 9) n`)
+		_, err := h.db.Exec(`INSERT INTO idempotency_keys (caller, key, request_hash, created_at)
+			SELECT 'admin', n::text, '', now() - interval '25 hours' FROM generate_series(1, 9) n`)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "1").status).To(Equal(201))
 		var n int
@@ -309,6 +335,7 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
 		_, err := h.db.Exec(`UPDATE idempotency_keys SET created_at = now() - interval '25 hours'`)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(409), "a new effect is tried: the ref exists")
+		Expect(h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k").status).To(Equal(409),
+			"a new effect is tried: the ref exists")
 	})
 })

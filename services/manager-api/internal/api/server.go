@@ -153,6 +153,7 @@ func (s *Server) recoverPanic(rt Route, w http.ResponseWriter, r *http.Request) 
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
-	s.Log.Error("handler panicked", zap.String("route", rt.Pattern), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+	s.Log.Error("handler panicked", zap.String("route", rt.Pattern), zap.Any("panic", p),
+		zap.ByteString("stack", debug.Stack()))
 	s.fail(rt, w, r, fault.New(fault.Internal, "handler panicked"))
 }

@@ -35,19 +35,25 @@ var _ = Describe("The server", func() {
 		Entry("an escaped slash stays part of its segment", "/system_component_refs/over%2Fseer", 404),
 	)
 
-	DescribeTable("answers what it does not know in JSON, whatever Accept says", func(method, path, accept string, status int, body string) {
-		h := start()
-		a := h.call(method, path, "", "Accept", accept)
-		Expect(a.status).To(Equal(status))
-		Expect(a.body).To(MatchJSON(body))
-		Expect(a.header.Get("Content-Type")).To(HavePrefix("application/json"))
-	},
+	DescribeTable("answers what it does not know in JSON, whatever Accept says",
+		func(method, path, accept string, status int, body string) {
+			h := start()
+			a := h.call(method, path, "", "Accept", accept)
+			Expect(a.status).To(Equal(status))
+			Expect(a.body).To(MatchJSON(body))
+			Expect(a.header.Get("Content-Type")).To(HavePrefix("application/json"))
+		},
 		Entry("an unknown route", "GET", "/nothing", "application/json", 404, `{"errors":[{"message":"Page not found"}]}`),
-		Entry("an unknown route for a browser", "GET", "/nothing", "text/html", 404, `{"errors":[{"message":"Page not found"}]}`),
-		Entry("an unknown method", "PATCH", "/system_components", "*/*", 405, `{"errors":[{"message":"Method not allowed"}]}`),
-		Entry("a malformed id", "GET", "/system_components/abc", "*/*", 404, `{"errors":[{"message":"SystemComponent abc was not found"}]}`),
-		Entry("an id beyond 32 bits", "GET", "/messaging/brokers/4294967296", "*/*", 404, `{"errors":[{"message":"MessagingBroker was not found"}]}`),
-		Entry("an id with an injection", "GET", "/messaging/exchanges/1%20OR%201=1", "*/*", 404, `{"errors":[{"message":"MessagingExchange was not found"}]}`),
+		Entry("an unknown route for a browser", "GET", "/nothing", "text/html", 404,
+			`{"errors":[{"message":"Page not found"}]}`),
+		Entry("an unknown method", "PATCH", "/system_components", "*/*", 405,
+			`{"errors":[{"message":"Method not allowed"}]}`),
+		Entry("a malformed id", "GET", "/system_components/abc", "*/*", 404,
+			`{"errors":[{"message":"SystemComponent abc was not found"}]}`),
+		Entry("an id beyond 32 bits", "GET", "/messaging/brokers/4294967296", "*/*", 404,
+			`{"errors":[{"message":"MessagingBroker was not found"}]}`),
+		Entry("an id with an injection", "GET", "/messaging/exchanges/1%20OR%201=1", "*/*", 404,
+			`{"errors":[{"message":"MessagingExchange was not found"}]}`),
 	)
 
 	It("names the allowed methods", func() {
@@ -64,11 +70,14 @@ var _ = Describe("The server", func() {
 		Entry("half an object", `{"type":`),
 		Entry("something behind", aRef+`x`),
 		Entry("two objects", aRef+aRef),
-		Entry("a key twice", `{"type":"a","type":"b","source_repo":"r","source_repo_git_ref":"v","auto_upgrade_enabled":true}`),
-		Entry("a nested key twice", `{"type":"a","source_repo":"r","source_repo_git_ref":"v","auto_upgrade_enabled":true,"x":[{"y":1,"y":2}]}`),
+		Entry("a key twice", `{"type":"a","type":"b","source_repo":"r","source_repo_git_ref":"v",
+			"auto_upgrade_enabled":true}`),
+		Entry("a nested key twice", `{"type":"a","source_repo":"r","source_repo_git_ref":"v","auto_upgrade_enabled":true,
+			"x":[{"y":1,"y":2}]}`),
 		Entry("NaN", `{"type":NaN}`),
 		Entry("a depth of 20000", strings.Repeat(`{"a":`, 20000)+"1"+strings.Repeat("}", 20000)),
-		Entry("a NUL in a string", `{"type":"a\u0000b","source_repo":"r","source_repo_git_ref":"v","auto_upgrade_enabled":true}`),
+		Entry("a NUL in a string", `{"type":"a\u0000b","source_repo":"r","source_repo_git_ref":"v",
+			"auto_upgrade_enabled":true}`),
 		Entry("an array, which counts as no fields", `[]`),
 		Entry("nothing, which counts as no fields", ``),
 	)
@@ -77,7 +86,8 @@ var _ = Describe("The server", func() {
 		h := start()
 		h.exchanges()
 		a := h.ok(400, "PUT", "/messaging/exchanges/1/leader", body)
-		Expect(a.object()).To(And(HaveKeyWithValue("code", "malformed_body"), HaveKeyWithValue("detail", ContainSubstring(want))))
+		Expect(a.object()).To(And(HaveKeyWithValue("code", "malformed_body"),
+			HaveKeyWithValue("detail", ContainSubstring(want))))
 	},
 		Entry("a field that it has not", `{"nope":1}`, "unknown field /nope"),
 		Entry("a field of another kind", `{"holder":7}`, "field /holder does not take this JSON number"),
@@ -89,7 +99,8 @@ var _ = Describe("The server", func() {
 
 	It("reads bytes that are no UTF-8 as Latin-1", func() {
 		h := start()
-		h.ok(201, "POST", "/system_component_refs", "{\"type\":\"caf\xe9\",\"source_repo\":\"r\",\"source_repo_git_ref\":\"v\",\"auto_upgrade_enabled\":true}")
+		h.ok(201, "POST", "/system_component_refs",
+			"{\"type\":\"caf\xe9\",\"source_repo\":\"r\",\"source_repo_git_ref\":\"v\",\"auto_upgrade_enabled\":true}")
 		Expect(h.ok(200, "GET", "/system_component_refs/caf%C3%A9", "").object()).To(HaveKeyWithValue("type", "café"))
 	})
 
@@ -99,17 +110,22 @@ var _ = Describe("The server", func() {
 	},
 		Entry("JSON with a charset", "application/json; charset=utf-8", "", aRef, 201),
 		Entry("another JSON", "application/vnd.x+json", "", aRef, 201),
-		Entry("a form", "application/x-www-form-urlencoded", "", "type=a&source_repo=r&source_repo_git_ref=v&auto_upgrade_enabled=1", 201),
-		Entry("a multipart form", "multipart/form-data; boundary=X", "", multipart("type", "a", "source_repo", "r", "source_repo_git_ref", "v", "auto_upgrade_enabled", "true"), 201),
-		Entry("the query", "application/json", "?type=a&source_repo=r&source_repo_git_ref=v&auto_upgrade_enabled=true", "", 201),
+		Entry("a form", "application/x-www-form-urlencoded", "",
+			"type=a&source_repo=r&source_repo_git_ref=v&auto_upgrade_enabled=1", 201),
+		Entry("a multipart form", "multipart/form-data; boundary=X", "",
+			multipart("type", "a", "source_repo", "r", "source_repo_git_ref", "v", "auto_upgrade_enabled", "true"), 201),
+		Entry("the query", "application/json", "?type=a&source_repo=r&source_repo_git_ref=v&auto_upgrade_enabled=true", "",
+			201),
 		Entry("no other type", "text/plain", "", aRef, 400),
 	)
 
 	It("lets nothing in the body override the path", func() {
 		h := start()
 		h.ok(201, "POST", "/system_component_refs", aRef)
-		h.ok(204, "PUT", "/system_component_refs/overseer?type=q", `{"type":"other","id":7,"source_repo":"new","source_repo_git_ref":"v3","auto_upgrade_enabled":false}`)
-		Expect(h.ok(200, "GET", "/system_component_refs", "").objects()).To(ConsistOf(And(HaveKeyWithValue("type", "overseer"), HaveKeyWithValue("source_repo", "new"))))
+		h.ok(204, "PUT", "/system_component_refs/overseer?type=q",
+			`{"type":"other","id":7,"source_repo":"new","source_repo_git_ref":"v3","auto_upgrade_enabled":false}`)
+		Expect(h.ok(200, "GET", "/system_component_refs", "").objects()).
+			To(ConsistOf(And(HaveKeyWithValue("type", "overseer"), HaveKeyWithValue("source_repo", "new"))))
 	})
 
 	It("refuses a body of more than 1 MiB", func() {
@@ -125,10 +141,12 @@ var _ = Describe("The server", func() {
 			"Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "authorization, content-type")
 		Expect(pre.status).To(Equal(200))
 		Expect(pre.header.Get("Access-Control-Allow-Origin")).To(Equal("*"))
-		Expect(h.call("OPTIONS", "/system_components", "", "Authorization", "", "Origin", "https://x", "Access-Control-Request-Method", "TRACE").status).To(Equal(403))
+		Expect(h.call("OPTIONS", "/system_components", "", "Authorization", "", "Origin", "https://x",
+			"Access-Control-Request-Method", "TRACE").status).To(Equal(403))
 		Expect(h.call("OPTIONS", "/system_components", "", "Authorization", "", "Origin", "https://x",
 			"Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "X-Evil").status).To(Equal(403))
-		Expect(h.call("GET", "/system_components", "", "Origin", "https://x").header.Get("Access-Control-Expose-Headers")).To(ContainSubstring("Location"))
+		Expect(h.call("GET", "/system_components", "", "Origin", "https://x").header.Get("Access-Control-Expose-Headers")).
+			To(ContainSubstring("Location"))
 	})
 
 	It("shows the caches and content type of the predecessor", func() {
@@ -190,10 +208,13 @@ var _ = Describe("The server", func() {
 			Expect(seen.status).To(Equal(200))
 			Expect(seen.body).To(ContainSubstring("canceled by an operator"), path)
 			Expect(seen.body).NotTo(Or(ContainSubstring("admin"), ContainSubstring(`"actor"`)), path)
-			Expect(strings.Count(seen.body, `"operator"`)).To(Equal(strings.Count(seen.body, `"requested_by":"operator"`)+strings.Count(seen.body, `"cause":"operator"`)), path)
+			Expect(strings.Count(seen.body, `"operator"`)).
+				To(Equal(strings.Count(seen.body, `"requested_by":"operator"`)+strings.Count(seen.body, `"cause":"operator"`)),
+					path)
 		}
 		Expect(h.callAs("viewer", "GET", place, "").object()).To(HaveKeyWithValue("requested_by", "operator"))
-		Expect(h.call("GET", "/audit?actor=admin&subject="+strings.TrimPrefix(strings.Replace(place, "upgrades", "upgrade", 1), "/"), "").object()["items"]).To(
+		Expect(h.call("GET", "/audit?actor=admin&subject="+strings.TrimPrefix(strings.Replace(place, "upgrades", "upgrade",
+			1), "/"), "").object()["items"]).To(
 			ConsistOf(HaveKeyWithValue("code", "canceled")))
 	})
 
@@ -243,7 +264,8 @@ var _ = Describe("The server", func() {
 		h := start()
 		conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 		Expect(err).NotTo(HaveOccurred())
-		_, err = fmt.Fprintf(conn, "POST /system_component_refs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n%s",
+		_, err = fmt.Fprintf(conn, "POST /system_component_refs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+
+			"%s\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n%s",
 			tokenOf("admin"), aRef)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(conn.Close()).To(Succeed())

@@ -151,7 +151,8 @@ func (s *Server) rollbackComponent(w http.ResponseWriter, r *http.Request) error
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: bound(r), ReleaseID: in.ReleaseID,
+	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: bound(r),
+		ReleaseID:   in.ReleaseID,
 		RequestedBy: callerOf(r.Context()).Name, Reason: in.Reason})
 	if err != nil {
 		return err
@@ -222,7 +223,8 @@ func (s *Server) adoptRelease(w http.ResponseWriter, r *http.Request) error {
 
 func checkRelease(r managerapi.Release) error {
 	var wrong []fault.Field
-	for _, f := range []struct{ name, value string }{{"source_repo", r.SourceRepo}, {"source_repo_git_ref", r.SourceRepoGitRef}, {"etcd_token", r.EtcdToken}} {
+	for _, f := range []struct{ name, value string }{{"source_repo", r.SourceRepo},
+		{"source_repo_git_ref", r.SourceRepoGitRef}, {"etcd_token", r.EtcdToken}} {
 		if component.Blank(f.value) {
 			wrong = append(wrong, fault.Field{Name: f.name, Message: "is required"})
 		}

@@ -24,14 +24,16 @@ func (s *Server) registerWorkflows() {
 }
 
 // workflow registers a route of one workflow: what is no uuid, unknown, or of a foreign exchange is 404 without a body.
-func (s *Server) workflow(pattern string, access Access, h func(http.ResponseWriter, *http.Request, engine.WorkflowView) error) {
+func (s *Server) workflow(pattern string, access Access, h func(http.ResponseWriter, *http.Request,
+	engine.WorkflowView) error) {
 	s.family(pattern, workflowItem, access, func(w http.ResponseWriter, r *http.Request) error {
 		id, err := uuid.Parse(r.PathValue("id"))
 		if err != nil || len(r.PathValue("id")) != 36 {
 			return e5(http.StatusNotFound)
 		}
 		row, err := s.Engine.Workflow(r.Context(), id.String())
-		if err == nil && callerOf(r.Context()).ExchangeID != 0 && (row.ExchangeID == nil || !callerOf(r.Context()).Within(*row.ExchangeID)) {
+		if err == nil && callerOf(r.Context()).ExchangeID != 0 && (row.ExchangeID == nil ||
+			!callerOf(r.Context()).Within(*row.ExchangeID)) {
 			return e5(http.StatusNotFound)
 		}
 		if err != nil {
@@ -73,7 +75,10 @@ func (s *Server) listWorkflows(w http.ResponseWriter, r *http.Request) error {
 		repo := query.Get("source_repo") + "_docker"
 		q.DeploymentRepo = &repo
 	}
-	return stream(w, func(emit func(engine.WorkflowView) error) error { return s.Engine.EachWorkflow(r.Context(), q, emit) })
+	return stream(w, func(emit func(engine.WorkflowView) error) error {
+		return s.Engine.EachWorkflow(r.Context(), q,
+			emit)
+	})
 }
 
 func (s *Server) showWorkflow(w http.ResponseWriter, _ *http.Request, row engine.WorkflowView) error {
@@ -104,9 +109,11 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 // readWorkflow changes what is given: null clears, what is absent stays.
 func readWorkflow(f *form, w *engine.WorkflowSpec) {
 	for name, dst := range map[string]**string{
-		"deployment_repo": &w.DeploymentRepo, "deployment_repo_git_ref": &w.DeploymentRepoGitRef, "source_repo": &w.SourceRepo,
+		"deployment_repo": &w.DeploymentRepo, "deployment_repo_git_ref": &w.DeploymentRepoGitRef,
+		"source_repo":         &w.SourceRepo,
 		"source_repo_git_ref": &w.SourceRepoGitRef, "source_commit_hash": &w.SourceCommitHash, "current_step": &w.CurrentStep,
-		"elapsed_step_time": &w.ElapsedStepTime, "elapsed_workflow_time": &w.ElapsedWorkflowTime, "workflow_duration": &w.WorkflowDuration,
+		"elapsed_step_time": &w.ElapsedStepTime, "elapsed_workflow_time": &w.ElapsedWorkflowTime,
+		"workflow_duration": &w.WorkflowDuration,
 	} {
 		if f.has(name) {
 			*dst = f.text(name)

@@ -19,12 +19,16 @@ func (h *harness) workflow(body string) string {
 var _ = Describe("/workflows", func() {
 	It("trims repos, puts config first, makes its own id and begins as not completed", func() {
 		h := start()
-		place := h.workflow(`{"id":"11111111-1111-1111-1111-111111111111","deployment_repo":" git/d/\\ ","source_repo":"git/s//","milestones":["deploy"]}`)
+		place := h.workflow(`{"id":"11111111-1111-1111-1111-111111111111","deployment_repo":" git/d/\\ ",
+			"source_repo":"git/s//","milestones":["deploy"]}`)
 		Expect(place).NotTo(ContainSubstring("1111-1111-1111"))
-		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("deployment_repo", "git/d"), HaveKeyWithValue("source_repo", "git/s"),
-			HaveKeyWithValue("milestones", HaveExactElements("config", "deploy")), HaveKeyWithValue("workflow_completed", false),
-			HaveKeyWithValue("current_step", BeNil()), HaveKeyWithValue("workflow_error", BeNil())))
-		Expect(h.ok(200, "GET", h.workflow(`{"milestones":["build","deploy"]}`), "").object()).To(HaveKeyWithValue("milestones", HaveExactElements("build", "deploy")))
+		Expect(h.ok(200, "GET", place, "").object()).
+			To(And(HaveKeyWithValue("deployment_repo", "git/d"), HaveKeyWithValue("source_repo", "git/s"),
+				HaveKeyWithValue("milestones", HaveExactElements("config", "deploy")),
+				HaveKeyWithValue("workflow_completed", false),
+				HaveKeyWithValue("current_step", BeNil()), HaveKeyWithValue("workflow_error", BeNil())))
+		Expect(h.ok(200, "GET", h.workflow(`{"milestones":["build","deploy"]}`), "").object()).
+			To(HaveKeyWithValue("milestones", HaveExactElements("build", "deploy")))
 		Expect(h.ok(200, "GET", h.workflow(`{}`), "").object()).To(HaveKeyWithValue("milestones", BeNil()))
 	})
 
@@ -34,8 +38,9 @@ var _ = Describe("/workflows", func() {
 		a := h.ok(204, "PUT", place, `{"workflow_completed":true,"workflow_error":true,"event_log":["x"]}`)
 		Expect(a.header.Get("Location")).To(Equal(place))
 		h.ok(204, "PUT", place, `{"deployment_repo":" e/ "}`)
-		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("workflow_completed", true), HaveKeyWithValue("workflow_error", true),
-			HaveKeyWithValue("deployment_repo", " e/ "), HaveKeyWithValue("event_log", HaveExactElements("x"))))
+		Expect(h.ok(200, "GET", place, "").object()).
+			To(And(HaveKeyWithValue("workflow_completed", true), HaveKeyWithValue("workflow_error", true),
+				HaveKeyWithValue("deployment_repo", " e/ "), HaveKeyWithValue("event_log", HaveExactElements("x"))))
 		h.ok(204, "PUT", place, `{"workflow_completed":false}`)
 		Expect(h.ok(200, "GET", place, "").object()).To(HaveKeyWithValue("workflow_completed", true))
 	})
@@ -45,10 +50,12 @@ var _ = Describe("/workflows", func() {
 		raw, err := json.Marshal(in)
 		Expect(err).NotTo(HaveOccurred())
 		if out == "" {
-			Expect(h.ok(400, "POST", "/workflows", fmt.Sprintf(`{"scheduled_start_time":%s}`, raw)).body).To(MatchJSON(`{"scheduled_start_time":"is invalid"}`))
+			Expect(h.ok(400, "POST", "/workflows", fmt.Sprintf(`{"scheduled_start_time":%s}`, raw)).body).
+				To(MatchJSON(`{"scheduled_start_time":"is invalid"}`))
 			return
 		}
-		Expect(h.ok(200, "GET", h.workflow(fmt.Sprintf(`{"scheduled_start_time":%s}`, raw)), "").object()).To(HaveKeyWithValue("scheduled_start_time", out))
+		Expect(h.ok(200, "GET", h.workflow(fmt.Sprintf(`{"scheduled_start_time":%s}`, raw)), "").object()).
+			To(HaveKeyWithValue("scheduled_start_time", out))
 	},
 		Entry("UTC", "Tue, 23 Jun 2015 19:39:11 UTC", "Tue, 23 Jun 2015 19:39:11 UTC"),
 		Entry("GMT", "Tue, 23 Jun 2015 19:39:11 GMT", "Tue, 23 Jun 2015 19:39:11 UTC"),
@@ -67,7 +74,8 @@ var _ = Describe("/workflows", func() {
 	},
 		Entry("milestones that are no list", `{"milestones":"deploy"}`, `{"milestones":"is invalid"}`),
 		Entry("milestones of numbers", `{"milestones":[1]}`, `{"milestones":"is invalid"}`),
-		Entry("several", `{"workflow_error":"maybe","deployment_repo":7}`, `{"workflow_error":"is invalid","deployment_repo":"is invalid"}`),
+		Entry("several", `{"workflow_error":"maybe","deployment_repo":7}`,
+			`{"workflow_error":"is invalid","deployment_repo":"is invalid"}`),
 		Entry("durations that are no object", `{"workflow_step_durations":[]}`, `{"workflow_step_durations":"is invalid"}`),
 	)
 
@@ -89,8 +97,10 @@ var _ = Describe("/workflows", func() {
 		h.workflow(`{"deployment_repo":"old"}`)
 		_, err := h.db.Exec(`UPDATE workflows SET inserted_at = now() - interval '30 hours' WHERE deployment_repo = 'old'`)
 		Expect(err).NotTo(HaveOccurred())
-		for query, want := range map[string]int{"": 2, "?lookback=0": 3, "?lookback=-1": 3, "?lookback=48h": 3, "?lookback=1": 2, "?deployment_repo=y": 1,
-			"?source_repo=x": 1, "?source_repo=x&deployment_repo=y": 1, "?lookback=24&deployment_repo=old": 0, "?lookback=0&limit=1": 1} {
+		for query, want := range map[string]int{"": 2, "?lookback=0": 3, "?lookback=-1": 3, "?lookback=48h": 3,
+			"?lookback=1": 2, "?deployment_repo=y": 1,
+			"?source_repo=x": 1, "?source_repo=x&deployment_repo=y": 1, "?lookback=24&deployment_repo=old": 0,
+			"?lookback=0&limit=1": 1} {
 			Expect(h.ok(200, "GET", "/workflows"+query, "").objects()).To(HaveLen(want), query)
 		}
 		h.ok(400, "GET", "/workflows?lookback=x", "") // the predecessor: 500 (defect 24)
@@ -99,15 +109,18 @@ var _ = Describe("/workflows", func() {
 	It("executes once, whoever asks at once; \"\" is not started (defect 16)", func() {
 		h := start()
 		h.exchanges()
-		place := h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"],"current_step":""}`)
+		place := h.workflow(`{"deployment_repo":"git/d","deployment_repo_git_ref":"main","milestones":["config","deploy"],
+			"current_step":""}`)
 		Expect(atOnce(10, func() int {
-			return h.call("POST", place+"/execute", `{"force_build":true,"deploy_messaging_exchange_id":"2","build_messaging_exchange_id":"x"}`).status
+			return h.call("POST", place+"/execute", `{"force_build":true,"deploy_messaging_exchange_id":"2",
+				"build_messaging_exchange_id":"x"}`).status
 		})).
 			To(Equal(map[int]int{202: 1, 409: 9}))
 		again := h.ok(409, "POST", place+"/execute", "")
 		Expect(again.body).To(Equal("Workflow has already been started"))
 		Expect(again.header.Values("Content-Type")).To(BeEmpty())
-		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("messaging_exchange_id", 2.0), HaveKeyWithValue("current_step", "config")))
+		Expect(h.ok(200, "GET", place, "").object()).
+			To(And(HaveKeyWithValue("messaging_exchange_id", 2.0), HaveKeyWithValue("current_step", "config")))
 		h.ok(204, "PUT", place, `{"workflow_completed":true}`)
 		Expect(h.ok(409, "POST", place+"/execute", "").body).To(Equal("Workflow has already completed"))
 	})
@@ -125,7 +138,8 @@ var _ = Describe("/workflows", func() {
 		Expect(h.callAs("service", "GET", place, "").status).To(Equal(404))
 		Expect(h.callAs("foreign-operator", "PUT", place, `{"source_repo":"git/s"}`).status).To(Equal(204))
 		Expect(h.callAs("foreign-operator", "POST", place+"/execute", "").status).To(Equal(202))
-		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("messaging_exchange_id", 2.0), HaveKeyWithValue("current_step", "config")))
+		Expect(h.ok(200, "GET", place, "").object()).
+			To(And(HaveKeyWithValue("messaging_exchange_id", 2.0), HaveKeyWithValue("current_step", "config")))
 
 		elsewhere := create(`{"milestones":["config","deploy"],"execute_options":{"deploy_messaging_exchange_id":1}}`)
 		refused := h.callAs("foreign-operator", "POST", elsewhere+"/execute", "")
@@ -162,9 +176,11 @@ var _ = Describe("/workflows", func() {
 		place, _ := executed(h)
 		a := h.ok(409, "PUT", place, `{"milestones":["config","party"]}`)
 		Expect(a.body).To(ContainSubstring("already been started"))
-		h.ok(204, "PUT", place, `{"milestones":["config","deploy"],"current_step":"deploy","workflow_duration":"long"}`) // a whole object that is a little old
-		Expect(h.ok(200, "GET", place, "").object()).To(And(HaveKeyWithValue("milestones", HaveExactElements("config", "deploy")),
-			HaveKeyWithValue("current_step", "config"), HaveKeyWithValue("workflow_duration", "long")))
+		// a whole object that is a little old
+		h.ok(204, "PUT", place, `{"milestones":["config","deploy"],"current_step":"deploy","workflow_duration":"long"}`)
+		Expect(h.ok(200, "GET", place, "").object()).
+			To(And(HaveKeyWithValue("milestones", HaveExactElements("config", "deploy")),
+				HaveKeyWithValue("current_step", "config"), HaveKeyWithValue("workflow_duration", "long")))
 	})
 
 	It("deletes; one of an upgrade is left to manager-api", func() {

@@ -80,7 +80,8 @@ func (s *DB) Now(ctx context.Context) (time.Time, error) {
 // NewID is a fresh UUIDv7: ids of new resources sort by age.
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// ParseID is an id from outside, to be compared with a uuid column by its index. What is no UUID becomes NULL, which equals none.
+// ParseID is an id from outside, to be compared with a uuid column by its index. What is no UUID becomes NULL, which
+// equals none.
 func ParseID(text string) uuid.NullUUID {
 	id, err := uuid.Parse(text)
 	return uuid.NullUUID{UUID: id, Valid: err == nil}

@@ -21,8 +21,10 @@ func FindExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) (ma
 	err := tx.SelectContext(ctx, &chain, `
 		WITH RECURSIVE chain AS (
 			SELECT x.*, 0 AS depth FROM messaging_exchanges x WHERE id = $1
-			UNION ALL SELECT p.*, c.depth + 1 FROM messaging_exchanges p JOIN chain c ON p.id = c.parent_exchange_id WHERE c.depth < 32)
-		SELECT id, name, parent_exchange_id, routing_key_fragment, routing_key, root_exchange_name FROM chain ORDER BY depth`, id)
+			UNION ALL SELECT p.*, c.depth + 1 FROM messaging_exchanges p JOIN chain c ON p.id = c.parent_exchange_id
+			WHERE c.depth < 32)
+		SELECT id, name, parent_exchange_id, routing_key_fragment, routing_key, root_exchange_name FROM chain
+		ORDER BY depth`, id)
 	if err != nil {
 		return managerapi.Exchange{}, fmt.Errorf("read exchange %d: %w", id, err)
 	}
@@ -42,7 +44,8 @@ type ExchangeRow struct {
 }
 
 func (x ExchangeRow) View(ancestors []ExchangeRow) managerapi.Exchange {
-	out := managerapi.Exchange{ID: x.ID, Name: x.Name, ParentExchangeID: x.ParentID, RoutingKeyFragment: x.Fragment, RoutingKey: x.RoutingKey,
+	out := managerapi.Exchange{ID: x.ID, Name: x.Name, ParentExchangeID: x.ParentID, RoutingKeyFragment: x.Fragment,
+		RoutingKey:       x.RoutingKey,
 		RootExchangeName: x.Root, Ancestors: []managerapi.Ancestor{}}
 	for _, a := range ancestors {
 		out.Ancestors = append(out.Ancestors, managerapi.Ancestor{Name: a.Name, RoutingKey: a.RoutingKey})

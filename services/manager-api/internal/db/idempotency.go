@@ -36,20 +36,22 @@ type KeptAnswer struct {
 }
 
 // TakeKey takes an Idempotency-Key for a request of this hash. It returns the answer that is kept for it, or nil if the
-// caller now has to do the work and to call SettleKey, unless nobody knows whether there was an effect. Conflict: it has no
-// answer yet, or was used otherwise.
+// caller now has to do the work and to call SettleKey, unless nobody knows whether there was an effect. Conflict: it
+// has no answer yet, or was used otherwise.
 func (s *DB) TakeKey(ctx context.Context, caller, key string, hash []byte) (Key, *KeptAnswer, error) {
 	k := Key{Caller: caller, Name: key}
 	var kept *KeptAnswer
 	err := s.Tx(ctx, func(tx *sqlx.Tx) error {
 		kept = nil
-		_, err := tx.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE caller = $1 AND key = $2 AND created_at < now() - $3 * interval '1 millisecond'`,
+		_, err := tx.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE caller = $1 AND key = $2
+			AND created_at < now() - $3 * interval '1 millisecond'`,
 			caller, key, KeepKey.Milliseconds())
 		if err != nil {
 			return err
 		}
 		var taken []time.Time
-		err = tx.SelectContext(ctx, &taken, `INSERT INTO idempotency_keys (caller, key, request_hash, created_at) VALUES ($1, $2, $3, clock_timestamp())
+		err = tx.SelectContext(ctx, &taken, `INSERT INTO idempotency_keys (caller, key, request_hash, created_at)
+			VALUES ($1, $2, $3, clock_timestamp())
 			ON CONFLICT DO NOTHING RETURNING created_at`, caller, key, hash)
 		if err != nil {
 			return err
@@ -76,21 +78,25 @@ func keptAnswer(ctx context.Context, tx *sqlx.Tx, caller, key string, hash []byt
 		Status  *int   `db:"status"`
 		Headers JSON   `db:"headers"`
 		Body    []byte `db:"body"`
-	}](ctx, tx, `SELECT request_hash = $3 AS same, status, headers, body FROM idempotency_keys WHERE caller = $1 AND key = $2`, caller, key, hash)
+	}](ctx, tx, `SELECT request_hash = $3 AS same, status, headers, body FROM idempotency_keys WHERE caller = $1
+		AND key = $2`, caller, key, hash)
 	switch {
 	case err != nil:
 		return nil, err
 	case !row.Same:
 		return nil, fault.New(fault.Conflict, "the idempotency key was used for another request").WithCode(CodeKeyReused)
 	case row.Status == nil:
-		return nil, fault.New(fault.Conflict, "the first request with this idempotency key is running, or was lost before its outcome was known: "+
-			"try again in a moment, and if this stays, look whether it has had its effect before you use another key").WithCode(CodeKeyUnanswered)
+		return nil, fault.New(fault.Conflict,
+			"the first request with this idempotency key is running, or was lost before its outcome was known: "+
+				"try again in a moment, and if this stays, look whether it has had its effect before you use another key").
+			WithCode(CodeKeyUnanswered)
 	}
 	return &KeptAnswer{Status: *row.Status, Headers: row.Headers, Body: row.Body}, nil
 }
 
-// SettleKey keeps the answer of the request that took the key; nil is of one without effect, and gives the key back. What
-// the database does not take now is tried again by Prune: else what had no effect, too, would be refused for keepKey.
+// SettleKey keeps the answer of the request that took the key; nil is of one without effect, and gives the key back.
+// What the database does not take now is tried again by Prune: else what had no effect, too, would be refused for
+// keepKey.
 func (s *DB) SettleKey(ctx context.Context, k Key, a *KeptAnswer) error {
 	err := s.settle(ctx, settlement{k, a})
 	if err != nil {

@@ -57,7 +57,8 @@ func WriteJournal(ctx context.Context, tx *sqlx.Tx, e Entry) error {
 		inputs = string(raw)
 	}
 	who := ActorOf(ctx)
-	_, err := tx.ExecContext(ctx, `INSERT INTO journal (actor, subject, code, message, inputs, request_id) VALUES ($1, $2, $3, $4, $5, $6)`,
+	_, err := tx.ExecContext(ctx, `INSERT INTO journal (actor, subject, code, message, inputs, request_id)
+		VALUES ($1, $2, $3, $4, $5, $6)`,
 		who.Name, e.Subject, e.Code, e.Message, inputs, who.RequestID)
 	if err != nil {
 		return fmt.Errorf("write journal entry %s of %s: %w", e.Code, e.Subject, err)
@@ -81,7 +82,8 @@ func (s *DB) Journal(ctx context.Context, q JournalQuery) ([]managerapi.JournalE
 		order = "ASC"
 	}
 	var rows []managerapi.JournalEntry
-	err := s.Pool.SelectContext(ctx, &rows, `SELECT seq, at, actor, subject, code, message, coalesce(inputs, 'null') AS inputs, request_id AS requestid
+	err := s.Pool.SelectContext(ctx, &rows, `SELECT seq, at, actor, subject, code, message,
+		coalesce(inputs, 'null') AS inputs, request_id AS requestid
 		FROM journal WHERE ($1 = '' OR subject = $1) AND ($2 = '' OR actor = $2) AND ($3 = 0 OR seq < $3) AND seq > $4
 		ORDER BY seq `+order+` LIMIT $5`, q.Subject, q.Actor, q.Before, q.After, q.Limit)
 	if err != nil {

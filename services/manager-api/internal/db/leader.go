@@ -41,14 +41,17 @@ type leaderRow struct {
 // FindLeader reads who leads; NotFound while nobody does.
 func (s *DB) FindLeader(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID) (managerapi.Lease, error) {
 	var l leaderRow
-	err := tx.GetContext(ctx, &l, `SELECT l.holder, l.token, (extract(epoch FROM l.expires_at - clock_timestamp()) * 1000)::bigint AS expires_in_ms,
-			c.covered_since, c.covered_until, coalesce(c.covered_until > now() - $3 * interval '1 millisecond', false) AS covering
+	err := tx.GetContext(ctx, &l, `SELECT l.holder, l.token, (extract(epoch
+		FROM l.expires_at - clock_timestamp()) * 1000)::bigint AS expires_in_ms,
+			c.covered_since, c.covered_until, coalesce(c.covered_until > now() - $3 * interval '1 millisecond',
+			false) AS covering
 		FROM leases l LEFT JOIN coverage c ON c.messaging_exchange_id = $1 AND c.term = l.token
 		WHERE l.name = $2 AND l.expires_at > clock_timestamp()`, ex, LeaderLease(ex), s.times.LiveWithin.Milliseconds())
 	if err != nil {
 		return managerapi.Lease{}, NotFound(err, "nobody leads exchange %d", ex)
 	}
-	return managerapi.Lease{Holder: l.Holder, Term: l.Token, ExpiresInMS: l.ExpiresInMS, CoveredSince: UTC(l.CoveredSince), CoveredUntil: UTC(l.CoveredUntil), Covering: l.Covering}, nil
+	return managerapi.Lease{Holder: l.Holder, Term: l.Token, ExpiresInMS: l.ExpiresInMS, CoveredSince: UTC(l.CoveredSince),
+		CoveredUntil: UTC(l.CoveredUntil), Covering: l.Covering}, nil
 }
 
 // JudgeCovers says whether the exchange has a covering leader: only then does a verification's clock run.

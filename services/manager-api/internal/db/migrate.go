@@ -61,9 +61,12 @@ func (s *DB) Usable(ctx context.Context) error {
 	case err != nil:
 		return err
 	case found < Release:
-		return fault.New(fault.Unavailable, "the schema is of release %d and this binary needs %d: migrations have not run yet", found, Release)
+		return fault.New(fault.Unavailable,
+			"the schema is of release %d and this binary needs %d: migrations have not run yet", found, Release)
 	case atLeast > Release:
-		return fault.New(fault.Unavailable, "the schema is of release %d and runs binaries of release %d or newer: this one is of release %d", found, atLeast, Release)
+		return fault.New(fault.Unavailable,
+			"the schema is of release %d and runs binaries of release %d or newer: this one is of release %d", found, atLeast,
+			Release)
 	default:
 		return nil
 	}

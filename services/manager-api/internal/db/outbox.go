@@ -40,7 +40,8 @@ func Enqueue(ctx context.Context, tx *sqlx.Tx, m NewMessage) error {
 		return fmt.Errorf("encode %s: %w", m.Type, err)
 	}
 	if len(raw) > maxMessage {
-		return fault.New(fault.TooLarge, "a %s of %d bytes exceeds the limit of %d", m.Type, len(raw), maxMessage).WithCode("message_too_large")
+		return fault.New(fault.TooLarge, "a %s of %d bytes exceeds the limit of %d", m.Type, len(raw),
+			maxMessage).WithCode("message_too_large")
 	}
 	trace := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, trace)
@@ -48,19 +49,24 @@ func Enqueue(ctx context.Context, tx *sqlx.Tx, m NewMessage) error {
 	if m.OrderID != "" {
 		order = m.OrderID
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (id, messaging_exchange_id, queue, type, correlation_id, traceparent, order_id, body, expendable)
+	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (id, messaging_exchange_id, queue, type, correlation_id, traceparent,
+		order_id, body, expendable)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		NewID(), m.ExchangeID, string(m.Queue), m.Type, m.CorrelationID, trace.Get("traceparent"), order, string(raw), m.Expendable)
+		NewID(), m.ExchangeID, string(m.Queue), m.Type, m.CorrelationID, trace.Get("traceparent"), order, string(raw),
+		m.Expendable)
 	if err != nil {
 		return fmt.Errorf("enqueue %s: %w", m.Type, err)
 	}
 	return nil
 }
 
-// RingOverseer tells the overseer of an exchange that something of a component changed. It only wakes: lost, it costs latency.
+// RingOverseer tells the overseer of an exchange that something of a component changed. It only wakes: lost, it costs
+// latency.
 func RingOverseer(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, id component.ID, upgradeID string) error {
-	return Enqueue(ctx, tx, NewMessage{ExchangeID: ex, Queue: messages.QueueOverseer, Type: messages.TypeChanged, CorrelationID: upgradeID, Expendable: true,
-		Body: messages.OverseerMessage{Action: messages.ActionChanged, Options: messages.OverseerOptions{ComponentID: int64(id), UpgradeID: upgradeID}}})
+	return Enqueue(ctx, tx, NewMessage{ExchangeID: ex, Queue: messages.QueueOverseer, Type: messages.TypeChanged,
+		CorrelationID: upgradeID, Expendable: true,
+		Body: messages.OverseerMessage{Action: messages.ActionChanged,
+			Options: messages.OverseerOptions{ComponentID: int64(id), UpgradeID: upgradeID}}})
 }
 
 // DueMessage is a message that is due, with the address of its exchange.
@@ -86,13 +92,15 @@ func (o DueMessage) Address() messages.Address {
 // DueMessages takes up to limit due messages of the given exchanges for the time of lease: until then, nobody else gets
 // them; a relay that dies loses nothing. Per exchange and queue they come in order, and behind one that waits for its
 // next attempt none is due. (Between replicas the order may break: receivers do not depend on it.)
-func (s *DB) DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int, lease time.Duration) ([]DueMessage, error) {
+func (s *DB) DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int,
+	lease time.Duration) ([]DueMessage, error) {
 	var due []DueMessage
 	err := s.Pool.SelectContext(ctx, &due, `
 		WITH due AS (
 			SELECT o.id FROM outbox o
 			WHERE o.published_at IS NULL AND o.next_attempt_at <= now() AND o.messaging_exchange_id = ANY($1)
-			  AND NOT EXISTS (SELECT 1 FROM outbox e WHERE e.published_at IS NULL AND e.messaging_exchange_id = o.messaging_exchange_id
+			  AND NOT EXISTS (SELECT 1 FROM outbox e WHERE e.published_at IS NULL
+			AND e.messaging_exchange_id = o.messaging_exchange_id
 				AND e.queue = o.queue AND e.id < o.id AND e.next_attempt_at > now() AND e.outcome <> 'refused')
 			ORDER BY o.id LIMIT $2 FOR UPDATE SKIP LOCKED),
 		taken AS (
@@ -111,7 +119,8 @@ func (s *DB) DueMessages(ctx context.Context, exchanges []component.ExchangeID, 
 // MessagesConfirmed records that the broker has confirmed these messages; the unclaimed time of their orders begins.
 func (s *DB) MessagesConfirmed(ctx context.Context, ids []string) error {
 	_, err := s.Pool.ExecContext(ctx, `
-		WITH sent AS (UPDATE outbox SET published_at = now(), outcome = 'confirmed' WHERE id = ANY($1) AND published_at IS NULL RETURNING order_id)
+		WITH sent AS (UPDATE outbox SET published_at = now(), outcome = 'confirmed' WHERE id = ANY($1)
+		AND published_at IS NULL RETURNING order_id)
 		UPDATE orders SET confirmed_at = now() FROM sent WHERE orders.id = sent.order_id`, pq.Array(ids))
 	if err != nil {
 		return fmt.Errorf("record confirmed messages: %w", postgres.Translate(err))
@@ -121,7 +130,8 @@ func (s *DB) MessagesConfirmed(ctx context.Context, ids []string) error {
 
 // MessageNotSent records why a message is not known to be in a queue and when it is tried again, under the same id.
 func (s *DB) MessageNotSent(ctx context.Context, id, outcome string, again time.Duration) error {
-	_, err := s.Pool.ExecContext(ctx, `UPDATE outbox SET outcome = $2, next_attempt_at = now() + $3 * interval '1 millisecond' WHERE id = $1 AND published_at IS NULL`,
+	_, err := s.Pool.ExecContext(ctx, `UPDATE outbox
+		SET outcome = $2, next_attempt_at = now() + $3 * interval '1 millisecond' WHERE id = $1 AND published_at IS NULL`,
 		id, outcome, again.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("postpone message %s: %w", id, postgres.Translate(err))
@@ -148,7 +158,8 @@ func (s *DB) Backlogs(ctx context.Context) ([]Backlog, error) {
 	return out, nil
 }
 
-// RecordMessage records a message id in the transaction of its effect; false means that the effect has happened already.
+// RecordMessage records a message id in the transaction of its effect; false means that the effect has happened
+// already.
 func RecordMessage(ctx context.Context, tx *sqlx.Tx, messageID string) (bool, error) {
 	res, err := tx.ExecContext(ctx, `INSERT INTO inbox (message_id) VALUES ($1) ON CONFLICT DO NOTHING`, messageID)
 	if err != nil {

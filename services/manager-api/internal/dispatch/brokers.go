@@ -93,7 +93,8 @@ func New(c Config) (*Brokers, error) {
 	orElse(&c.FailbackAfter, time.Minute)
 	m := newMetrics(c.Metrics)
 	read := make(chan struct{})
-	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read, readOnce: sync.OnceFunc(func() { close(read) })}
+	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read,
+		readOnce: sync.OnceFunc(func() { close(read) })}
 	b.results = &results{apply: c.Engine.ApplyResult, log: c.Log.Named("results"), metrics: m}
 	b.relay = &relay{outbox: c.DB, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
 	own, err := b.link("own", []string{c.OwnURL})
@@ -109,7 +110,8 @@ func New(c Config) (*Brokers, error) {
 }
 
 func (b *Brokers) link(name string, urls []string) (*link, error) {
-	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log, Metrics: b.cfg.Metrics,
+	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log,
+		Metrics:      b.cfg.Metrics,
 		RefusedRetry: b.cfg.RefusedRetry})
 	if err != nil {
 		return nil, err
@@ -120,8 +122,8 @@ func (b *Brokers) link(name string, urls []string) (*link, error) {
 // Own is manager-api's own broker.
 func (b *Brokers) Own() *rabbit.Broker { return b.own.broker }
 
-// Home is where manager-api's own exchange is, as of the last look at the database; it waits for the first one. NotFound:
-// the exchange is not registered (yet).
+// Home is where manager-api's own exchange is, as of the last look at the database; it waits for the first one.
+// NotFound: the exchange is not registered (yet).
 func (b *Brokers) Home(ctx context.Context) (messages.Address, error) {
 	select {
 	case <-b.read:
@@ -131,7 +133,8 @@ func (b *Brokers) Home(ctx context.Context) (messages.Address, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.address == nil {
-		return messages.Address{}, fault.New(fault.NotFound, "no exchange is named %q: manager-api sends no heartbeats; register it, or correct home_exchange", b.home)
+		return messages.Address{}, fault.New(fault.NotFound,
+			"no exchange is named %q: manager-api sends no heartbeats; register it, or correct home_exchange", b.home)
 	}
 	return *b.address, nil
 }

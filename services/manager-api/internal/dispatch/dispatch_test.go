@@ -65,9 +65,11 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	r.Presence = presence.New(r.DB, t)
 	r.Registry = registry.New(r.DB, r.Engine, "here")
 	r.exchange = r.register("here")
-	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Registry: r.Registry, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
-		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second, FailbackAfter: time.Second,
-		RefusedRetry: 500 * time.Millisecond})
+	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Registry: r.Registry, Bell: bell,
+		OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
+		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second,
+		FailbackAfter: time.Second,
+		RefusedRetry:  500 * time.Millisecond})
 	Expect(err).NotTo(HaveOccurred())
 	r.sweeper = r.brokers.Sweeper(t)
 	run, cancel := context.WithCancel(context.Background())
@@ -88,7 +90,8 @@ func keys() *seal.Ring {
 func (r *rig) register(name string) component.ExchangeID {
 	GinkgoHelper()
 	var id component.ExchangeID
-	Expect(r.db.Get(&id, `INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ($1, $1, $1, $1) RETURNING id`, name)).To(Succeed())
+	Expect(r.db.Get(&id, `INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name)
+		VALUES ($1, $1, $1, $1) RETURNING id`, name)).To(Succeed())
 	return id
 }
 
@@ -103,7 +106,8 @@ func (r *rig) value(query string, args ...any) string {
 func (r *rig) workflow(ex component.ExchangeID) string {
 	GinkgoHelper()
 	id := r.value(`INSERT INTO workflows (id, milestones) VALUES (gen_random_uuid(), '["config"]') RETURNING id`)
-	Expect(r.ExecuteWorkflow(ctx(), id, []byte(`{"deploy_messaging_exchange_id":`+strconv.FormatInt(int64(ex), 10)+`}`))).To(Succeed())
+	Expect(r.ExecuteWorkflow(ctx(), id, []byte(`{"deploy_messaging_exchange_id":`+strconv.FormatInt(int64(ex), 10)+`}`))).
+		To(Succeed())
 	return id
 }
 
@@ -124,7 +128,8 @@ func received(host *rabbittest.Host, queue string) messages.Order {
 	Eventually(func() bool { var ok bool; d, ok = taken(host, queue); return ok }, "10s", "50ms").Should(BeTrue())
 	o, err := messages.DecodeOrder(d.Body)
 	Expect(err).NotTo(HaveOccurred())
-	Expect([]string{d.Type, d.AppId, d.CorrelationId}).To(Equal([]string{"milestone_order", "manager-api/spec", o.WorkflowID}))
+	Expect([]string{d.Type, d.AppId, d.CorrelationId}).
+		To(Equal([]string{"milestone_order", "manager-api/spec", o.WorkflowID}))
 	return o
 }
 
@@ -132,7 +137,8 @@ func (r *rig) answer(o messages.Order) messages.Result {
 	GinkgoHelper()
 	k, err := r.Claim(ctx(), o.OrderID, 0, managerapi.ClaimRequest{Attempt: o.Attempt, Hostname: "e", BootID: "b"})
 	Expect(err).NotTo(HaveOccurred())
-	return messages.Result{EventType: messages.EventMilestoneCompleted, OrderID: o.OrderID, WorkflowID: o.WorkflowID, Attempt: o.Attempt, Token: k.Token, At: time.Now().UTC()}
+	return messages.Result{EventType: messages.EventMilestoneCompleted, OrderID: o.OrderID, WorkflowID: o.WorkflowID,
+		Attempt: o.Attempt, Token: k.Token, At: time.Now().UTC()}
 }
 
 func publishing(body any) amqp.Publishing {
@@ -150,13 +156,18 @@ var _ = Describe("Dispatch", func() {
 		id := r.workflow(r.exchange)
 		o := received(r.host, "here.deployer")
 		Expect(o.WorkflowID).To(Equal(id))
-		Eventually(func() string { return r.value(`SELECT (confirmed_at IS NOT NULL)::text FROM orders`) }).Should(Equal("true"))
+		Eventually(func() string {
+			return r.value(`SELECT (confirmed_at IS NOT NULL)::text
+			FROM orders`)
+		}).Should(Equal("true"))
 		result := publishing(r.answer(o))
 		result.AppId = "alice"
 		r.host.Publish("here.workflow_orchestration", result, result) // a duplicate has no second effect
-		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) }, "5s").Should(Equal("true"))
+		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) },
+			"5s").Should(Equal("true"))
 		Eventually(func() string { return r.value(`SELECT count(*) FROM inbox`) }, "5s").Should(Equal("1"))
-		Expect(r.value(`SELECT actor FROM journal WHERE code = 'workflow_completed'`)).To(Equal("executor:alice"), "no operator did it")
+		Expect(r.value(`SELECT actor FROM journal WHERE code = 'workflow_completed'`)).To(Equal("executor:alice"),
+			"no operator did it")
 		Eventually(r.brokers.Ready, "5s").WithArguments(ctx()).Should(Succeed())
 	})
 
@@ -164,9 +175,11 @@ var _ = Describe("Dispatch", func() {
 		r := start()
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
 		o := received(r.host, func() string { r.workflow(r.exchange); return "here.deployer" }())
-		r.host.Publish("here.workflow_orchestration", amqp.Publishing{Body: []byte("{")}, publishing(map[string]string{"event_type": "milestone_completed"}),
+		r.host.Publish("here.workflow_orchestration", amqp.Publishing{Body: []byte("{")},
+			publishing(map[string]string{"event_type": "milestone_completed"}),
 			publishing(map[string]string{"event_type": "other"}), publishing(r.answer(o)))
-		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) }, "5s").Should(Equal("true"))
+		Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows`) },
+			"5s").Should(Equal("true"))
 		Eventually(func() int { return r.host.Depth("here.workflow_orchestration_error") }, "5s").Should(Equal(2))
 	})
 
@@ -185,10 +198,12 @@ var _ = Describe("Dispatch", func() {
 		r.workflow(other)
 		received(r.host, "other.deployer") // its queues are there
 		r.host.Publish("other.workflow_orchestration", result)
-		Eventually(func() string { return r.value(`SELECT count(*) FROM journal WHERE code = 'queue_foreign'`) }, "10s").Should(Equal("1"))
+		Eventually(func() string { return r.value(`SELECT count(*) FROM journal WHERE code = 'queue_foreign'`) },
+			"10s").Should(Equal("1"))
 		Expect(r.value(`SELECT count(*) FROM workflows WHERE workflow_completed`)).To(Equal("0"))
 		r.host.Publish("here.workflow_orchestration", result)
-		Eventually(func() string { return r.value(`SELECT count(*) FROM workflows WHERE workflow_completed`) }, "5s").Should(Equal("1"))
+		Eventually(func() string { return r.value(`SELECT count(*) FROM workflows WHERE workflow_completed`) },
+			"5s").Should(Equal("1"))
 	})
 
 	It("A8 A10 keeps an unroutable order, declares the queue again and sends it under the same id", func() {
@@ -222,29 +237,35 @@ var _ = Describe("Dispatch", func() {
 	It("counts an exchange as heard only after the settle time", func() {
 		r := start()
 		Expect(r.brokers.Consuming(time.Now())).To(BeEmpty())
-		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s",
+			"20ms").Should(Equal([]component.ExchangeID{r.exchange}))
 	})
 
-	It("serves an exchange on the broker that it is restricted to, with the password unsealed, and ends when it goes", func() {
-		r := start()
-		far := rabbittest.NewHost()
-		id := r.registerOn("far", r.broker("far", far, nil))
-		r.workflow(id)
-		Expect(received(far, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
-		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(Succeed())
-		_, err := r.db.Exec(`DELETE FROM workflows; DELETE FROM messaging_exchanges WHERE id = ` + strconv.FormatInt(int64(id), 10))
-		Expect(err).NotTo(HaveOccurred())
-		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
-	})
+	It("serves an exchange on the broker that it is restricted to, with the password unsealed, and ends when it goes",
+		func() {
+			r := start()
+			far := rabbittest.NewHost()
+			id := r.registerOn("far", r.broker("far", far, nil))
+			r.workflow(id)
+			Expect(received(far, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
+			Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(Succeed())
+			_, err := r.db.Exec(`DELETE FROM workflows; DELETE FROM messaging_exchanges
+				WHERE id = ` + strconv.FormatInt(int64(id), 10))
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s",
+				"20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+		})
 
 	It("shows a broker that cannot be used and lets it gate nothing", func() {
 		r := start()
 		r.registerOn("far", r.broker("empty", nil, nil))
-		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(MatchError(ContainSubstring("broker empty has no connection")))
+		Eventually(r.brokers.Others, "5s").WithArguments(ctx()).
+			Should(MatchError(ContainSubstring("broker empty has no connection")))
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
 	})
 
-	DescribeTable("A9 serves the others beside an exchange that the broker refuses, names it, and serves it too once it may be declared",
+	DescribeTable("A9 serves the others beside an exchange that the broker refuses, names it, and serves it too once it "+
+		"may be declared",
 		func(name string, spoil, mend func(*rig), why string) {
 			host := rabbittest.NewHost()
 			r := startAt(host, "")
@@ -252,20 +273,24 @@ var _ = Describe("Dispatch", func() {
 			spoil(r)
 			refused := r.register(name)
 			id := r.workflow(refused)
-			Eventually(r.brokers.Others, "10s").WithArguments(ctx()).Should(MatchError(And(ContainSubstring("exchange "+name+" "), ContainSubstring(why))))
+			Eventually(r.brokers.Others, "10s").WithArguments(ctx()).
+				Should(MatchError(And(ContainSubstring("exchange "+name+" "), ContainSubstring(why))))
 			Consistently(r.brokers.Ready, "1s", "20ms").WithArguments(ctx()).Should(Succeed())
 			healthy := r.workflow(r.exchange)
 			o := received(host, "here.deployer")
 			Expect(o.WorkflowID).To(Equal(healthy))
 			host.Publish("here.workflow_orchestration", publishing(r.answer(o)))
-			Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows WHERE id = $1`, healthy) }, "5s").Should(Equal("true"))
-			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s", "20ms").Should(Equal([]component.ExchangeID{r.exchange}))
+			Eventually(func() string { return r.value(`SELECT workflow_completed::text FROM workflows WHERE id = $1`, healthy) },
+				"5s").Should(Equal("true"))
+			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s",
+				"20ms").Should(Equal([]component.ExchangeID{r.exchange}))
 			Expect(r.value(confirmed)).To(Equal("1"), "the refused one's order waits in the outbox")
 
 			mend(r)
 			Expect(received(host, "mended.deployer").WorkflowID).To(Equal(id))
 			Eventually(r.brokers.Others, "5s").WithArguments(ctx()).Should(Succeed())
-			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s", "20ms").Should(Equal([]component.ExchangeID{r.exchange, refused}))
+			Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "5s",
+				"20ms").Should(Equal([]component.ExchangeID{r.exchange, refused}))
 		},
 		Entry("a queue that somebody has made with other arguments", "mended",
 			func(r *rig) { r.host.DeclareQueue("mended.deployer", amqp.Table{"x-max-length": int64(5)}) },
@@ -274,7 +299,8 @@ var _ = Describe("Dispatch", func() {
 			func(r *rig) { r.host.DeclareQueue("mended.workflow_orchestration", nil) },
 			func(r *rig) { r.host.DeleteQueue("mended.workflow_orchestration") }, "inequivalent arg"),
 		Entry("queue names that the broker keeps for itself", "amq", func(*rig) {}, func(r *rig) {
-			_, err := r.db.Exec(`UPDATE messaging_exchanges SET routing_key_fragment = 'mended', routing_key = 'mended' WHERE name = 'amq'`)
+			_, err := r.db.Exec(`UPDATE messaging_exchanges SET routing_key_fragment = 'mended', routing_key = 'mended'
+				WHERE name = 'amq'`)
 			Expect(err).NotTo(HaveOccurred())
 		}, "ACCESS_REFUSED"),
 	)
@@ -283,7 +309,8 @@ var _ = Describe("Dispatch", func() {
 		host := rabbittest.NewHost()
 		host.DeclareQueue("here.deployer", nil)
 		r := startAt(host, "")
-		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(MatchError(And(ContainSubstring("here.deployer"), ContainSubstring("inequivalent arg"))))
+		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).
+			Should(MatchError(And(ContainSubstring("here.deployer"), ContainSubstring("inequivalent arg"))))
 		host.DeleteQueue("here.deployer")
 		Eventually(r.brokers.Ready, "10s").WithArguments(ctx()).Should(Succeed())
 	})
@@ -322,12 +349,14 @@ var _ = Describe("Dispatch", func() {
 		proxy.Close()
 		r.workflow(id)
 		Expect(received(spare, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
-		Consistently(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "2s", "50ms").ShouldNot(ContainElement(id),
+		Consistently(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "2s",
+			"50ms").ShouldNot(ContainElement(id),
 			"results may wait on the broker that is away: no deadline runs")
 		back := rabbittest.NewProxyAt(address, far.Address())
 		DeferCleanup(back.Close)
 		Eventually(func() error { return r.brokers.Others(ctx()) }, "20s").Should(Succeed())
-		Eventually(func() bool { r.workflow(id); _, ok := taken(far, "far.deployer"); return ok }, "15s", "300ms").Should(BeTrue())
+		Eventually(func() bool { r.workflow(id); _, ok := taken(far, "far.deployer"); return ok }, "15s",
+			"300ms").Should(BeTrue())
 	})
 
 	It("shows a home exchange that is not registered, which gates nothing", func() {
@@ -350,7 +379,8 @@ var _ = Describe("Dispatch", func() {
 		r.workflow(r.exchange)
 		first := received(r.host, "here.deployer")
 		Eventually(func() string { return r.value(confirmed) }).Should(Equal("1"))
-		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s", "20ms").ShouldNot(BeEmpty())
+		Eventually(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "10s",
+			"20ms").ShouldNot(BeEmpty())
 		_, err := r.db.Exec(`UPDATE orders SET confirmed_at = now() - interval '1 minute'`)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(r.sweeper.Pass(ctx(), time.Now())).To(Succeed())
@@ -380,7 +410,8 @@ func (r *rig) brokerAt(name string, u *url.URL, failover *int64) int64 {
 	Expect(err).NotTo(HaveOccurred())
 	password, ok := u.User.Password()
 	Expect(ok).To(BeTrue(), errors.New("the URL of the host has a password"))
-	_, err = r.CreateConnection(ctx(), id, registry.ConnectionSpec{Username: u.User.Username(), Host: u.Hostname(), Port: &port,
+	_, err = r.CreateConnection(ctx(), id, registry.ConnectionSpec{Username: u.User.Username(), Host: u.Hostname(),
+		Port:        &port,
 		VirtualHost: strings.TrimPrefix(u.Path, "/")}, boot.Secret(password), keys())
 	Expect(err).NotTo(HaveOccurred())
 	return id
@@ -390,12 +421,15 @@ func (r *rig) brokerAt(name string, u *url.URL, failover *int64) int64 {
 func (r *rig) registerOn(name string, broker int64) component.ExchangeID {
 	GinkgoHelper()
 	var id component.ExchangeID
-	Expect(r.db.Get(&id, `WITH x AS (INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ($1, $1, $1, $1) RETURNING id)
-		INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id) SELECT id, $2 FROM x RETURNING messaging_exchange_id`, name, broker)).To(Succeed())
+	Expect(r.db.Get(&id, `WITH x AS (INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key,
+		root_exchange_name) VALUES ($1, $1, $1, $1) RETURNING id)
+		INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id) SELECT id, $2 FROM x
+		RETURNING messaging_exchange_id`, name, broker)).To(Succeed())
 	return id
 }
 
 // logger writes to the report of a spec that fails.
 func logger() *zap.Logger {
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), zapcore.AddSync(GinkgoWriter), zap.InfoLevel))
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()),
+		zapcore.AddSync(GinkgoWriter), zap.InfoLevel))
 }

@@ -39,8 +39,8 @@ func (v *served) queue() string {
 	return v.exchange.Address().QueueName(messages.QueueWorkflowOrchestration)
 }
 
-// serve makes the link serve exactly these exchanges: each is declared for itself, new ones get a consumer, the consumers
-// of those that left are stopped and waited for. One that the broker refuses waits alone.
+// serve makes the link serve exactly these exchanges: each is declared for itself, new ones get a consumer, the
+// consumers of those that left are stopped and waited for. One that the broker refuses waits alone.
 func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 	wanted := map[component.ExchangeID]managerapi.Exchange{}
 	for _, x := range exchanges {
@@ -82,7 +82,8 @@ func (l *link) serves(id component.ExchangeID) bool {
 }
 
 func sameExchange(a, b managerapi.Exchange) bool {
-	return a.Name == b.Name && a.RoutingKey == b.RoutingKey && a.RootExchangeName == b.RootExchangeName && slices.Equal(a.Ancestors, b.Ancestors)
+	return a.Name == b.Name && a.RoutingKey == b.RoutingKey && a.RootExchangeName == b.RootExchangeName &&
+		slices.Equal(a.Ancestors, b.Ancestors)
 }
 
 // parts are the topologies of exchanges by name: none has to do with another.
@@ -102,7 +103,8 @@ func (l *link) consume(ctx context.Context, x managerapi.Exchange) {
 	l.mu.Unlock()
 	go func() {
 		defer close(v.done)
-		_ = l.broker.Consume(ctx, rabbit.Consumer{Queue: v.queue(), Handle: l.handle}) // an abandoned handler is logged by what it left undone
+		// an abandoned handler is logged by what it left undone
+		_ = l.broker.Consume(ctx, rabbit.Consumer{Queue: v.queue(), Handle: l.handle})
 	}()
 }
 
@@ -127,8 +129,9 @@ func (l *link) close() {
 	stopAll(list)
 }
 
-// consuming lists the exchanges whose results have been consumed without a break for at least settle. It has to be asked
-// regularly: what it has not seen does not count, and a break that it did not see shows in the session number of the queue.
+// consuming lists the exchanges whose results have been consumed without a break for at least settle. It has to be
+// asked regularly: what it has not seen does not count, and a break that it did not see shows in the session number of
+// the queue.
 func (l *link) consuming(now time.Time, settle time.Duration) []component.ExchangeID {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,11 +12,16 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
-		relayed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_outbox_publishes_total", Help: "Messages of the outbox published, by outcome."}, []string{"outcome"}),
-		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_results_total", Help: "Milestone results received, by what became of them."}, []string{"applied"}),
-		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_outbox_waiting", Help: "Messages of the outbox that wait, by exchange."}, []string{"exchange"}),
-		oldest:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_outbox_oldest_seconds", Help: "Age of the oldest waiting message, by exchange."}, []string{"exchange"}),
-		gaps:    prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_sweeper_gaps_total", Help: "Absences of manager-api after which all claims were prolonged."}),
+		relayed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_outbox_publishes_total",
+			Help: "Messages of the outbox published, by outcome."}, []string{"outcome"}),
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_results_total",
+			Help: "Milestone results received, by what became of them."}, []string{"applied"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_outbox_waiting",
+			Help: "Messages of the outbox that wait, by exchange."}, []string{"exchange"}),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_outbox_oldest_seconds",
+			Help: "Age of the oldest waiting message, by exchange."}, []string{"exchange"}),
+		gaps: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_sweeper_gaps_total",
+			Help: "Absences of manager-api after which all claims were prolonged."}),
 	}
 	if r != nil {
 		r.MustRegister(m.relayed, m.results, m.waiting, m.oldest, m.gaps)

@@ -23,7 +23,8 @@ const (
 
 // outbox is what a relay needs of the store.
 type outbox interface {
-	DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int, lease time.Duration) ([]db.DueMessage, error)
+	DueMessages(ctx context.Context, exchanges []component.ExchangeID, limit int, lease time.Duration) ([]db.DueMessage,
+		error)
 	MessagesConfirmed(ctx context.Context, ids []string) error
 	MessageNotSent(ctx context.Context, id, outcome string, again time.Duration) error
 }
@@ -109,10 +110,12 @@ func (r *relay) round(ctx context.Context, l *link, round []db.DueMessage) (map[
 		}
 		stopped[lane{m.ExchangeID, m.Queue}] = true
 		if outcome == rabbit.Returned || outcome == rabbit.Refused {
-			r.log.Warn("message not taken", zap.String("message_id", m.ID), zap.String("queue", m.Address().QueueName("")+m.Queue), zap.Error(err))
+			r.log.Warn("message not taken", zap.String("message_id", m.ID),
+				zap.String("queue", m.Address().QueueName("")+m.Queue), zap.Error(err))
 		}
 		// Detached: a stop must not leave the outcome unrecorded; the pool bounds the write.
-		if err := r.outbox.MessageNotSent(context.WithoutCancel(ctx), m.ID, outcome.String(), backoff(m.Attempts)); err != nil {
+		if err := r.outbox.MessageNotSent(context.WithoutCancel(ctx), m.ID, outcome.String(),
+			backoff(m.Attempts)); err != nil {
 			return stopped, err
 		}
 	}
@@ -127,7 +130,8 @@ func (r *relay) round(ctx context.Context, l *link, round []db.DueMessage) (map[
 
 func (r *relay) message(m db.DueMessage) rabbit.Message {
 	a := m.Address()
-	out := rabbit.Message{Exchange: a.Root, Key: a.Key(queueName(m.Queue)), ID: m.ID, Type: m.Type, CorrelationID: m.CorrelationID, AppID: r.appID, Body: m.Body}
+	out := rabbit.Message{Exchange: a.Root, Key: a.Key(queueName(m.Queue)), ID: m.ID, Type: m.Type,
+		CorrelationID: m.CorrelationID, AppID: r.appID, Body: m.Body}
 	if m.Traceparent != "" {
 		out.Headers = map[string]any{"traceparent": m.Traceparent}
 	}

@@ -21,8 +21,8 @@ type results struct {
 	metrics *metrics
 }
 
-// Handle turns one delivery into an effect: what cannot be read is dead-lettered, what is not ours is acked and counted,
-// and while the database is away the delivery is kept.
+// Handle turns one delivery into an effect: what cannot be read is dead-lettered, what is not ours is acked and
+// counted, and while the database is away the delivery is kept.
 func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	r, known, err := messages.DecodeResult(d.Body)
 	if err != nil {
@@ -43,7 +43,8 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	}
 	h.metrics.results.WithLabelValues(string(applied)).Inc()
 	if applied != engine.AppliedDone || r.EventType != messages.EventMilestoneProgress {
-		h.log.Info("result received", append(boot.TraceFields(ctx), zap.String("order_id", r.OrderID), zap.String("workflow_id", r.WorkflowID),
+		h.log.Info("result received", append(boot.TraceFields(ctx), zap.String("order_id", r.OrderID),
+			zap.String("workflow_id", r.WorkflowID),
 			zap.String("event", r.EventType), zap.String("applied", string(applied)), zap.String("from", actor))...)
 	}
 	return nil

@@ -109,7 +109,8 @@ func (r *route) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 	r.wake.Wake()
 }
 
-// pass relays over the link that counts now, for the exchanges that it has declared; all other messages wait in the outbox.
+// pass relays over the link that counts now, for the exchanges that it has declared; all other messages wait in the
+// outbox.
 func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
 	l := r.active(now, b.cfg.FailoverAfter, b.cfg.FailbackAfter)
 	if l == nil {
@@ -140,7 +141,8 @@ func (r *route) active(now time.Time, after, back time.Duration) *link {
 	return chosen
 }
 
-// divert decides whether messages take the failover: not before the broker was away for after, and until it was back for back.
+// divert decides whether messages take the failover: not before the broker was away for after, and until it was back
+// for back.
 func divert(diverted, open bool, since, after, back time.Duration) bool {
 	if diverted {
 		return !open || since < back

@@ -32,7 +32,8 @@ const pruneEvery = 10 * time.Second
 
 // Sweeper is the sweeper over the exchanges of these brokers.
 func (b *Brokers) Sweeper(t times.Times) *Sweeper {
-	return &Sweeper{DB: b.cfg.DB, Engine: b.cfg.Engine, Consuming: b.Consuming, Times: t, Log: b.cfg.Log.Named("sweeper"), metrics: b.relay.metrics}
+	return &Sweeper{DB: b.cfg.DB, Engine: b.cfg.Engine, Consuming: b.Consuming, Times: t, Log: b.cfg.Log.Named("sweeper"),
+		metrics: b.relay.metrics}
 }
 
 // Run sweeps once usable is closed, every second or ten times per tick_gap, until ctx ends.

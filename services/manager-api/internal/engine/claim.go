@@ -30,7 +30,8 @@ type claimData struct {
 // Claim gives the order to an executor of its exchange (0: any) under a new token. The same process asking again gets
 // the same token, as its answer may have been lost; the same host after a restart gets a new one at once, and takes
 // nothing over: it knows from its work file what has been done. Claiming is no progress: it does not reset the clock.
-func (s *Engine) Claim(ctx context.Context, orderID string, ex component.ExchangeID, r managerapi.ClaimRequest) (managerapi.Claim, error) {
+func (s *Engine) Claim(ctx context.Context, orderID string, ex component.ExchangeID,
+	r managerapi.ClaimRequest) (managerapi.Claim, error) {
 	var out managerapi.Claim
 	err := s.db.Leases.InTx(ctx, func(tx *sqlx.Tx) error {
 		o, err := lockOrderOf(ctx, tx, orderID, ex)
@@ -45,7 +46,8 @@ func (s *Engine) Claim(ctx context.Context, orderID string, ex component.Exchang
 			return err
 		}
 		fresh := l.Token != o.Token
-		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, host = $3, taken_over = taken_over OR host NOT IN ('', $3) WHERE id = $1`,
+		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, host = $3, taken_over = taken_over
+			OR host NOT IN ('', $3) WHERE id = $1`,
 			o.ID, l.Token, r.Hostname); err != nil {
 			return fmt.Errorf("record claim of order %s: %w", o.ID, err)
 		}
@@ -73,7 +75,8 @@ func claimable(o *orderRow, attempt int) error {
 }
 
 // takeClaim takes or keeps the lease behind a claim.
-func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r managerapi.ClaimRequest) (lease.Lease, error) {
+func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow,
+	r managerapi.ClaimRequest) (lease.Lease, error) {
 	held, err := lease.Get(ctx, tx, o.lease())
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return held, err
@@ -108,7 +111,8 @@ func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow, r mana
 
 // Renew extends a claim, an expired one as well unless somebody has taken the order over. Conflict with the code
 // lease.CodeSuperseded: a higher token exists or nobody wants the result; touch nothing more.
-func (s *Engine) Renew(ctx context.Context, orderID string, ex component.ExchangeID, token int64) (managerapi.Claim, error) {
+func (s *Engine) Renew(ctx context.Context, orderID string, ex component.ExchangeID,
+	token int64) (managerapi.Claim, error) {
 	var out managerapi.Claim
 	err := s.db.Leases.InTx(ctx, func(tx *sqlx.Tx) error {
 		o, err := lockOrderOf(ctx, tx, orderID, ex)
@@ -116,7 +120,8 @@ func (s *Engine) Renew(ctx context.Context, orderID string, ex component.Exchang
 		case err != nil:
 			return err
 		case o.ended() || o.Token != token:
-			return fault.New(fault.Conflict, "token %d does not hold the order any more: it is %s", token, o.State).WithCode(lease.CodeSuperseded)
+			return fault.New(fault.Conflict, "token %d does not hold the order any more: it is %s", token,
+				o.State).WithCode(lease.CodeSuperseded)
 		case !o.Deadline.After(o.Now):
 			return fault.New(fault.Conflict, "the order's deadline has passed").WithCode(CodePastDeadline)
 		}
@@ -154,7 +159,8 @@ func (s *Engine) ReleaseClaim(ctx context.Context, orderID string, ex component.
 			return err
 		}
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + o.WorkflowID, Code: "order_released",
-			Message: fmt.Sprintf("milestone %s was given back", o.Milestone), Inputs: map[string]any{"order_id": o.ID, "token": token}})
+			Message: fmt.Sprintf("milestone %s was given back", o.Milestone),
+			Inputs:  map[string]any{"order_id": o.ID, "token": token}})
 	})
 }
 
@@ -169,7 +175,8 @@ func lockOrderOf(ctx context.Context, tx *sqlx.Tx, orderID string, ex component.
 
 func claimOf(o *orderRow, l lease.Lease) (managerapi.Claim, error) {
 	m, err := o.message()
-	return managerapi.Claim{Token: l.Token, ExpiresInMS: l.Remaining().Milliseconds(), DeadlineInMS: o.Deadline.Sub(o.Now).Milliseconds(), Order: m}, err
+	return managerapi.Claim{Token: l.Token, ExpiresInMS: l.Remaining().Milliseconds(),
+		DeadlineInMS: o.Deadline.Sub(o.Now).Milliseconds(), Order: m}, err
 }
 
 func dropLeases(ctx context.Context, tx *sqlx.Tx, names []string) error {

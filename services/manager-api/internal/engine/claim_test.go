@@ -67,7 +67,8 @@ var _ = Describe("Orders and claims", func() {
 		Expect(err).NotTo(HaveOccurred())
 		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
 		Expect(w.ExpireClaims(ctx(), nil)).To(Succeed())
-		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("claimed1"), "results of that exchange may be on their way")
+		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("claimed1"),
+			"results of that exchange may be on their way")
 		Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		Expect(w.value(`SELECT state || attempt FROM orders`)).To(Equal("open2"))
 		Expect(w.outboxed()).To(HaveLen(3), "request, order, and the order again")
@@ -101,7 +102,8 @@ var _ = Describe("Orders and claims", func() {
 		}
 		Expect(w.value(`SELECT state || cause || verdict_code FROM upgrades`)).To(Equal("failedenvironmentexecutor_lost"))
 		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(
-			"milestone config was claimed 5 times and given up in silence, the last time by a: look at its log, and whether it reaches manager-api"))
+			"milestone config was claimed 5 times and given up in silence, the last time by a: look at its log, and whether " +
+				"it reaches manager-api"))
 	})
 
 	It("after an absence of manager-api every claim has its full time", func() {
@@ -117,18 +119,19 @@ var _ = Describe("Orders and claims", func() {
 		Expect(w.Tick(ctx())).To(BeFalse())
 	})
 
-	DescribeTable("after an absence of manager-api nobody is kept from what no one holds", func(attempt int, leave func(w *world, id string, k managerapi.Claim) error) {
-		w := newWorld()
-		id := running(w)
-		k, err := ask(w, id, "a", "boot-1", 1)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(w.Tick(ctx())).To(BeFalse())
-		Expect(leave(w, id, k)).To(Succeed())
-		w.exec(`UPDATE ticks SET ticked_at = now() - interval '6 seconds'`)
-		Expect(w.Tick(ctx())).To(BeTrue())
-		_, err = ask(w, id, "b", "boot-2", attempt)
-		Expect(err).NotTo(HaveOccurred())
-	},
+	DescribeTable("after an absence of manager-api nobody is kept from what no one holds",
+		func(attempt int, leave func(w *world, id string, k managerapi.Claim) error) {
+			w := newWorld()
+			id := running(w)
+			k, err := ask(w, id, "a", "boot-1", 1)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.Tick(ctx())).To(BeFalse())
+			Expect(leave(w, id, k)).To(Succeed())
+			w.exec(`UPDATE ticks SET ticked_at = now() - interval '6 seconds'`)
+			Expect(w.Tick(ctx())).To(BeTrue())
+			_, err = ask(w, id, "b", "boot-2", attempt)
+			Expect(err).NotTo(HaveOccurred())
+		},
 		Entry("a claim that was released", 1, func(w *world, id string, k managerapi.Claim) error {
 			return w.ReleaseClaim(ctx(), id, w.exchange, k.Token)
 		}),
@@ -183,7 +186,8 @@ var _ = Describe("Orders and claims", func() {
 	DescribeTable("takes no result under a token that nobody was given", func(claimed bool, more int64) {
 		w := newWorld()
 		id := running(w)
-		k := managerapi.Claim{Order: messages.Order{OrderID: id, WorkflowID: w.value(`SELECT workflow_id FROM orders`), Attempt: 1}}
+		k := managerapi.Claim{Order: messages.Order{OrderID: id, WorkflowID: w.value(`SELECT workflow_id
+			FROM orders`), Attempt: 1}}
 		if claimed {
 			k = w.claim(id, "a")
 		}
@@ -214,7 +218,10 @@ var _ = Describe("Orders and claims", func() {
 		k := w.claim(running(w), "a")
 		w.exec(`UPDATE upgrades SET clock_left = 5`)
 		w.exec(`UPDATE orders SET deadline = now() + interval '1 second'`)
-		Expect(w.tell(result(k, func(r *messages.Result) { r.EventType, r.Message = messages.EventMilestoneProgress, "1 of 2" }))).To(Equal(engine.AppliedDone))
+		Expect(w.tell(result(k, func(r *messages.Result) {
+			r.EventType, r.Message = messages.EventMilestoneProgress,
+				"1 of 2"
+		}))).To(Equal(engine.AppliedDone))
 		Expect(w.value(`SELECT clock_left FROM upgrades`)).To(Equal("60000"))
 		Expect(w.value(`SELECT (deadline > now() + interval '1 minute')::text FROM orders`)).To(Equal("true"))
 		Expect(w.value(`SELECT event_log->>-1 FROM workflows`)).To(HaveSuffix("1 of 2"))

@@ -14,7 +14,8 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 	// executed is a workflow without upgrade that runs in the exchange.
 	executed := func(w *world) string {
 		GinkgoHelper()
-		id := w.value(`INSERT INTO workflows (id, deployment_repo, milestones) VALUES (gen_random_uuid(), 'd', '["config","deploy"]') RETURNING id`)
+		id := w.value(`INSERT INTO workflows (id, deployment_repo, milestones)
+			VALUES (gen_random_uuid(), 'd', '["config","deploy"]') RETURNING id`)
 		Expect(w.ExecuteWorkflow(ctx(), id, nil)).To(Succeed())
 		return id
 	}
@@ -64,7 +65,8 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 		tx := w.begin(`SELECT id FROM upgrades FOR UPDATE`)
 		Expect(w.behind(tx, remove(w), func() {
 			for _, sql := range []string{`UPDATE workflows SET updated_at = now()`, `UPDATE orders SET deadline = now()`,
-				`INSERT INTO outbox (id, messaging_exchange_id, queue, type, body) SELECT gen_random_uuid(), id, 'overseer', 'changed', '{}' FROM messaging_exchanges`} {
+				`INSERT INTO outbox (id, messaging_exchange_id, queue, type, body)
+				SELECT gen_random_uuid(), id, 'overseer', 'changed', '{}' FROM messaging_exchanges`} {
 				_, err := tx.Exec(sql)
 				Expect(err).NotTo(HaveOccurred())
 			}
@@ -72,7 +74,8 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 	})
 })
 
-// begin is a transaction that has done something already. It is the one to give up where it meets another in a deadlock.
+// begin is a transaction that has done something already. It is the one to give up where it meets another in a
+// deadlock.
 func (w *world) begin(sql string) *sqlx.Tx {
 	GinkgoHelper()
 	tx, err := w.db.Beginx()
@@ -89,7 +92,8 @@ func (w *world) behind(tx *sqlx.Tx, do func() error, goOn func()) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	Eventually(func() string {
-		return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND wait_event_type = 'Lock'`)
 	}, "5s", "10ms").Should(Equal("1"))
 	goOn()
 	Expect(tx.Commit()).To(Succeed())

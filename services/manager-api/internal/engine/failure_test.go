@@ -32,12 +32,14 @@ var _ = Describe("A failing upgrade", func() {
 		failedIn(w, u, "config", failed(messages.CauseEnvironment, "git_unreachable", false))
 		Expect(w.state(u)).To(Equal(upgrade.Failed))
 		Expect(w.recorded(c)).To(Equal("v1 upgrade_failed"))
-		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal("it says git_unreachable"))
+		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).
+			To(Equal("it says git_unreachable"))
 		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
 		Expect(w.events()).To(Equal([]string{"upgrade_failed error"}))
 		Expect(w.outboxed()).To(HaveLen(3), "request, order, and the doorbell of the free slot")
 		Expect(w.outboxed()[2]).To(Equal("overseer changed"))
-		Expect(w.value(`SELECT workflow_completed::text || workflow_error || failure_reason FROM workflows`)).To(Equal("truetruegit_unreachable"))
+		Expect(w.value(`SELECT workflow_completed::text || workflow_error || failure_reason
+			FROM workflows`)).To(Equal("truetruegit_unreachable"))
 	})
 
 	It("R8 of a bad version is rolled back and quarantined, and the rollback is verified too", func() {
@@ -50,8 +52,10 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
 		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
 		Expect(w.value(`SELECT source_repo_git_ref || reason FROM quarantines`)).To(Equal("v2deploy_unhealthy"))
-		Expect(w.value(`SELECT milestones::text || ' ' || source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal(`["deploy_oa"] v1`))
-		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at) FROM orders`)).To(Equal("- true true"))
+		Expect(w.value(`SELECT milestones::text || ' ' || source_repo_git_ref FROM workflows
+			WHERE restoring`)).To(Equal(`["deploy_oa"] v1`))
+		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at)
+			FROM orders`)).To(Equal("- true true"))
 		w.runDeploy(u, "deploy_oa")
 		w.beat(component.Builder, "", "v1", "b1", "b2")
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
@@ -67,9 +71,11 @@ var _ = Describe("A failing upgrade", func() {
 
 	It("leaves a quarantine whose time is over out of the snapshot, though it is not removed yet", func() {
 		w := newWorld()
-		w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, expires_at)
+		w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref,
+			reason, message, expires_at)
 			VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '1 second'),
-			(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'new', 'of now', now() + interval '1 minute') RETURNING 1`, w.exchange)
+			(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'new', 'of now', now() + interval '1 minute') RETURNING 1`,
+			w.exchange)
 		s, err := w.Snapshot(ctx(), w.exchange, false)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Quarantines).To(HaveExactElements(HaveField("SourceRepoGitRef", "v3")))
@@ -83,15 +89,18 @@ var _ = Describe("A failing upgrade", func() {
 			w = newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
 			c = w.component(component.Builder)
 			w.proven(c, 1)
-			w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, created_at, expires_at)
-				VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '59 minutes', now() + interval '1 minute'),
+			w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref,
+				reason, message, created_at, expires_at)
+				VALUES (gen_random_uuid(), $1, 'builder', 'src', 'v2', 'old', 'of old', now() - interval '59 minutes',
+				now() + interval '1 minute'),
 				(gen_random_uuid(), $1, 'builder', 'src', 'v3', 'other', 'another', now(), NULL) RETURNING 1`, w.exchange)
 			u = w.started(c)
 			w.runConfig(u)
 		})
 		refused := func() string {
 			GinkgoHelper()
-			return w.value(`SELECT string_agg(concat_ws(' ', source_repo_git_ref, reason, expires_at > now() + interval '59 minutes', created_at > now() - interval '1 minute', upgrade_id), ', '
+			return w.value(`SELECT string_agg(concat_ws(' ', source_repo_git_ref, reason,
+				expires_at > now() + interval '59 minutes', created_at > now() - interval '1 minute', upgrade_id), ', '
 				ORDER BY source_repo_git_ref) FROM quarantines`)
 		}
 
@@ -145,61 +154,67 @@ var _ = Describe("A failing upgrade", func() {
 			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
 		})
 		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
-		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
+		Expect(w.value(`SELECT adopted || source_repo_git_ref || instances || (units->0->>'name') FROM releases
+			WHERE proven_at IS NOT NULL`)).To(Equal("truev12x@.service"))
 	})
 
-	It("keeps nothing to return to where the executor names no unit that it replaced, as one of a former release does", func() {
-		w := newWorld()
-		c := w.component(component.Builder)
-		u := w.started(c)
-		w.runConfig(u)
-		failedIn(w, u, "deploy_oa", func(r *messages.Result) {
-			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
-			r.Replaced = []messages.Replaced{{Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}}}
-		})
-		Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("0"))
-		Expect(w.state(u)).To(Equal(upgrade.Failed))
-	})
-
-	It("returns to the version that was proven last, not to what that had replaced in the transaction of its proof", func() {
-		w := newWorld()
-		c := w.provenByUnits()
-		back, err := w.RequestRollback(ctx(), engine.RollbackRequest{ComponentID: c})
-		Expect(err).NotTo(HaveOccurred())
-		Expect(back.To.SourceRepoGitRef).To(Equal("v1"))
-		_, err = w.Cancel(ctx(), back.ID, 0)
-		Expect(err).NotTo(HaveOccurred())
-
-		next, j := w.request(c), w.judgement()
-		j.Target.SourceRepoGitRef = "v3"
-		Expect(w.Start(ctx(), next.ID, w.exchange, j)).To(Succeed())
-		w.runConfig(next.ID)
-		failedIn(w, next.ID, "deploy", failed(messages.CauseVersion, "deploy_unhealthy", true))
-		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v2"))
-		w.runDeploy(next.ID, "deploy")
-		Expect(w.state(next.ID)).To(Equal(upgrade.RolledBack))
-		Expect(w.recorded(c)).To(Equal("v2 upgrade_failed"))
-	})
-
-	DescribeTable("whose executor touched nothing itself is rolled back if another one had the deploy before", func(milestone, next string, expires bool, want upgrade.State) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.proven(c, 1)
-		u := w.started(c)
-		if milestone != "config" {
+	It("keeps nothing to return to where the executor names no unit that it replaced, as one of a former release does",
+		func() {
+			w := newWorld()
+			c := w.component(component.Builder)
+			u := w.started(c)
 			w.runConfig(u)
-		}
-		first := w.claim(w.order(u, milestone), "exec-1")
-		if expires {
-			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
-			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
-		} else {
-			Expect(w.ReleaseClaim(ctx(), first.Order.OrderID, 0, first.Token)).To(Succeed())
-		}
-		k := w.claim(first.Order.OrderID, next)
-		Expect(w.tell(result(k, failed(messages.CauseEnvironment, "runtime_unreachable", false)))).To(Equal(engine.AppliedDone))
-		Expect(w.state(u)).To(Equal(want))
-	},
+			failedIn(w, u, "deploy_oa", func(r *messages.Result) {
+				failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+				r.Replaced = []messages.Replaced{{Options: []messages.Option{{Section: "Service", Name: "ExecStart",
+					Value: "/bin/x"}}}}
+			})
+			Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL`)).To(Equal("0"))
+			Expect(w.state(u)).To(Equal(upgrade.Failed))
+		})
+
+	It("returns to the version that was proven last, not to what that had replaced in the transaction of its proof",
+		func() {
+			w := newWorld()
+			c := w.provenByUnits()
+			back, err := w.RequestRollback(ctx(), engine.RollbackRequest{ComponentID: c})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(back.To.SourceRepoGitRef).To(Equal("v1"))
+			_, err = w.Cancel(ctx(), back.ID, 0)
+			Expect(err).NotTo(HaveOccurred())
+
+			next, j := w.request(c), w.judgement()
+			j.Target.SourceRepoGitRef = "v3"
+			Expect(w.Start(ctx(), next.ID, w.exchange, j)).To(Succeed())
+			w.runConfig(next.ID)
+			failedIn(w, next.ID, "deploy", failed(messages.CauseVersion, "deploy_unhealthy", true))
+			Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v2"))
+			w.runDeploy(next.ID, "deploy")
+			Expect(w.state(next.ID)).To(Equal(upgrade.RolledBack))
+			Expect(w.recorded(c)).To(Equal("v2 upgrade_failed"))
+		})
+
+	DescribeTable("whose executor touched nothing itself is rolled back if another one had the deploy before",
+		func(milestone, next string, expires bool, want upgrade.State) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.proven(c, 1)
+			u := w.started(c)
+			if milestone != "config" {
+				w.runConfig(u)
+			}
+			first := w.claim(w.order(u, milestone), "exec-1")
+			if expires {
+				w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+				Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+			} else {
+				Expect(w.ReleaseClaim(ctx(), first.Order.OrderID, 0, first.Token)).To(Succeed())
+			}
+			k := w.claim(first.Order.OrderID, next)
+			Expect(w.tell(result(k, failed(messages.CauseEnvironment, "runtime_unreachable", false)))).
+				To(Equal(engine.AppliedDone))
+			Expect(w.state(u)).To(Equal(want))
+		},
 		Entry("which went silent", "deploy_oa", "exec-2", true, upgrade.RollingBack),
 		Entry("which gave it back", "deploy_oa", "exec-2", false, upgrade.RollingBack),
 		Entry("but not if it was itself, which has its work file", "deploy_oa", "exec-1", true, upgrade.Failed),
@@ -207,35 +222,37 @@ var _ = Describe("A failing upgrade", func() {
 		Entry("nor if nothing was deployed yet", "config", "exec-2", true, upgrade.Failed),
 	)
 
-	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded", func() {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.proven(c, 1)
-		u := w.started(c)
-		w.runConfig(u)
-		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
-		w.outOfTime(u)
-		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
-		shown := w.shown(u)
-		Expect([]any{shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.CauseEnvironment, "no_progress"}))
-		_, err := w.Renew(ctx(), k.Order.OrderID, 0, k.Token)
-		Expect(fault.CodeOf(err)).To(Equal(lease.CodeSuperseded))
-		Expect(w.tell(result(k, deployed))).To(Equal(engine.AppliedIgnored))
-		Expect(w.value(`SELECT count(*) FROM leases WHERE name LIKE 'order/%'`)).To(Equal("0"))
-	})
+	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded",
+		func() {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+			w.outOfTime(u)
+			Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+			shown := w.shown(u)
+			Expect([]any{shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.CauseEnvironment, "no_progress"}))
+			_, err := w.Renew(ctx(), k.Order.OrderID, 0, k.Token)
+			Expect(fault.CodeOf(err)).To(Equal(lease.CodeSuperseded))
+			Expect(w.tell(result(k, deployed))).To(Equal(engine.AppliedIgnored))
+			Expect(w.value(`SELECT count(*) FROM leases WHERE name LIKE 'order/%'`)).To(Equal("0"))
+		})
 
-	DescribeTable("of manager-api of which nothing is heard is judged by who runs", func(runs string, cause upgrade.Cause, reason string) {
-		w := newWorld()
-		c := w.component(component.Manager)
-		w.proven(c, 1)
-		u := w.started(c)
-		w.runConfig(u)
-		w.claim(w.order(u, "deploy_oa"), "exec-1")
-		w.runs(runs)
-		w.outOfTime(u)
-		shown := w.shown(u)
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, reason}))
-	},
+	DescribeTable("of manager-api of which nothing is heard is judged by who runs",
+		func(runs string, cause upgrade.Cause, reason string) {
+			w := newWorld()
+			c := w.component(component.Manager)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			w.claim(w.order(u, "deploy_oa"), "exec-1")
+			w.runs(runs)
+			w.outOfTime(u)
+			shown := w.shown(u)
+			Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, reason}))
+		},
 		Entry("the old one blames the executor", "v1", upgrade.CauseEnvironment, "no_progress"),
 		Entry("the new one, which was started and did not hear of it, itself", "v2", upgrade.CauseVersion, "not_heard"),
 	)
@@ -248,7 +265,8 @@ var _ = Describe("A failing upgrade", func() {
 		w.beat(component.Builder, "", "v2", "b1")
 		w.outOfTime(u)
 		shown := w.shown(u)
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseVersion, "not_proven"}))
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).
+			To(Equal([]any{upgrade.RollingBack, upgrade.CauseVersion, "not_proven"}))
 		Expect(shown.Verdict.Message).To(ContainSubstring("only 1 of 2"))
 		Expect(w.value(`SELECT reason FROM quarantines`)).To(Equal("not_proven"))
 	})
@@ -321,30 +339,32 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(view.Settled).To(BeTrue())
 	})
 
-	DescribeTable("is undone by its executor although nobody has learned of the deploy", func(cause messages.Cause, reason string, expired bool, quarantined string) {
-		w := newWorld()
-		c := w.component(component.Manager)
-		w.proven(c, 1)
-		u := w.started(c)
-		w.runConfig(u)
-		deploy := w.order(u, "deploy_oa")
-		k := w.claim(deploy, "exec-1")
-		if expired {
-			w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
-			Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
-		}
-		undone := result(k, func(r *messages.Result) {
-			failed(cause, reason, true)(r)
-			r.Undone, r.Restored = true, true
-		})
-		Expect(w.tell(undone)).To(Equal(engine.AppliedDone))
-		Expect(w.value(`SELECT state FROM orders WHERE id = $1`, deploy)).To(Equal("failed"), "nobody deploys it again")
-		Expect(w.value(`SELECT failure_cause || ' ' || failure_reason FROM workflows WHERE NOT restoring`)).To(Equal(string(cause) + " " + reason))
-		Expect(w.value(`SELECT coalesce(string_agg(reason, ','), '') FROM quarantines`)).To(Equal(quarantined))
-		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
-		Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v1"))
-		Expect(w.tell(undone)).To(Equal(engine.AppliedIgnored))
-	},
+	DescribeTable("is undone by its executor although nobody has learned of the deploy",
+		func(cause messages.Cause, reason string, expired bool, quarantined string) {
+			w := newWorld()
+			c := w.component(component.Manager)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			deploy := w.order(u, "deploy_oa")
+			k := w.claim(deploy, "exec-1")
+			if expired {
+				w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+				Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+			}
+			undone := result(k, func(r *messages.Result) {
+				failed(cause, reason, true)(r)
+				r.Undone, r.Restored = true, true
+			})
+			Expect(w.tell(undone)).To(Equal(engine.AppliedDone))
+			Expect(w.value(`SELECT state FROM orders WHERE id = $1`, deploy)).To(Equal("failed"), "nobody deploys it again")
+			Expect(w.value(`SELECT failure_cause || ' ' || failure_reason FROM workflows
+				WHERE NOT restoring`)).To(Equal(string(cause) + " " + reason))
+			Expect(w.value(`SELECT coalesce(string_agg(reason, ','), '') FROM quarantines`)).To(Equal(quarantined))
+			Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+			Expect(w.value(`SELECT source_repo_git_ref FROM workflows WHERE restoring`)).To(Equal("v1"))
+			Expect(w.tell(undone)).To(Equal(engine.AppliedIgnored))
+		},
 		Entry("while it holds the claim", messages.CauseVersion, "not_settled", false, "not_settled"),
 		Entry("while the order waits for its next attempt", messages.CauseVersion, "not_settled", true, "not_settled"),
 		Entry("and nobody can tell whose fault it was", messages.CauseEnvironment, "manager_silent", true, ""),
@@ -368,19 +388,21 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.state(u)).To(Equal(upgrade.InProgress))
 	})
 
-	It("canceled by an operator is a failure with that cause, rolled back if an executor may have touched something", func() {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.proven(c, 1)
-		u := w.started(c)
-		w.runConfig(u)
-		w.claim(w.order(u, "deploy_oa"), "exec-1")
-		shown, err := w.Cancel(db.WithActor(ctx(), db.Actor{Name: "bob"}), u, 0)
-		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Message}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseOperator, "canceled by an operator"}))
-		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
-		Expect(w.value(`SELECT actor FROM journal WHERE code = 'canceled'`)).To(Equal("bob"))
-	})
+	It("canceled by an operator is a failure with that cause, rolled back if an executor may have touched something",
+		func() {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			w.claim(w.order(u, "deploy_oa"), "exec-1")
+			shown, err := w.Cancel(db.WithActor(ctx(), db.Actor{Name: "bob"}), u, 0)
+			Expect(err).NotTo(HaveOccurred())
+			Expect([]any{shown.State, shown.Cause, shown.Verdict.Message}).
+				To(Equal([]any{upgrade.RollingBack, upgrade.CauseOperator, "canceled by an operator"}))
+			Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+			Expect(w.value(`SELECT actor FROM journal WHERE code = 'canceled'`)).To(Equal("bob"))
+		})
 
 	It("a cluster of another exchange fails the workflow before anything is touched", func() {
 		w := newWorld()
@@ -388,8 +410,9 @@ var _ = Describe("A failing upgrade", func() {
 		w.exec(`UPDATE etcd_clusters SET messaging_exchange_id = NULL`)
 		w.runConfig(u)
 		Expect(w.value(`SELECT state || verdict_code FROM upgrades`)).To(Equal("failedcluster_not_here"))
-		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(Equal(`the cluster "TOK" belongs to no exchange, not to exchange 1: ` +
-			"correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/TOK"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).
+			To(Equal(`the cluster "TOK" belongs to no exchange, not to exchange 1: ` +
+				"correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/TOK"))
 		Expect(w.state(u)).To(Equal(upgrade.Failed))
 	})
 

@@ -45,7 +45,8 @@ type orderRow struct {
 	Now        time.Time            `db:"now"`
 }
 
-const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, taken_over, body, deadline, clock_timestamp() AS now`
+const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, taken_over, body,
+	deadline, clock_timestamp() AS now`
 
 func (o orderRow) ended() bool { return o.State != orderOpen && o.State != orderClaimed }
 
@@ -83,7 +84,8 @@ func (s *Engine) baseOrder(w *workflowRow, m messages.Milestone) messages.Order 
 	o := messages.Order{OrderID: db.NewID(), WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
 		MinHealthyMS: s.times.MinHealthy.Milliseconds(), HealthDeadlineMS: s.times.HealthDeadline.Milliseconds(),
 		ProgressDeadlineMS: s.times.ProgressDeadline.Milliseconds(), ComponentType: string(w.ComponentType),
-		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef}
+		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo,
+		SourceRepoGitRef: w.SourceRepoGitRef}
 	if w.ExchangeID != nil {
 		o.MessagingExchangeID = int64(*w.ExchangeID)
 	}
@@ -118,7 +120,8 @@ func (s *Engine) sendOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m m
 // withRelease adds what a deploy milestone deploys and where: the cluster must be the exchange's own.
 func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.Order) (*failure, error) {
 	if w.ReleaseID == nil {
-		return environment("no_units", "the workflow has no config milestone before %s, so there is nothing to deploy", o.CurrentStep), nil
+		return environment("no_units", "the workflow has no config milestone before %s, so there is nothing to deploy",
+			o.CurrentStep), nil
 	}
 	r, err := releaseByID(ctx, tx, *w.ReleaseID)
 	if err != nil {
@@ -145,18 +148,24 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 }
 
 // leavingUnits are the names of units that may run though they are not among the wanted: those of the release that was
-// proven last, and of those since then and of this upgrade whose deploy may have touched something. A name before the `@`
-// that a release of another component, or of another phase, has for the same cluster is left alone; all are while a component
-// of the exchange has no release, as any of them may be its own.
-func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow, wanted []messages.UnitDefinition) ([]string, error) {
+// proven last, and of those since then and of this upgrade whose deploy may have touched something. A name before the
+// `@` that a release of another component, or of another phase, has for the same cluster is left alone; all are while a
+// component of the exchange has no release, as any of them may be its own.
+func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow,
+	wanted []messages.UnitDefinition) ([]string, error) {
 	var known []string
 	err := tx.SelectContext(ctx, &known, `SELECT DISTINCT jsonb_path_query(r.units, '$[*].name') #>> '{}' AS name
-		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven ON true
-		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3) AND (r.proven_at = proven.at OR r.id IN (
+		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven
+		ON true
+		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)
+		AND (r.proven_at = proven.at OR r.id IN (
 			SELECT w.release_id FROM upgrades u JOIN workflows w ON w.upgrade_id = u.id JOIN orders o ON o.workflow_id = w.id
-			WHERE u.component_id = $1 AND (proven.at IS NULL OR r.inserted_at > proven.at OR u.id = $4) AND o.milestone IN ('deploy', 'deploy_oa')
-				AND o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)))
-			AND NOT EXISTS (SELECT 1 FROM system_components c WHERE c.messaging_exchange_id = $5 AND NOT EXISTS (SELECT 1 FROM releases WHERE component_id = c.id))
+			WHERE u.component_id = $1 AND (proven.at IS NULL OR r.inserted_at > proven.at OR u.id = $4)
+			AND o.milestone IN ('deploy', 'deploy_oa')
+				AND o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL
+				AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)))
+			AND NOT EXISTS (SELECT 1 FROM system_components c WHERE c.messaging_exchange_id = $5
+			AND NOT EXISTS (SELECT 1 FROM releases WHERE component_id = c.id))
 		ORDER BY name`, *r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID, w.ExchangeID)
 	if err != nil {
 		return nil, fmt.Errorf("list units of former releases: %w", err)
@@ -171,7 +180,8 @@ func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRo
 	}
 	taken = nil
 	err = tx.SelectContext(ctx, &taken, `SELECT DISTINCT jsonb_path_query(units, '$[*].name') #>> '{}' FROM releases
-		WHERE (component_id IS DISTINCT FROM $1 OR phase <> $2) AND lower(etcd_token) = lower($3)`, *r.ComponentID, r.Phase, r.EtcdToken)
+		WHERE (component_id IS DISTINCT FROM $1 OR phase <> $2)
+		AND lower(etcd_token) = lower($3)`, *r.ComponentID, r.Phase, r.EtcdToken)
 	if err != nil {
 		return nil, fmt.Errorf("list units of other components: %w", err)
 	}
@@ -189,22 +199,27 @@ func withoutBases(names, others []string) []string {
 }
 
 // clusterOf finds the cluster that a release is for; a cluster of another exchange fails the workflow.
-func clusterOf(ctx context.Context, tx *sqlx.Tx, token string, ex *component.ExchangeID) (*messages.Cluster, *failure, error) {
+func clusterOf(ctx context.Context, tx *sqlx.Tx, token string,
+	ex *component.ExchangeID) (*messages.Cluster, *failure, error) {
 	var c struct {
 		Token    string                `db:"etcd_token"`
 		Exchange *component.ExchangeID `db:"messaging_exchange_id"`
 		Runtime  string                `db:"runtime"`
 		Endpoint string                `db:"endpoint"`
 	}
-	err := tx.GetContext(ctx, &c, `SELECT etcd_token, messaging_exchange_id, runtime, endpoint FROM etcd_clusters WHERE lower(etcd_token) = lower($1)`, token)
+	err := tx.GetContext(ctx, &c, `SELECT etcd_token, messaging_exchange_id, runtime, endpoint FROM etcd_clusters
+		WHERE lower(etcd_token) = lower($1)`, token)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, environment("cluster_unknown", "no cluster has the etcd token %q: POST /clusters registers it", token), nil
+		return nil, environment("cluster_unknown", "no cluster has the etcd token %q: POST /clusters registers it", token),
+			nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read cluster %q: %w", token, err)
 	}
 	if c.Exchange == nil || ex == nil || *c.Exchange != *ex {
-		return nil, environment("cluster_not_here", "the cluster %q belongs to %s, not to %s: correct etcd.json in the deployment repository, or messaging_exchange_id by PUT /clusters/%s",
+		return nil, environment("cluster_not_here",
+			"the cluster %q belongs to %s, not to %s: correct etcd.json in the deployment repository, or "+
+				"messaging_exchange_id by PUT /clusters/%s",
 			token, exchangeOrNone(c.Exchange), exchangeOrNone(ex), token), nil
 	}
 	return &messages.Cluster{EtcdToken: c.Token, Runtime: c.Runtime, Endpoint: c.Endpoint}, nil, nil
@@ -226,7 +241,8 @@ func queueOf(e upgrade.Executor) messages.Queue {
 }
 
 // storeOrder stores an order and puts its message into the outbox.
-func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to upgrade.Executor, o messages.Order) error {
+func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to upgrade.Executor,
+	o messages.Order) error {
 	if w.ExchangeID == nil {
 		return fault.New(fault.Conflict, "the exchange of workflow %s is gone", w.ID).WithCode("no_exchange")
 	}
@@ -235,7 +251,8 @@ func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, body, deadline)
+	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, workflow_id, messaging_exchange_id, queue, milestone, state,
+		attempt, body, deadline)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		o.OrderID, w.ID, *w.ExchangeID, string(queueOf(to)), string(o.CurrentStep), orderOpen, o.Attempt, body, o.Deadline)
 	if err != nil {
@@ -245,7 +262,8 @@ func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to
 }
 
 func enqueueOrder(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, q messages.Queue, o messages.Order) error {
-	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: ex, Queue: q, Type: messages.TypeMilestoneOrder, CorrelationID: o.WorkflowID, OrderID: o.OrderID, Body: o})
+	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: ex, Queue: q, Type: messages.TypeMilestoneOrder,
+		CorrelationID: o.WorkflowID, OrderID: o.OrderID, Body: o})
 }
 
 // resend sends an order again, as it stands, under a new message id.
@@ -267,7 +285,8 @@ func endOrder(ctx context.Context, tx *sqlx.Tx, o *orderRow, state string, resul
 		return err
 	}
 	o.State = state
-	if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = $2, result = $3, ended_at = now() WHERE id = $1`, o.ID, state, text); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = $2, result = $3, ended_at = now() WHERE id = $1`, o.ID,
+		state, text); err != nil {
 		return fmt.Errorf("end order %s: %w", o.ID, err)
 	}
 	return dropLeases(ctx, tx, []string{o.lease()})
@@ -276,7 +295,8 @@ func endOrder(ctx context.Context, tx *sqlx.Tx, o *orderRow, state string, resul
 // closeOrders closes what is still wanted of a workflow and ends its claims, so that renewals answer "superseded".
 func closeOrders(ctx context.Context, tx *sqlx.Tx, workflowID string) error {
 	var ids []string
-	err := tx.SelectContext(ctx, &ids, `UPDATE orders SET state = 'closed', ended_at = now() WHERE workflow_id = $1 AND state IN ('open', 'claimed') RETURNING id`, workflowID)
+	err := tx.SelectContext(ctx, &ids, `UPDATE orders SET state = 'closed', ended_at = now() WHERE workflow_id = $1
+		AND state IN ('open', 'claimed') RETURNING id`, workflowID)
 	if err != nil {
 		return fmt.Errorf("close orders of workflow %s: %w", workflowID, err)
 	}
@@ -304,12 +324,15 @@ func (s *Engine) OrderView(ctx context.Context, id string) (managerapi.OrderView
 	return v, rows[0].ExchangeID, err
 }
 
-// ClaimsOf lists the orders that a hostname of an exchange has claimed and that have not ended, oldest first. 0 is any exchange.
-func (s *Engine) ClaimsOf(ctx context.Context, hostname string, ex component.ExchangeID) ([]managerapi.OrderView, error) {
+// ClaimsOf lists the orders that a hostname of an exchange has claimed and that have not ended, oldest first. 0 is any
+// exchange.
+func (s *Engine) ClaimsOf(ctx context.Context, hostname string,
+	ex component.ExchangeID) ([]managerapi.OrderView, error) {
 	var rows []viewRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed') AND ($2 = 0 OR o.messaging_exchange_id = $2) ORDER BY o.id`, hostname, ex)
+		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed')
+			AND ($2 = 0 OR o.messaging_exchange_id = $2) ORDER BY o.id`, hostname, ex)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list claims of %s: %w", hostname, err)
@@ -335,20 +358,27 @@ type viewRow struct {
 // viewSQL settles an order once its upgrade has proven that phase, ended, or moved on to undoing it: its result is then
 // nobody's to undo but manager-api's. Until then manager-api watches over what it has learned as long as it keeps the
 // clock; one that stands still although there is a judge does so because manager-api does not hear its broker.
-const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token, o.body, o.deadline,
+const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token,
+	o.body, o.deadline,
 		now() AS now, coalesce(l.holder, '') AS holder,
 		o.state NOT IN ('open', 'claimed') AND (u.id IS NULL OR u.state NOT IN ` + OpenStates + `
-			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back')) OR (w.restoring AND u.phase < w.phase)) AS settled,
-		coalesce(o.state NOT IN ('open', 'claimed') AND u.state IN ` + RunningStates + ` AND u.step = 'verify' AND u.clock_ticked_at > now() - interval '30 seconds'
-			AND (u.clock_stalled = 0 OR NOT EXISTS (SELECT 1 FROM leases j JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
-				WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now() AND c.covered_until > now() - interval '90 seconds')), false) AS watched
-	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l ON l.name = ` + ordersLease
+			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back'))
+			OR (w.restoring AND u.phase < w.phase)) AS settled,
+		coalesce(o.state NOT IN ('open', 'claimed') AND u.state IN ` + RunningStates +
+	` AND u.step = 'verify' AND u.clock_ticked_at > now() - interval '30 seconds'
+			AND (u.clock_stalled = 0 OR NOT EXISTS (SELECT 1 FROM leases j JOIN coverage c
+			ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
+				WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now()
+				AND c.covered_until > now() - interval '90 seconds')), false) AS watched
+	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l
+	ON l.name = ` + ordersLease
 
 func (r viewRow) wire() (managerapi.OrderView, error) {
 	m, err := r.message()
 	if err != nil {
 		return managerapi.OrderView{}, err
 	}
-	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State, Settled: r.Settled, Watched: r.Watched,
+	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State,
+		Settled: r.Settled, Watched: r.Watched,
 		Attempt: r.Attempt, Holder: r.Holder, Token: r.Token, Order: &m}, nil
 }

@@ -17,12 +17,14 @@ import (
 var _ = Describe("A deploy order", func() {
 	units := func(names string) (list []messages.UnitDefinition) {
 		for name := range strings.FieldsSeq(names) {
-			list = append(list, messages.UnitDefinition{Name: name + ".service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}})
+			list = append(list, messages.UnitDefinition{Name: name + ".service",
+				Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}})
 		}
 		return list
 	}
 	adopt := func(w *world, id component.ID, cluster, names string) {
-		_, err := w.Adopt(ctx(), managerapi.Release{ComponentID: id, SourceRepo: "src", SourceRepoGitRef: "v1", EtcdToken: cluster, Units: units(names)})
+		_, err := w.Adopt(ctx(), managerapi.Release{ComponentID: id, SourceRepo: "src", SourceRepoGitRef: "v1",
+			EtcdToken: cluster, Units: units(names)})
 		Expect(err).NotTo(HaveOccurred())
 	}
 	renders := func(w *world, u upgrade.ID, names string) {
@@ -33,7 +35,8 @@ var _ = Describe("A deploy order", func() {
 	}
 	leaving := func(w *world, u upgrade.ID) string {
 		var list []string
-		Expect(json.Unmarshal([]byte(w.value(`SELECT coalesce(body->'leaving_units', '[]') FROM orders WHERE id = $1`, w.order(u, "deploy_oa"))), &list)).To(Succeed())
+		Expect(json.Unmarshal([]byte(w.value(`SELECT coalesce(body->'leaving_units', '[]') FROM orders
+			WHERE id = $1`, w.order(u, "deploy_oa"))), &list)).To(Succeed())
 		return strings.ReplaceAll(strings.Join(list, " "), ".service", "")
 	}
 
@@ -66,8 +69,10 @@ var _ = Describe("A deploy order", func() {
 		w.proven(c, 1)
 		u := w.started(c)
 		renders(w, u, "x@ worker@")
-		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable", true)))
-		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable", true)))
+		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable",
+			true)))
+		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable",
+			true)))
 		Expect(w.state(u)).To(Equal(upgrade.RollbackFailed))
 		u = w.started(c)
 		w.runConfig(u)
@@ -81,22 +86,24 @@ var _ = Describe("A deploy order", func() {
 		Expect(leaving(w, u)).To(BeEmpty())
 	})
 
-	DescribeTable("names the units of a release that was not proven only where its deploy may have touched something", func(end func(*world, upgrade.ID), next string) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.proven(c, 1)
-		u := w.started(c)
-		renders(w, u, "x@ redis@")
-		end(w, u)
-		if w.state(u) != upgrade.RollingBack {
-			Expect(w.state(u)).To(Equal(upgrade.Failed))
-			u = w.started(c)
-			w.runConfig(u)
-		}
-		Expect(leaving(w, u)).To(Equal(next))
-	},
+	DescribeTable("names the units of a release that was not proven only where its deploy may have touched something",
+		func(end func(*world, upgrade.ID), next string) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.proven(c, 1)
+			u := w.started(c)
+			renders(w, u, "x@ redis@")
+			end(w, u)
+			if w.state(u) != upgrade.RollingBack {
+				Expect(w.state(u)).To(Equal(upgrade.Failed))
+				u = w.started(c)
+				w.runConfig(u)
+			}
+			Expect(leaving(w, u)).To(Equal(next))
+		},
 		Entry("its executor says that it did not", func(w *world, u upgrade.ID) {
-			w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), failed(messages.CauseEnvironment, "runtime_unreachable", false)))
+			w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"),
+				failed(messages.CauseEnvironment, "runtime_unreachable", false)))
 		}, ""),
 		Entry("nobody began it", func(w *world, u upgrade.ID) { w.outOfTime(u) }, ""),
 		Entry("its executor says nothing", func(w *world, u upgrade.ID) {
@@ -126,7 +133,8 @@ var _ = Describe("A deploy order", func() {
 		c := w.component(component.Builder)
 		adopt(w, c, "tok", "x@ worker@")
 		fresh := w.component("worker")
-		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key, root_exchange_name) VALUES ('there', 'there', 'there') RETURNING id`)
+		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key, root_exchange_name)
+			VALUES ('there', 'there', 'there') RETURNING id`)
 		w.exec(`UPDATE system_components SET messaging_exchange_id = $1 WHERE id = $2`, there, w.component("elsewhere"))
 		u := w.started(c)
 		renders(w, u, "x@")

@@ -17,7 +17,8 @@ import (
 func (w *world) read(table string) int {
 	GinkgoHelper()
 	w.exec(`SELECT pg_stat_force_next_flush()`)
-	n, err := strconv.Atoi(w.value(`SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = $1`, table))
+	n, err := strconv.Atoi(w.value(`SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
+		WHERE relname = $1`, table))
 	Expect(err).NotTo(HaveOccurred())
 	return n
 }
@@ -26,21 +27,23 @@ var _ = Describe("Pages", func() {
 	const rows, size = 2000, 10
 
 	// Each entry fills a table, and lists a page of it below a cursor ("" is none), as ids.
-	DescribeTable("follow one another, and a deep one reads no more than a first one", func(table, key, fill string, page func(w *world, cursor string) ([]string, error)) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.exec(`DELETE FROM quarantines`)
-		w.exec(fill, w.exchange, c)
-		w.exec(`ANALYZE ` + table)
-		var all []string
-		Expect(w.db.Select(&all, `SELECT `+key+`::text FROM `+table+` ORDER BY `+key+` DESC`)).To(Succeed())
-		Expect(page(w, "")).To(Equal(all[:size]))
+	DescribeTable("follow one another, and a deep one reads no more than a first one",
+		func(table, key, fill string, page func(w *world, cursor string) ([]string, error)) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.exec(`DELETE FROM quarantines`)
+			w.exec(fill, w.exchange, c)
+			w.exec(`ANALYZE ` + table)
+			var all []string
+			Expect(w.db.Select(&all, `SELECT `+key+`::text FROM `+table+` ORDER BY `+key+` DESC`)).To(Succeed())
+			Expect(page(w, "")).To(Equal(all[:size]))
 
-		before := w.read(table)
-		Expect(page(w, all[rows-size-1])).To(Equal(all[rows-size : rows]))
-		Expect(w.read(table)-before).To(BeNumerically("<=", 5*size), "rows of "+table)
-	},
-		Entry("upgrades", "upgrades", "id", `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state)
+			before := w.read(table)
+			Expect(page(w, all[rows-size-1])).To(Equal(all[rows-size : rows]))
+			Expect(w.read(table)-before).To(BeNumerically("<=", 5*size), "rows of "+table)
+		},
+		Entry("upgrades", "upgrades", "id", `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id,
+			proof, trigger, state)
 			SELECT gen_random_uuid(), $2, 'builder', $1, 'modules', 'hourly', 'completed' FROM generate_series(1, 2000)`,
 			func(w *world, cursor string) (ids []string, err error) {
 				list, err := w.Upgrades(ctx(), engine.UpgradeQuery{ComponentID: 1, Before: upgrade.ID(cursor), Limit: size})
@@ -49,7 +52,8 @@ var _ = Describe("Pages", func() {
 				}
 				return ids, err
 			}),
-		Entry("releases", "releases", "id", `INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, etcd_token, units)
+		Entry("releases", "releases", "id", `INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref,
+			deployment_repo, deployment_repo_git_ref, etcd_token, units)
 			SELECT gen_random_uuid(), $2, 'src', 'v1', 'd', 'main', $1::text, '[]' FROM generate_series(1, 2000)`,
 			func(w *world, cursor string) (ids []string, err error) {
 				list, err := w.Releases(ctx(), 1, cursor, size)
@@ -58,7 +62,8 @@ var _ = Describe("Pages", func() {
 				}
 				return ids, err
 			}),
-		Entry("quarantines", "quarantines", "id", `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message)
+		Entry("quarantines", "quarantines", "id", `INSERT INTO quarantines (id, messaging_exchange_id, component_type,
+			source_repo, source_repo_git_ref, reason, message)
 			SELECT gen_random_uuid(), $1, 'builder', 'src', $2::text || n, 'r', 'm' FROM generate_series(1, 2000) n`,
 			func(w *world, cursor string) (ids []string, err error) {
 				list, err := w.Quarantines(ctx(), w.exchange, cursor, size)
@@ -71,7 +76,8 @@ var _ = Describe("Pages", func() {
 
 	It("of one actor's journal read his rows alone", func() {
 		w := newWorld()
-		w.exec(`INSERT INTO journal (actor, subject, code) SELECT CASE WHEN n % 100 = 0 THEN 'alice' ELSE 'bob' END, 's', 'c' FROM generate_series(1, 2000) n`)
+		w.exec(`INSERT INTO journal (actor, subject, code) SELECT CASE WHEN n % 100 = 0 THEN 'alice' ELSE 'bob' END, 's', 'c'
+			FROM generate_series(1, 2000) n`)
 		w.exec(`ANALYZE journal`)
 		before := w.read("journal")
 		Expect(w.Journal(ctx(), db.JournalQuery{Actor: "alice", Limit: 10})).To(HaveLen(10))
@@ -88,11 +94,15 @@ var _ = Describe("The snapshot", func() {
 			w.component(t)
 			w.beat(t, "", "v1", string(t))
 		}
-		w.exec(`INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state, to_source_repo, to_source_repo_git_ref, finished_at)
-			SELECT gen_random_uuid(), c.id, c.type, $1, 'units', 'hourly', CASE WHEN n % 3 = 0 THEN 'failed' ELSE 'completed' END, 'src', CASE WHEN n % 2 = 0 THEN 'v1' ELSE 'v2' END,
+		w.exec(`INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state,
+			to_source_repo, to_source_repo_git_ref, finished_at)
+			SELECT gen_random_uuid(), c.id, c.type, $1, 'units', 'hourly', CASE WHEN n % 3 = 0 THEN 'failed'
+			ELSE 'completed' END, 'src', CASE WHEN n % 2 = 0 THEN 'v1' ELSE 'v2' END,
 			now() - n * interval '1 hour' FROM system_components c, generate_series(1, $2) n`, w.exchange, upgrades)
-		w.exec(`INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo, deployment_repo_git_ref, etcd_token, units, proven_at)
-			SELECT gen_random_uuid(), c.id, 'src', CASE WHEN n % 2 = 0 THEN 'v1' ELSE 'v2' END, 'commit' || n, 'd', 'main', 'tok', '[]', now() - n * interval '1 hour'
+		w.exec(`INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo,
+			deployment_repo_git_ref, etcd_token, units, proven_at)
+			SELECT gen_random_uuid(), c.id, 'src', CASE WHEN n % 2 = 0 THEN 'v1'
+			ELSE 'v2' END, 'commit' || n, 'd', 'main', 'tok', '[]', now() - n * interval '1 hour'
 			FROM system_components c, generate_series(1, $1) n`, upgrades)
 		w.exec(`ANALYZE upgrades`)
 		w.exec(`ANALYZE releases`)
@@ -103,6 +113,7 @@ var _ = Describe("The snapshot", func() {
 		Expect(w.read("upgrades") - ofUpgrades).To(BeNumerically("<=", 2*components))
 		Expect(w.read("releases") - ofReleases).To(BeNumerically("<=", 2*components))
 		Expect(snapshot.Components).To(HaveEach(HaveField("SourceCommitHash", "commit2")))
-		Expect(snapshot.Counts).To(HaveEach(HaveField("Stayed", 0)), "the last upgrade to v1 that was proven ended two hours ago")
+		Expect(snapshot.Counts).To(HaveEach(HaveField("Stayed", 0)),
+			"the last upgrade to v1 that was proven ended two hours ago")
 	})
 })

@@ -25,36 +25,44 @@ type quarantineRow struct {
 	ExpiresAt        *time.Time           `db:"expires_at"`
 }
 
-const quarantineColumns = `id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id, reason, message, created_at, expires_at`
+const quarantineColumns = `id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id,
+	reason, message, created_at, expires_at`
 
 func (q quarantineRow) wire() managerapi.Quarantine {
-	out := managerapi.Quarantine{ID: q.ID, ExchangeID: q.ExchangeID, ComponentType: q.ComponentType, SourceRepo: q.SourceRepo,
-		SourceRepoGitRef: q.SourceRepoGitRef, Reason: q.Reason, Message: q.Message, CreatedAt: q.CreatedAt.UTC(), ExpiresAt: db.UTC(q.ExpiresAt)}
+	out := managerapi.Quarantine{ID: q.ID, ExchangeID: q.ExchangeID, ComponentType: q.ComponentType,
+		SourceRepo:       q.SourceRepo,
+		SourceRepoGitRef: q.SourceRepoGitRef, Reason: q.Reason, Message: q.Message, CreatedAt: q.CreatedAt.UTC(),
+		ExpiresAt: db.UTC(q.ExpiresAt)}
 	if q.UpgradeID != nil {
 		out.UpgradeID = *q.UpgradeID
 	}
 	return out
 }
 
-// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. One that
-// was refused already, and tried by force, is so for the new reason and for the full time.
+// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. One
+// that was refused already, and tried by force, is so for the new reason and for the full time.
 func (s *Engine) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id, reason, message, expires_at)
+	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo,
+		source_repo_git_ref, upgrade_id, reason, message, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 > 0 THEN now() + $9 * interval '1 millisecond' END)
 		ON CONFLICT ON CONSTRAINT quarantines_target_key DO UPDATE SET
-			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message, created_at = excluded.created_at, expires_at = excluded.expires_at`,
-		db.NewID(), row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode, row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
+			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message,
+			created_at = excluded.created_at, expires_at = excluded.expires_at`,
+		db.NewID(), row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode,
+		row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(row.ExchangeID), Code: "quarantined",
-		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage), Inputs: map[string]any{"upgrade_id": row.ID}})
+		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage),
+		Inputs:  map[string]any{"upgrade_id": row.ID}})
 }
 
 // acquit ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven.
 func acquit(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	var rows []quarantineRow
-	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2 AND source_repo = $3 AND source_repo_git_ref = $4
+	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2
+		AND source_repo = $3 AND source_repo_git_ref = $4
 		RETURNING `+quarantineColumns, row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef)
 	if err != nil {
 		return fmt.Errorf("end quarantine of %s: %w", row.ToRef, err)
@@ -74,12 +82,14 @@ func (q quarantineRow) lifted(ctx context.Context, tx *sqlx.Tx, code, what strin
 }
 
 // Quarantines lists what is refused, newest first; 0 is every exchange.
-func (s *Engine) Quarantines(ctx context.Context, ex component.ExchangeID, before string, limit int) ([]managerapi.Quarantine, error) {
+func (s *Engine) Quarantines(ctx context.Context, ex component.ExchangeID, before string,
+	limit int) ([]managerapi.Quarantine, error) {
 	out := []managerapi.Quarantine{}
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		var rows []quarantineRow
 		out = out[:0]
-		err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE ($1 = 0 OR messaging_exchange_id = $1) AND id < $2
+		err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines
+			WHERE ($1 = 0 OR messaging_exchange_id = $1) AND id < $2
 			AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC LIMIT $3`, ex, db.OlderThan(before), limit)
 		for _, r := range rows {
 			out = append(out, r.wire())
@@ -98,7 +108,8 @@ const mayTry = "may be tried again"
 func (s *Engine) ClearQuarantine(ctx context.Context, id string, ex component.ExchangeID) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		var q quarantineRow
-		err := tx.GetContext(ctx, &q, `DELETE FROM quarantines WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) RETURNING `+quarantineColumns, db.ParseID(id), ex)
+		err := tx.GetContext(ctx, &q, `DELETE FROM quarantines WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2)
+			RETURNING `+quarantineColumns, db.ParseID(id), ex)
 		if err != nil {
 			return db.NotFound(err, "there is no quarantine %s", id)
 		}
@@ -112,7 +123,8 @@ func (s *Engine) ClearQuarantine(ctx context.Context, id string, ex component.Ex
 // expireQuarantines removes the quarantines whose time is over.
 func expireQuarantines(ctx context.Context, tx *sqlx.Tx) error {
 	var rows []quarantineRow
-	if err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE expires_at <= now() RETURNING `+quarantineColumns); err != nil {
+	if err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE expires_at <= now()
+		RETURNING `+quarantineColumns); err != nil {
 		return fmt.Errorf("expire quarantines: %w", err)
 	}
 	for _, q := range rows {

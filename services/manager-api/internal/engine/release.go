@@ -40,13 +40,16 @@ type releaseRow struct {
 	definitions          []messages.UnitDefinition
 }
 
-const releaseColumns = `id, component_id, phase, adopted, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo, deployment_repo_git_ref,
+const releaseColumns = `id, component_id, phase, adopted, source_repo, source_repo_git_ref, source_commit_hash,
+	deployment_repo, deployment_repo_git_ref,
 	deployment_commit_hash, etcd_token, units, instances, proven_at, inserted_at`
 
 func releaseFrom(w *workflowRow, r messages.Result) *releaseRow {
-	out := &releaseRow{Phase: max(w.Phase, 1), SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef, SourceCommitHash: r.SourceCommitHash,
-		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, DeploymentCommitHash: r.DeploymentCommitHash,
-		EtcdToken: r.EtcdToken, definitions: r.DeployableUnits}
+	out := &releaseRow{Phase: max(w.Phase, 1), SourceRepo: w.SourceRepo, SourceRepoGitRef: w.SourceRepoGitRef,
+		SourceCommitHash: r.SourceCommitHash,
+		DeploymentRepo:   w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef,
+		DeploymentCommitHash: r.DeploymentCommitHash,
+		EtcdToken:            r.EtcdToken, definitions: r.DeployableUnits}
 	if r.FleetConfig != nil {
 		out.Instances = r.FleetConfig.InstanceCount
 	}
@@ -60,10 +63,13 @@ func (r *releaseRow) insert(ctx context.Context, tx *sqlx.Tx) error {
 		return err
 	}
 	r.ID, r.Units = db.NewID(), json.RawMessage(text)
-	err = tx.QueryRowxContext(ctx, `INSERT INTO releases (id, component_id, phase, adopted, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo,
+	err = tx.QueryRowxContext(ctx, `INSERT INTO releases (id, component_id, phase, adopted, source_repo,
+		source_repo_git_ref, source_commit_hash, deployment_repo,
 			deployment_repo_git_ref, deployment_commit_hash, etcd_token, units, instances, proven_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, CASE WHEN $14 THEN now() END) RETURNING proven_at, inserted_at`,
-		r.ID, r.ComponentID, r.Phase, r.Adopted, r.SourceRepo, r.SourceRepoGitRef, r.SourceCommitHash, r.DeploymentRepo, r.DeploymentRepoGitRef,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, CASE WHEN $14 THEN now() END)
+		RETURNING proven_at, inserted_at`,
+		r.ID, r.ComponentID, r.Phase, r.Adopted, r.SourceRepo, r.SourceRepoGitRef, r.SourceCommitHash, r.DeploymentRepo,
+		r.DeploymentRepoGitRef,
 		r.DeploymentCommitHash, r.EtcdToken, text, r.Instances, r.ProvenAt != nil).Scan(&r.ProvenAt, &r.InsertedAt)
 	if err != nil {
 		return fmt.Errorf("store release: %w", err)
@@ -81,7 +87,8 @@ const lastProven = `proven_at DESC, adopted, id DESC`
 
 // provenRelease is the release of a phase that was proven last, nil without one.
 func provenRelease(ctx context.Context, tx *sqlx.Tx, id component.ID, phase int) (*releaseRow, error) {
-	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL ORDER BY `+lastProven+` LIMIT 1`, id, phase)
+	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
+		ORDER BY `+lastProven+` LIMIT 1`, id, phase)
 	if fault.Is(err, fault.NotFound) {
 		return nil, nil
 	}
@@ -107,9 +114,11 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 		return chosen, err
 	}
 	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
-		ORDER BY proven_at = $3 DESC, source_repo_git_ref = $4 DESC, `+lastProven+` LIMIT 1`, row.ComponentID, phase, chosen.ProvenAt, chosen.SourceRepoGitRef)
+		ORDER BY proven_at = $3 DESC, source_repo_git_ref = $4 DESC,
+		`+lastProven+` LIMIT 1`, row.ComponentID, phase, chosen.ProvenAt, chosen.SourceRepoGitRef)
 	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict, "phase %d has no proven release to return to: POST one to the component's releases", phase).WithCode(CodeNoRelease)
+		return nil, fault.New(fault.Conflict,
+			"phase %d has no proven release to return to: POST one to the component's releases", phase).WithCode(CodeNoRelease)
 	}
 	return r, err
 }
@@ -117,7 +126,8 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 // adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to.
 func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
 	replaced := r.ReplacedUnits()
-	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 || component.Blank(x.upgrade.FromRef) {
+	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 ||
+		component.Blank(x.upgrade.FromRef) {
 		return nil
 	}
 	known, err := provenRelease(ctx, tx, x.upgrade.ComponentID, x.workflow.Phase)
@@ -132,18 +142,24 @@ func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r me
 	if err := json.Unmarshal(current.Units, &wanted); err != nil {
 		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
 	}
-	if x.order.TakenOver && !slices.ContainsFunc(replaced, func(u messages.UnitDefinition) bool { return !isWanted(u, wanted) }) {
+	if x.order.TakenOver && !slices.ContainsFunc(replaced, func(u messages.UnitDefinition) bool {
+		return !isWanted(u,
+			wanted)
+	}) {
 		return nil // what the executor before had replaced: nobody knows what ran
 	}
 	units, count := templates(replaced, wanted)
-	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true, SourceRepo: x.upgrade.FromRepo,
-		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken, definitions: units,
-		Instances: &count, ProvenAt: &x.workflow.Now}
+	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true,
+		SourceRepo:       x.upgrade.FromRepo,
+		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken,
+		definitions: units,
+		Instances:   &count, ProvenAt: &x.workflow.Now}
 	if err := adopted.insert(ctx, tx); err != nil {
 		return err
 	}
-	return db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "release_adopted", Message: "what ran before is kept as the release to return to",
-		Inputs: map[string]any{"release_id": adopted.ID, "instances": count}})
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "release_adopted",
+		Message: "what ran before is kept as the release to return to",
+		Inputs:  map[string]any{"release_id": adopted.ID, "instances": count}})
 }
 
 var instanceName = regexp.MustCompile(`^(.+)@[^@]+(\.[a-z]+)$`)
@@ -192,9 +208,11 @@ func options(u messages.UnitDefinition) []unit.Option {
 }
 
 func (r *releaseRow) wire() (managerapi.Release, error) {
-	out := managerapi.Release{ID: r.ID, Phase: r.Phase, Adopted: r.Adopted, SourceRepo: r.SourceRepo, SourceRepoGitRef: r.SourceRepoGitRef,
+	out := managerapi.Release{ID: r.ID, Phase: r.Phase, Adopted: r.Adopted, SourceRepo: r.SourceRepo,
+		SourceRepoGitRef: r.SourceRepoGitRef,
 		SourceCommitHash: r.SourceCommitHash, DeploymentRepo: r.DeploymentRepo, DeploymentRepoGitRef: r.DeploymentRepoGitRef,
-		DeploymentCommitHash: r.DeploymentCommitHash, EtcdToken: r.EtcdToken, Instances: r.Instances, ProvenAt: db.UTC(r.ProvenAt), InsertedAt: r.InsertedAt.UTC()}
+		DeploymentCommitHash: r.DeploymentCommitHash, EtcdToken: r.EtcdToken, Instances: r.Instances,
+		ProvenAt: db.UTC(r.ProvenAt), InsertedAt: r.InsertedAt.UTC()}
 	if r.ComponentID != nil {
 		out.ComponentID = *r.ComponentID
 	}
@@ -205,11 +223,13 @@ func (r *releaseRow) wire() (managerapi.Release, error) {
 }
 
 // Releases lists a component's releases, newest first, below the cursor before ("" starts).
-func (s *Engine) Releases(ctx context.Context, id component.ID, before string, limit int) ([]managerapi.Release, error) {
+func (s *Engine) Releases(ctx context.Context, id component.ID, before string,
+	limit int) ([]managerapi.Release, error) {
 	var rows []releaseRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		return tx.SelectContext(ctx, &rows, `SELECT `+releaseColumns+` FROM releases WHERE component_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, id, db.OlderThan(before), limit)
+		return tx.SelectContext(ctx, &rows, `SELECT `+releaseColumns+` FROM releases WHERE component_id = $1 AND id < $2
+			ORDER BY id DESC LIMIT $3`, id, db.OlderThan(before), limit)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list releases of component %d: %w", id, err)
@@ -227,9 +247,11 @@ func (s *Engine) Releases(ctx context.Context, id component.ID, before string, l
 
 // Adopt stores a release that runs already as a proven one. It does not touch the recorded version.
 func (s *Engine) Adopt(ctx context.Context, r managerapi.Release) (managerapi.Release, error) {
-	row := &releaseRow{ComponentID: &r.ComponentID, Phase: max(r.Phase, 1), Adopted: true, SourceRepo: r.SourceRepo, SourceRepoGitRef: r.SourceRepoGitRef,
+	row := &releaseRow{ComponentID: &r.ComponentID, Phase: max(r.Phase, 1), Adopted: true, SourceRepo: r.SourceRepo,
+		SourceRepoGitRef: r.SourceRepoGitRef,
 		SourceCommitHash: r.SourceCommitHash, DeploymentRepo: r.DeploymentRepo, DeploymentRepoGitRef: r.DeploymentRepoGitRef,
-		DeploymentCommitHash: r.DeploymentCommitHash, EtcdToken: r.EtcdToken, definitions: r.Units, Instances: r.Instances, ProvenAt: &time.Time{}}
+		DeploymentCommitHash: r.DeploymentCommitHash, EtcdToken: r.EtcdToken, definitions: r.Units, Instances: r.Instances,
+		ProvenAt: &time.Time{}}
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := lockComponent(ctx, tx, r.ComponentID); err != nil {
 			return err
@@ -238,7 +260,8 @@ func (s *Engine) Adopt(ctx context.Context, r managerapi.Release) (managerapi.Re
 			return err
 		}
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", r.ComponentID), Code: "release_adopted",
-			Message: "a release that runs already was stored as proven", Inputs: map[string]any{"release_id": row.ID, "source_repo_git_ref": r.SourceRepoGitRef}})
+			Message: "a release that runs already was stored as proven",
+			Inputs:  map[string]any{"release_id": row.ID, "source_repo_git_ref": r.SourceRepoGitRef}})
 	})
 	if err != nil {
 		return managerapi.Release{}, err

@@ -78,7 +78,8 @@ func fromElsewhere(ctx context.Context, tx *sqlx.Tx, d Delivered, r messages.Res
 		Name       string `db:"name"`
 		RoutingKey string `db:"routing_key"`
 	}
-	err := tx.GetContext(ctx, &at, `SELECT o.workflow_id, x.name, x.routing_key FROM orders o JOIN messaging_exchanges x ON x.id = o.messaging_exchange_id
+	err := tx.GetContext(ctx, &at, `SELECT o.workflow_id, x.name, x.routing_key FROM orders o JOIN messaging_exchanges x
+		ON x.id = o.messaging_exchange_id
 		WHERE o.id = $1`, db.ParseID(r.OrderID))
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
@@ -91,8 +92,9 @@ func fromElsewhere(ctx context.Context, tx *sqlx.Tx, d Delivered, r messages.Res
 		return false, nil
 	}
 	return true, db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + at.Workflow, Code: "queue_foreign",
-		Message: fmt.Sprintf("a result from the queue %s was ignored: the order's executor sends its own to %s", d.Queue, own),
-		Inputs:  map[string]any{"order_id": r.OrderID, "token": r.Token, "event": r.EventType}})
+		Message: fmt.Sprintf("a result from the queue %s was ignored: the order's executor sends its own to %s", d.Queue,
+			own),
+		Inputs: map[string]any{"order_id": r.OrderID, "token": r.Token, "event": r.EventType}})
 }
 
 // resultID stands in for an id that the sender left out: the same result has the same one.
@@ -117,7 +119,8 @@ func (s *Engine) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (ch
 		Workflow string      `db:"workflow_id"`
 		Upgrade  *upgrade.ID `db:"upgrade_id"`
 	}
-	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE o.id = $1`, db.ParseID(orderID))
+	err := tx.GetContext(ctx, &ids, `SELECT o.workflow_id, w.upgrade_id FROM orders o JOIN workflows w
+		ON w.id = o.workflow_id WHERE o.id = $1`, db.ParseID(orderID))
 	if err != nil {
 		return x, db.NotFound(err, "there is no order %s", orderID)
 	}
@@ -168,7 +171,8 @@ func refuseToken(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result)
 
 // progress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
 func (s *Engine) progress(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
-	_, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = now() + $2 * interval '1 millisecond' WHERE id = $1`, x.order.ID, s.times.OrderDeadline.Milliseconds())
+	_, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = now() + $2 * interval '1 millisecond' WHERE id = $1`,
+		x.order.ID, s.times.OrderDeadline.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("record progress of order %s: %w", x.order.ID, err)
 	}
@@ -238,7 +242,8 @@ func (s *Engine) goOn(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Re
 		return err
 	}
 	if x.upgrade == nil {
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed", Message: "the workflow has completed"})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed",
+			Message: "the workflow has completed"})
 	}
 	return s.move(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
 		map[string]any{"workflow_id": x.workflow.ID, "instances": r.Instances, "steps": r.Steps})
@@ -253,7 +258,8 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 		return failed, err
 	}
 	if len(r.DeployableUnits) == 0 {
-		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"), nil
+		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"),
+			nil
 	}
 	release := releaseFrom(x.workflow, r)
 	if x.upgrade != nil {
@@ -263,7 +269,8 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 		return nil, err
 	}
 	x.workflow.ReleaseID = &release.ID
-	_, err := tx.ExecContext(ctx, `UPDATE workflows SET release_id = $2, source_commit_hash = nullif($3, '') WHERE id = $1`, x.workflow.ID, release.ID, r.SourceCommitHash)
+	_, err := tx.ExecContext(ctx, `UPDATE workflows SET release_id = $2, source_commit_hash = nullif($3, '')
+		WHERE id = $1`, x.workflow.ID, release.ID, r.SourceCommitHash)
 	if err != nil {
 		return nil, fmt.Errorf("record release of workflow %s: %w", x.workflow.ID, err)
 	}
@@ -271,7 +278,8 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 }
 
 func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2 WHERE id = $1`, x.workflow.ID, r.Instances); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2 WHERE id = $1`, x.workflow.ID,
+		r.Instances); err != nil {
 		return fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
 	}
 	return s.adoptReplaced(ctx, tx, x, r)
@@ -281,8 +289,9 @@ func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) erro
 	if x.upgrade == nil {
 		return nil
 	}
-	if err := db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "probe_answered", Message: "the executor has answered its probe",
-		Inputs: map[string]any{"order_id": x.order.ID}}); err != nil {
+	if err := db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "probe_answered",
+		Message: "the executor has answered its probe",
+		Inputs:  map[string]any{"order_id": x.order.ID}}); err != nil {
 		return err
 	}
 	return db.RingOverseer(ctx, tx, x.upgrade.ExchangeID, x.upgrade.ComponentID, string(x.upgrade.ID))
@@ -316,7 +325,8 @@ func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (fa
 		return f, nil
 	}
 	var restarted bool
-	err := tx.GetContext(ctx, &restarted, `SELECT pg_postmaster_start_time() > created_at FROM orders WHERE id = $1`, x.order.ID)
+	err := tx.GetContext(ctx, &restarted, `SELECT pg_postmaster_start_time() > created_at FROM orders WHERE id = $1`,
+		x.order.ID)
 	if err != nil {
 		return f, fmt.Errorf("ask when the database was started: %w", err)
 	}
@@ -327,8 +337,8 @@ func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (fa
 	return f, nil
 }
 
-// blame says of a failure of the version's what to do about it, or blames the environment where that version was proven here
-// before, and has only been deployed again.
+// blame says of a failure of the version's what to do about it, or blames the environment where that version was proven
+// here before, and has only been deployed again.
 func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
 	if f.Cause != upgrade.CauseVersion || row == nil {
 		return f, nil
@@ -339,33 +349,38 @@ func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failu
 	}
 	if repeated {
 		f.Cause = upgrade.CauseEnvironment
-		f.Message += " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts or its deployment repository)"
+		f.Message += " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts " +
+			"or its deployment repository)"
 	} else {
 		f.Message += ", then set another ref"
 	}
 	return f, nil
 }
 
-// repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has to be
-// the recorded one, with a release that was proven before this upgrade began, at the same commit as far as both are known:
-// a branch moves on, and a version that was merely stated proved nothing, nor did what this upgrade itself has found running
-// in its name. That of an overseer is blamed all the same: nobody would judge the next try either.
+// repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has
+// to be the recorded one, with a release that was proven before this upgrade began, at the same commit as far as both
+// are known: a branch moves on, and a version that was merely stated proved nothing, nor did what this upgrade itself
+// has found running in its name. That of an overseer is blamed all the same: nobody would judge the next try either.
 func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
 	if r.from() != r.to() || r.ComponentType == component.Overseer {
 		return false, nil
 	}
 	var before bool
 	err := tx.GetContext(ctx, &before, `SELECT EXISTS (SELECT 1 FROM workflows w JOIN releases d ON d.id = w.release_id
-			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL AND p.inserted_at < $4
-				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash OR '' IN (p.source_commit_hash, d.source_commit_hash))
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.ToRepo, r.ToRef)
+			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL
+			AND p.inserted_at < $4
+				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash
+				OR '' IN (p.source_commit_hash, d.source_commit_hash))
+		WHERE w.upgrade_id = $1 AND w.phase = $2
+		AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.ToRepo, r.ToRef)
 	if err != nil {
 		return false, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", r.ID, err)
 	}
 	return before, nil
 }
 
-// failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first line.
+// failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first
+// line.
 func failureOf(r messages.Result) failure {
 	message, log := r.Message, r.Log
 	if log == "" {
@@ -396,11 +411,13 @@ func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f fai
 	if x.upgrade != nil {
 		return s.move(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
 	}
-	if err := db.RaiseEvent(ctx, tx, x.workflow.ExchangeID, "workflow_failed", db.SeverityError, fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
+	if err := db.RaiseEvent(ctx, tx, x.workflow.ExchangeID, "workflow_failed", db.SeverityError,
+		fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
 		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
 		return err
 	}
-	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message, Inputs: f.inputs(x.workflow.ID)})
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message,
+		Inputs: f.inputs(x.workflow.ID)})
 }
 
 // inputs is what the journal keeps of a failed workflow beside the verdict.
@@ -413,14 +430,15 @@ func (f failure) inputs(workflowID string) map[string]any {
 }
 
 // undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
-// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost the
-// confirmed result, and its predecessor, which is back, must not have that version deployed once more.
+// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost
+// the confirmed result, and its predecessor, which is back, must not have that version deployed once more.
 func (s *Engine) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
 	if !x.order.ended() {
 		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
 	}
 	u := x.upgrade
-	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring || x.order.State != orderCompleted {
+	if u == nil || u.Step != upgrade.StepVerify || u.Phase != x.workflow.Phase || u.restoring() != x.workflow.Restoring ||
+		x.order.State != orderCompleted {
 		return AppliedIgnored, nil
 	}
 	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
@@ -430,6 +448,7 @@ func (s *Engine) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.
 	if err != nil {
 		return "", err
 	}
-	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: true},
+	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason,
+		Message: f.Message, Touched: true},
 		map[string]any{"workflow_id": x.workflow.ID})
 }

@@ -51,29 +51,33 @@ var _ = Describe("An operator's rollback", func() {
 		Expect(fault.CodeOf(err)).To(Equal(engine.CodeNoRelease))
 	})
 
-	DescribeTable("leads by default to the other version that was proven last before the recorded one", func(recorded, want string, proofs ...string) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.exec(`UPDATE system_components SET source_repo_git_ref = $1`, recorded)
-		released := map[string]bool{}
-		for i, name := range proofs { // the version, and a letter where it has several releases
-			at := fmt.Sprintf("%d hours", i-len(proofs))
-			if released[name] {
-				w.exec(`UPDATE releases SET first_proven_at = coalesce(first_proven_at, proven_at), proven_at = now() + $2::interval WHERE etcd_token = $1`, name, at)
-				continue
+	DescribeTable("leads by default to the other version that was proven last before the recorded one",
+		func(recorded, want string, proofs ...string) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.exec(`UPDATE system_components SET source_repo_git_ref = $1`, recorded)
+			released := map[string]bool{}
+			for i, name := range proofs { // the version, and a letter where it has several releases
+				at := fmt.Sprintf("%d hours", i-len(proofs))
+				if released[name] {
+					w.exec(`UPDATE releases SET first_proven_at = coalesce(first_proven_at, proven_at),
+						proven_at = now() + $2::interval WHERE etcd_token = $1`, name, at)
+					continue
+				}
+				released[name] = true
+				r := w.proven(c, 1)
+				w.exec(`UPDATE releases SET adopted = false, etcd_token = $2, source_repo_git_ref = $3,
+					proven_at = now() + $4::interval WHERE id = $1`, r.ID, name, name[:2], at)
 			}
-			released[name] = true
-			r := w.proven(c, 1)
-			w.exec(`UPDATE releases SET adopted = false, etcd_token = $2, source_repo_git_ref = $3, proven_at = now() + $4::interval WHERE id = $1`, r.ID, name, name[:2], at)
-		}
-		back, err := w.RequestRollback(ctx(), engine.RollbackRequest{ComponentID: c})
-		if want == "" {
-			Expect(fault.CodeOf(err)).To(Equal(engine.CodeNoRelease))
-			return
-		}
-		Expect(err).NotTo(HaveOccurred())
-		Expect(w.value(`SELECT etcd_token FROM releases JOIN upgrades ON release_id = releases.id WHERE upgrades.id = $1`, string(back.ID))).To(Equal(want))
-	},
+			back, err := w.RequestRollback(ctx(), engine.RollbackRequest{ComponentID: c})
+			if want == "" {
+				Expect(fault.CodeOf(err)).To(Equal(engine.CodeNoRelease))
+				return
+			}
+			Expect(err).NotTo(HaveOccurred())
+			Expect(w.value(`SELECT etcd_token FROM releases JOIN upgrades ON release_id = releases.id
+				WHERE upgrades.id = $1`, string(back.ID))).To(Equal(want))
+		},
 		Entry("two versions", "v2", "v1", "v1", "v2"),
 		Entry("the recorded one was deployed anew", "v2", "v1", "v1", "v2", "v2b"),
 		Entry("after a return there is nothing before", "v1", "", "v1", "v2", "v1"),

@@ -36,14 +36,17 @@ var _ = Describe("Heartbeats", func() {
 		before := w.value(`SELECT id || inserted_at::text FROM messaging_exchange_modules`)
 		beat(w, messages.ModuleStatus{Hostname: "h", BootID: "b", Seq: 2, Workload: []byte(`[{"description":"x"}]`)})
 		Expect(w.value(`SELECT id || inserted_at::text FROM messaging_exchange_modules`)).To(Equal(before))
-		Expect(w.value(`SELECT source_repo_git_ref || (workload->0->>'description') FROM messaging_exchange_modules`)).To(Equal("v1x"))
+		Expect(w.value(`SELECT source_repo_git_ref || (workload->0->>'description')
+			FROM messaging_exchange_modules`)).To(Equal("v1x"))
 	})
 
 	DescribeTable("do not lend their version to a successor on the same host", func(before, after, want string) {
 		w := newWorld()
-		beat(w, messages.ModuleStatus{Hostname: "h", BootID: before, SourceRepo: "src", SourceRepoGitRef: "v1", DeploymentRepo: "d", DeploymentRepoGitRef: "main"})
+		beat(w, messages.ModuleStatus{Hostname: "h", BootID: before, SourceRepo: "src", SourceRepoGitRef: "v1",
+			DeploymentRepo: "d", DeploymentRepoGitRef: "main"})
 		beat(w, messages.ModuleStatus{Hostname: "h", BootID: after})
-		Expect(w.value(`SELECT concat_ws(' ', source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref) FROM messaging_exchange_modules`)).To(Equal(want))
+		Expect(w.value(`SELECT concat_ws(' ', source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref)
+			FROM messaging_exchange_modules`)).To(Equal(want))
 	},
 		Entry("another boot", "b", "c", "   "),
 		Entry("the same boot", "b", "b", "src v1 d main"),
@@ -64,7 +67,8 @@ var _ = Describe("Heartbeats", func() {
 		w := newWorld()
 		at := func(boot string, age time.Duration, status string) int {
 			started := time.Now().Add(-age)
-			n, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{EventType: "status", Hostname: "h", Type: "builder", Status: status, BootID: boot, Seq: 3, StartedAt: &started}})
+			n, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{EventType: "status", Hostname: "h", Type: "builder",
+				Status: status, BootID: boot, Seq: 3, StartedAt: &started}})
 			Expect(err).NotTo(HaveOccurred())
 			return n
 		}
@@ -81,17 +85,21 @@ var _ = Describe("Heartbeats", func() {
 	DescribeTable("restart what a proof counts from", func(second messages.ModuleStatus, boot, steady bool) {
 		w := newWorld()
 		beat(w, messages.ModuleStatus{Hostname: "h", BootID: "b", Seq: 1, SourceRepoGitRef: "v1"})
-		w.exec(`UPDATE messaging_exchange_modules SET boot_since = now() - interval '1 hour', steady_since = now() - interval '1 hour'`)
+		w.exec(`UPDATE messaging_exchange_modules SET boot_since = now() - interval '1 hour',
+			steady_since = now() - interval '1 hour'`)
 		second.Hostname, second.Seq = "h", 2
 		beat(w, second)
-		Expect(w.value(`SELECT (boot_since > now() - interval '1 minute')::text FROM messaging_exchange_modules`)).To(Equal(fmt.Sprint(boot)))
-		Expect(w.value(`SELECT (steady_since > now() - interval '1 minute')::text FROM messaging_exchange_modules`)).To(Equal(fmt.Sprint(steady)))
+		Expect(w.value(`SELECT (boot_since > now() - interval '1 minute')::text
+			FROM messaging_exchange_modules`)).To(Equal(fmt.Sprint(boot)))
+		Expect(w.value(`SELECT (steady_since > now() - interval '1 minute')::text
+			FROM messaging_exchange_modules`)).To(Equal(fmt.Sprint(steady)))
 	},
 		Entry("the same again: nothing", messages.ModuleStatus{BootID: "b", SourceRepoGitRef: "v1"}, false, false),
 		Entry("no version stated: nothing", messages.ModuleStatus{BootID: "b"}, false, false),
 		Entry("another boot: both", messages.ModuleStatus{BootID: "c", SourceRepoGitRef: "v1"}, true, true),
 		Entry("another version: steadiness", messages.ModuleStatus{BootID: "b", SourceRepoGitRef: "v2"}, false, true),
-		Entry("another status: steadiness", messages.ModuleStatus{BootID: "b", SourceRepoGitRef: "v1", Status: "inactive"}, false, true),
+		Entry("another status: steadiness", messages.ModuleStatus{BootID: "b", SourceRepoGitRef: "v1", Status: "inactive"},
+			false, true),
 	)
 
 	It("come in batches in which the last of a hostname counts, into exchanges that exist", func() {
@@ -111,9 +119,11 @@ var _ = Describe("Heartbeats", func() {
 		tx := w.begin(`SELECT id FROM messaging_exchange_modules WHERE hostname = 'b' FOR UPDATE`)
 		tx.MustExec(`SET LOCAL deadlock_timeout = '30s'`) // this time the batch gives up
 		Expect(w.behind(tx, func() error {
-			_, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{Hostname: "a", Type: "builder", Status: "active"}, {Hostname: "b", Type: "builder", Status: "active"}})
+			_, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{{Hostname: "a", Type: "builder", Status: "active"},
+				{Hostname: "b", Type: "builder", Status: "active"}})
 			return err
-		}, func() { tx.MustExec(`UPDATE messaging_exchange_modules SET status = 'inactive' WHERE hostname = 'a'`) })).To(Succeed())
+		}, func() { tx.MustExec(`UPDATE messaging_exchange_modules SET status = 'inactive' WHERE hostname = 'a'`) })).
+			To(Succeed())
 		Expect(w.value(`SELECT count(*) FROM messaging_exchange_modules WHERE status = 'active'`)).To(Equal("2"))
 	})
 })
@@ -124,7 +134,8 @@ var _ = Describe("Silence", func() {
 		GinkgoHelper()
 		w.exec(`UPDATE coverage SET covered_since = covered_until - interval '1 hour'`)
 		w.exec(`INSERT INTO messaging_exchange_modules (messaging_exchange_id, hostname, type, status, updated_at)
-			SELECT $1, $2, 'builder', 'active', covered_until - $3 * interval '1 second' FROM coverage`, w.exchange, host, since.Seconds())
+			SELECT $1, $2, 'builder', 'active', covered_until - $3 * interval '1 second'
+			FROM coverage`, w.exchange, host, since.Seconds())
 	}
 	sweep := func(w *world) managerapi.ExpiryResult {
 		GinkgoHelper()
@@ -138,7 +149,8 @@ var _ = Describe("Silence", func() {
 		silent(w, "h", since)
 		r := sweep(w)
 		Expect([]int{len(r.Inactivated), len(r.Deleted)}).To(Equal([]int{inactivated, deleted}))
-		Expect(w.value(`SELECT count(*) FROM system_events WHERE messaging_exchange_id IS NOT NULL`)).To(Equal(fmt.Sprint(inactivated + deleted)))
+		Expect(w.value(`SELECT count(*) FROM system_events WHERE messaging_exchange_id IS NOT NULL`)).
+			To(Equal(fmt.Sprint(inactivated + deleted)))
 	},
 		Entry("9:59 nothing", 599*time.Second, 0, 0),
 		Entry("exactly 10 minutes are not yet over", 600*time.Second, 0, 0),
@@ -153,29 +165,32 @@ var _ = Describe("Silence", func() {
 		silent(w, "h", 30*time.Minute)
 		w.exec(`UPDATE coverage SET covered_since = covered_until - interval '9 minutes'`)
 		Expect(sweep(w)).To(Equal(managerapi.ExpiryResult{Inactivated: []string{}, Deleted: []string{}}))
-		l, err := w.Lead(ctx(), w.exchange, managerapi.LeaseRequest{Holder: "overseer-1", Term: w.term, TTLMS: 60_000, Covered: false})
+		l, err := w.Lead(ctx(), w.exchange, managerapi.LeaseRequest{Holder: "overseer-1", Term: w.term, TTLMS: 60_000,
+			Covered: false})
 		Expect(err).NotTo(HaveOccurred())
 		Expect([]any{l.Covering, l.CoveredSince == nil}).To(Equal([]any{false, true}))
 		Expect(sweep(w).Deleted).To(BeEmpty())
 		Expect(w.lead("overseer-1", w.term).CoveredSince).NotTo(BeNil())
 	})
 
-	DescribeTable("takes modules in the order of batches, by hostname, and meets none in a deadlock", func(since time.Duration) {
-		w := newWorldWith(3, func(*times.Times) {})
-		silent(w, "b", since)
-		silent(w, "a", since)
-		w.exec(`ANALYZE messaging_exchange_modules`) // so few are scanned as they lie
-		tx := w.begin(`SELECT id FROM messaging_exchange_modules WHERE hostname = 'a' FOR UPDATE`)
-		var r managerapi.ExpiryResult
-		Expect(w.behind(tx, func() (err error) {
-			r, err = w.Expire(ctx(), w.exchange, managerapi.Expiry{Term: w.term})
-			return err
-		}, func() {
-			_, err := tx.Exec(`UPDATE messaging_exchange_modules SET updated_at = now() + interval '1 hour' WHERE hostname = 'b'`)
-			Expect(err).NotTo(HaveOccurred())
-		})).To(Succeed())
-		Expect(append(r.Inactivated, r.Deleted...)).To(Equal([]string{"a"}), "b was heard meanwhile")
-	},
+	DescribeTable("takes modules in the order of batches, by hostname, and meets none in a deadlock",
+		func(since time.Duration) {
+			w := newWorldWith(3, func(*times.Times) {})
+			silent(w, "b", since)
+			silent(w, "a", since)
+			w.exec(`ANALYZE messaging_exchange_modules`) // so few are scanned as they lie
+			tx := w.begin(`SELECT id FROM messaging_exchange_modules WHERE hostname = 'a' FOR UPDATE`)
+			var r managerapi.ExpiryResult
+			Expect(w.behind(tx, func() (err error) {
+				r, err = w.Expire(ctx(), w.exchange, managerapi.Expiry{Term: w.term})
+				return err
+			}, func() {
+				_, err := tx.Exec(`UPDATE messaging_exchange_modules SET updated_at = now() + interval '1 hour'
+					WHERE hostname = 'b'`)
+				Expect(err).NotTo(HaveOccurred())
+			})).To(Succeed())
+			Expect(append(r.Inactivated, r.Deleted...)).To(Equal([]string{"a"}), "b was heard meanwhile")
+		},
 		Entry("inactive", 15*time.Minute),
 		Entry("deleted", 25*time.Minute),
 	)
@@ -230,8 +245,9 @@ var _ = Describe("Silence", func() {
 		Expect([]any{held.Held, len(held.Deleted), len(held.Inactivated)}).To(Equal([]any{true, 0, 6}))
 		Expect(sweep(w).Held).To(BeTrue())
 		Expect(w.events()).To(Equal([]string{"module_deletion_held error", "module_inactive warning"}))
-		Expect(w.value(`SELECT message FROM system_events ORDER BY id`)).To(Equal("6 of 10 modules are silent: they are kept for 30m0s of covered time, " +
-			"so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/1/deletion_hold"))
+		Expect(w.value(`SELECT message FROM system_events ORDER BY id`)).
+			To(Equal("6 of 10 modules are silent: they are kept for 30m0s of covered time, " +
+				"so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/1/deletion_hold"))
 		Expect(w.ReleaseHold(ctx(), w.exchange)).To(Succeed())
 		Expect(sweep(w).Deleted).To(HaveLen(6))
 		sweep(w)
@@ -288,18 +304,22 @@ var _ = Describe("A snapshot", func() {
 			return s.Counts
 		}
 		of := func(ref string, stayed int) module.Count {
-			return module.Count{Type: component.Builder, SourceRepoGitRef: ref, Status: module.Active, Live: 2, Total: 2, Stayed: stayed}
+			return module.Count{Type: component.Builder, SourceRepoGitRef: ref, Status: module.Active, Live: 2, Total: 2,
+				Stayed: stayed}
 		}
 		Expect(counted()).To(Equal([]module.Count{of("v1", 1), of("v2", 2)}))
 		w.exec(`UPDATE system_components SET source_repo_git_ref = 'v1'`)
 		Expect(counted()).To(Equal([]module.Count{of("v1", 0), of("v2", 0)}), "no upgrade has brought v1")
-		w.exec(`UPDATE upgrades SET to_source_repo_git_ref = 'v1', state = 'rolled_back', verdict_code = 'not_proven', finished_at = now()`)
-		Expect(counted()).To(Equal([]module.Count{of("v1", 2), of("v2", 2)}), "a repair that could not be proven is not tried for ever")
+		w.exec(`UPDATE upgrades SET to_source_repo_git_ref = 'v1', state = 'rolled_back', verdict_code = 'not_proven',
+			finished_at = now()`)
+		Expect(counted()).To(Equal([]module.Count{of("v1", 2), of("v2", 2)}),
+			"a repair that could not be proven is not tried for ever")
 	})
 
 	It("shows what a pass decides on, and what a verification needs", func() {
 		w := newWorld()
-		w.exec(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled) VALUES ('builder', 'src', 'v2', true)`)
+		w.exec(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled)
+			VALUES ('builder', 'src', 'v2', true)`)
 		c := w.component(component.Builder)
 		u := w.verifying(c)
 		w.request(w.component(component.Notifications))
@@ -307,12 +327,14 @@ var _ = Describe("A snapshot", func() {
 		w.beat(component.Notifications, "", "v1", "n1")
 		s, err := w.Snapshot(ctx(), w.exchange, false)
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{s.Exchange.RoutingKey, s.Lease.Term, s.Lease.Covering, len(s.Refs), len(s.Components), len(s.Upgrades), len(s.Counts)}).To(Equal(
+		Expect([]any{s.Exchange.RoutingKey, s.Lease.Term, s.Lease.Covering, len(s.Refs), len(s.Components), len(s.Upgrades),
+			len(s.Counts)}).To(Equal(
 			[]any{"here", w.term, true, 1, 2, 2, 2}))
 		Expect(s.Modules).To(HaveLen(2), "rows only of types with a running upgrade")
 		Expect(s.Counts[0].Live).To(Equal(2))
 		need := s.Upgrades[0].Need
-		Expect([]any{s.Upgrades[0].ID, need.Count, need.Ref, need.Commit, need.LeaderHostname}).To(Equal([]any{u, 2, "v2", "abc123", "overseer-1"}))
+		Expect([]any{s.Upgrades[0].ID, need.Count, need.Ref, need.Commit, need.LeaderHostname}).
+			To(Equal([]any{u, 2, "v2", "abc123", "overseer-1"}))
 		Expect(upgrade.Prove(*need, s.Modules).OK()).To(BeTrue())
 		all, err := w.Snapshot(ctx(), w.exchange, true)
 		Expect(err).NotTo(HaveOccurred())
@@ -370,7 +392,8 @@ var _ = Describe("The outbox", func() {
 
 	It("prunes quarantines whose time is over", func() {
 		w := newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
-		w.exec(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason, message, expires_at)
+		w.exec(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason,
+			message, expires_at)
 			VALUES (gen_random_uuid(), $1, 'builder', 's', 'v', 'r', 'm', now())`, w.exchange)
 		Expect(w.Prune(ctx())).To(Succeed())
 		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))

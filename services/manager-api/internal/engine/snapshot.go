@@ -19,7 +19,8 @@ import (
 func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyModule bool) (managerapi.Snapshot, error) {
 	var out managerapi.Snapshot
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
-		out = managerapi.Snapshot{MinHealthyMS: s.times.MinHealthy.Milliseconds(), LiveWithinMS: s.times.LiveWithin.Milliseconds()}
+		out = managerapi.Snapshot{MinHealthyMS: s.times.MinHealthy.Milliseconds(),
+			LiveWithinMS: s.times.LiveWithin.Milliseconds()}
 		if err := tx.GetContext(ctx, &out.DatabaseTime, `SELECT now()`); err != nil {
 			return fmt.Errorf("read the database's clock: %w", err)
 		}
@@ -53,16 +54,21 @@ func (s *Engine) readLeader(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 
 func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	out.Refs, out.Components = []component.Ref{}, []component.Component{}
-	err := tx.SelectContext(ctx, &out.Refs, `SELECT type, source_repo, source_repo_git_ref, auto_upgrade_enabled FROM system_component_refs ORDER BY type`)
+	err := tx.SelectContext(ctx, &out.Refs, `SELECT type, source_repo, source_repo_git_ref, auto_upgrade_enabled
+		FROM system_component_refs ORDER BY type`)
 	if err != nil {
 		return fmt.Errorf("read refs: %w", err)
 	}
-	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
+	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref,
+		deployment_repo, deployment_repo_git_ref,
 			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
-				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END FROM generate_series(1, $2) phase, LATERAL (
-					SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.phase = phase.phase AND r.proven_at IS NOT NULL
-						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY `+lastProven+` LIMIT 1) proven), '') AS source_commit_hash
-		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex, len(upgrade.PhasesOf(component.Deployer))) // no type has more phases
+				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END
+				FROM generate_series(1, $2) phase, LATERAL (
+					SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.phase = phase.phase
+					AND r.proven_at IS NOT NULL
+						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY `+lastProven+`
+							LIMIT 1) proven), '') AS source_commit_hash
+		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex, len(upgrade.PhasesOf(component.Deployer)))
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
 	}
@@ -72,9 +78,11 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 	return nil
 }
 
-func (s *Engine) readUpgrades(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+func (s *Engine) readUpgrades(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
+	out *managerapi.Snapshot) error {
 	var rows []upgradeRow
-	err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = $1 AND state IN `+OpenStates+`
+	err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades WHERE messaging_exchange_id = $1
+		AND state IN `+OpenStates+`
 		ORDER BY trigger = 'hourly', created_at, id`, ex)
 	if err != nil {
 		return fmt.Errorf("read open upgrades of exchange %d: %w", ex, err)
@@ -96,7 +104,8 @@ func (s *Engine) readUpgrades(ctx context.Context, tx *sqlx.Tx, ex component.Exc
 
 func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	var rows []quarantineRow
-	err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE messaging_exchange_id = $1 AND (expires_at IS NULL OR expires_at > now()) ORDER BY id`, ex)
+	err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines WHERE messaging_exchange_id = $1
+		AND (expires_at IS NULL OR expires_at > now()) ORDER BY id`, ex)
 	if err != nil {
 		return fmt.Errorf("read quarantines of exchange %d: %w", ex, err)
 	}
@@ -115,19 +124,22 @@ func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 		tried AS MATERIALIZED ( -- once for each component, however it is joined
 			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE u.component_id = c.id
 				AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
-				AND (u.state = 'completed' OR u.verdict_code = 'not_proven')) AS at -- a repair that did not help would not the next time
+				AND (u.state = 'completed' OR u.verdict_code = 'not_proven')) AS at
+				-- a repair that did not help would not the next time
 			FROM system_components c WHERE c.messaging_exchange_id = $1)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
 			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed
 		FROM live m LEFT JOIN tried ON tried.type = m.type
-		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref, m.status`, ex, s.times.LiveWithin.Milliseconds())
+		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref,
+		m.status`, ex, s.times.LiveWithin.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
 	}
 	return nil
 }
 
-func readModules(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, every bool, out *managerapi.Snapshot) error {
+func readModules(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, every bool,
+	out *managerapi.Snapshot) error {
 	types := []string{}
 	for _, u := range out.Upgrades {
 		if u.State.Running() {

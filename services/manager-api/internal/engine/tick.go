@@ -23,21 +23,25 @@ import (
 // to the next one, is not kept from him. gap reports that.
 func (s *Engine) Tick(ctx context.Context) (gap bool, err error) {
 	err = s.db.Pool.InTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO ticks (name, ticked_at) VALUES ('sweeper', now()) ON CONFLICT DO NOTHING`); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO ticks (name, ticked_at) VALUES ('sweeper', now())
+			ON CONFLICT DO NOTHING`); err != nil {
 			return fmt.Errorf("begin ticks: %w", err)
 		}
-		err := tx.GetContext(ctx, &gap, `SELECT now() - ticked_at > $1 * interval '1 millisecond' FROM ticks WHERE name = 'sweeper' FOR UPDATE`, s.times.TickGap.Milliseconds())
+		err := tx.GetContext(ctx, &gap, `SELECT now() - ticked_at > $1 * interval '1 millisecond' FROM ticks
+			WHERE name = 'sweeper' FOR UPDATE`, s.times.TickGap.Milliseconds())
 		if err != nil {
 			return fmt.Errorf("read tick: %w", err)
 		}
 		if gap {
-			_, err := tx.ExecContext(ctx, `UPDATE leases l SET expires_at = clock_timestamp() + $1 * interval '1 millisecond' FROM orders o
+			_, err := tx.ExecContext(ctx, `UPDATE leases l SET expires_at = clock_timestamp() + $1 * interval '1 millisecond'
+				FROM orders o
 				WHERE o.state = 'claimed' AND l.name = `+ordersLease+` AND l.holder <> ''`, s.times.Claim.Milliseconds())
 			if err != nil {
 				return fmt.Errorf("prolong claims: %w", err)
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE ticks SET ticked_at = greatest(ticked_at, now()) WHERE name = 'sweeper'`); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE ticks SET ticked_at = greatest(ticked_at, now())
+			WHERE name = 'sweeper'`); err != nil {
 			return fmt.Errorf("tick: %w", err)
 		}
 		return nil
@@ -47,14 +51,17 @@ func (s *Engine) Tick(ctx context.Context) (gap bool, err error) {
 
 // ExpireRequests ends the requests that nobody started within request_expiry.
 func (s *Engine) ExpireRequests(ctx context.Context) error {
-	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state = 'requested' AND created_at < now() - $1 * interval '1 millisecond' ORDER BY id`,
+	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state = 'requested'
+		AND created_at < now() - $1 * interval '1 millisecond' ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
 			if err != nil || row.State != upgrade.Requested {
 				return err
 			}
-			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired", Message: "nobody started it within " + s.times.RequestExpiry.String() +
-				", as no overseer led its exchange or other upgrades kept the slot: look at the overseer's log and GET /upgrades, then request it again"}, nil)
+			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired",
+				Message: "nobody started it within " + s.times.RequestExpiry.String() +
+					", as no overseer led its exchange or other upgrades kept the slot: look at the overseer's log and GET " +
+					"/upgrades, then request it again"}, nil)
 		}, s.times.RequestExpiry.Milliseconds())
 }
 
@@ -65,13 +72,14 @@ func (s *Engine) TickUpgrades(ctx context.Context, consuming []component.Exchang
 	for _, ex := range consuming {
 		heard[ex] = true
 	}
-	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state IN `+RunningStates+` ORDER BY id`, func(ctx context.Context, tx *sqlx.Tx, id string) error {
-		row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
-		if err != nil || !row.State.Running() {
-			return err
-		}
-		return s.tickUpgrade(ctx, tx, row, heard[row.ExchangeID])
-	})
+	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state IN `+RunningStates+` ORDER BY id`,
+		func(ctx context.Context, tx *sqlx.Tx, id string) error {
+			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
+			if err != nil || !row.State.Running() {
+				return err
+			}
+			return s.tickUpgrade(ctx, tx, row, heard[row.ExchangeID])
+		})
 }
 
 func (s *Engine) tickUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, consuming bool) error {
@@ -88,7 +96,8 @@ func (s *Engine) tickUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, 
 		return err
 	}
 	u := upgrade.Upgrade{Type: row.ComponentType, Step: row.Step}
-	clock, verdict := clock.Tick(now, u.Runs(upgrade.Conditions{Consuming: consuming, Judge: covers}), s.times.TickGap, s.times.AbandonAfter)
+	clock, verdict := clock.Tick(now, u.Runs(upgrade.Conditions{Consuming: consuming, Judge: covers}), s.times.TickGap,
+		s.times.AbandonAfter)
 	if err := row.saveClock(ctx, tx, clock); err != nil {
 		return err
 	}
@@ -100,20 +109,24 @@ func (s *Engine) tickUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, 
 		}
 		return s.move(ctx, tx, row, e, nil)
 	case upgrade.TickAbandon:
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment, Reason: "abandoned",
-			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() + ": look at its broker and overseer, and at what runs there"}, nil)
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment,
+			Reason: "abandoned",
+			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() +
+				": look at its broker and overseer, and at what runs there"}, nil)
 	case upgrade.TickGoesOn:
 	}
 	return nil
 }
 
-// deadlineEvent says why there was no progress: the version did not prove itself, nobody took the order, or who took it went silent.
+// deadlineEvent says why there was no progress: the version did not prove itself, nobody took the order, or who took it
+// went silent.
 func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upgrade.Event, error) {
 	touched, err := everClaimed(ctx, tx, row)
 	if err != nil {
 		return upgrade.Event{}, err
 	}
-	e := upgrade.Event{Kind: upgrade.EventDeadline, Touched: touched, Cause: upgrade.CauseEnvironment, Reason: "no_progress",
+	e := upgrade.Event{Kind: upgrade.EventDeadline, Touched: touched, Cause: upgrade.CauseEnvironment,
+		Reason:  "no_progress",
 		Message: "the executor reported no progress for " + s.times.ProgressDeadline.String() + ": look at its log"}
 	if row.Step == upgrade.StepVerify {
 		proof, err := s.judgeProof(ctx, tx, row)
@@ -126,17 +139,22 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	}
 	var unclaimed bool
 	err = tx.GetContext(ctx, &unclaimed, `SELECT EXISTS (SELECT 1 FROM orders o JOIN workflows w ON w.id = o.workflow_id
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.state = 'open' AND o.token = 0)`, string(row.ID), row.Phase, row.restoring())
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.state = 'open'
+		AND o.token = 0)`, string(row.ID), row.Phase, row.restoring())
 	if err != nil {
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	switch {
-	case row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() && s.version == row.ToRef:
+	case row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
+		s.version == row.ToRef:
 		// The executor has started this very process, which is not the one before it, and its word of it was lost here.
-		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing of its deploy for "+
+		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing "+
+			"of its deploy for "+
 			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
 	case unclaimed:
-		e.Reason, e.Message = "order_unclaimed", "no executor claimed the order within "+s.times.ProgressDeadline.String()+": start one, or look at its log"
+		e.Reason = "order_unclaimed"
+		e.Message = fmt.Sprintf("no executor claimed the order within %s: start one, or look at its log",
+			s.times.ProgressDeadline)
 	}
 	return e, nil
 }
@@ -148,7 +166,8 @@ func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 	case !proof.OK():
 		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs"}
 	case row.ComponentType == component.Overseer:
-		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged", Message: "the new overseer leads and judges nothing: look at its log"}
+		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged",
+			Message: "the new overseer leads and judges nothing: look at its log"}
 	default:
 		return *environment("not_judged", "nobody judged the proof (%s): look at the overseer's log", proof.String())
 	}
@@ -158,7 +177,8 @@ func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 // the executor is lost. Only exchanges whose results this process has drained count: a result may be on its way.
 func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.ExchangeID) error {
 	return s.forEachDue(ctx, `SELECT o.id FROM orders o LEFT JOIN leases l ON l.name = `+ordersLease+`
-		WHERE o.state = 'claimed' AND o.messaging_exchange_id = ANY($1) AND (l.name IS NULL OR l.expires_at <= now()) ORDER BY o.id`,
+		WHERE o.state = 'claimed' AND o.messaging_exchange_id = ANY($1) AND (l.name IS NULL OR l.expires_at <= now())
+		ORDER BY o.id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			x, err := s.lockChain(ctx, tx, id)
 			if err != nil || x.order.State != orderClaimed {
@@ -174,14 +194,17 @@ func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.Exchang
 
 func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder string) error {
 	if x.order.Attempt >= s.times.OrderAttempts {
-		f := environment("executor_lost", "milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, and whether it reaches manager-api",
+		f := environment("executor_lost",
+			"milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, and whether it "+
+				"reaches manager-api",
 			x.order.Milestone, x.order.Attempt, holder)
 		f.Touched = x.order.Milestone != messages.MilestoneConfig
 		return s.giveUp(ctx, tx, x, *f)
 	}
 	x.order.Attempt++
 	x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
-	_, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'open', attempt = $2, deadline = $3 WHERE id = $1`, x.order.ID, x.order.Attempt, x.order.Deadline)
+	_, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'open', attempt = $2, deadline = $3 WHERE id = $1`,
+		x.order.ID, x.order.Attempt, x.order.Deadline)
 	if err != nil {
 		return fmt.Errorf("begin attempt %d of order %s: %w", x.order.Attempt, x.order.ID, err)
 	}
@@ -189,13 +212,15 @@ func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder
 		return err
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "claim_expired",
-		Message: fmt.Sprintf("%s went silent over milestone %s; attempt %d begins", holder, x.order.Milestone, x.order.Attempt),
-		Inputs:  map[string]any{"order_id": x.order.ID, "token": x.order.Token}})
+		Message: fmt.Sprintf("%s went silent over milestone %s; attempt %d begins", holder, x.order.Milestone,
+			x.order.Attempt),
+		Inputs: map[string]any{"order_id": x.order.ID, "token": x.order.Token}})
 }
 
 // giveUp ends an order that nobody will finish. A probe's failure is the proof's business.
 func (s *Engine) giveUp(ctx context.Context, tx *sqlx.Tx, x chained, f failure) error {
-	if err := endOrder(ctx, tx, x.order, orderFailed, map[string]any{"reason": f.Reason, "message": f.Message}); err != nil {
+	if err := endOrder(ctx, tx, x.order, orderFailed, map[string]any{"reason": f.Reason,
+		"message": f.Message}); err != nil {
 		return err
 	}
 	if x.order.Milestone == messages.MilestoneProbe || x.workflow.Completed {
@@ -207,24 +232,29 @@ func (s *Engine) giveUp(ctx context.Context, tx *sqlx.Tx, x chained, f failure) 
 // ResendUnclaimed sends confirmed orders that nobody has claimed for a while again, under a new message id. An
 // upgrade's clock ends that; an order without upgrade fails at its deadline.
 func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.ExchangeID) error {
-	return s.forEachDue(ctx, `SELECT id FROM orders WHERE state = 'open' AND messaging_exchange_id = ANY($1) AND confirmed_at < now() - $2 * interval '1 millisecond' ORDER BY id`,
+	return s.forEachDue(ctx, `SELECT id FROM orders WHERE state = 'open' AND messaging_exchange_id = ANY($1)
+		AND confirmed_at < now() - $2 * interval '1 millisecond' ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			x, err := s.lockChain(ctx, tx, id)
 			if err != nil || x.order.State != orderOpen {
 				return err
 			}
 			var due bool
-			err = tx.GetContext(ctx, &due, `SELECT coalesce(confirmed_at < now() - $2 * interval '1 millisecond', false) FROM orders WHERE id = $1`, id, s.times.Unclaimed.Milliseconds())
+			err = tx.GetContext(ctx, &due, `SELECT coalesce(confirmed_at < now() - $2 * interval '1 millisecond', false)
+				FROM orders WHERE id = $1`, id, s.times.Unclaimed.Milliseconds())
 			if err != nil || !due {
 				return err
 			}
 			if !x.order.Deadline.After(x.order.Now) {
 				if x.upgrade == nil {
-					return s.giveUp(ctx, tx, x, *environment("order_unclaimed", "no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, or look at its log",
+					return s.giveUp(ctx, tx, x, *environment("order_unclaimed",
+						"no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, or look at "+
+							"its log",
 						x.order.Milestone, x.order.Queue, x.order.ExchangeID))
 				}
 				x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
-				if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, id, x.order.Deadline); err != nil {
+				if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, id,
+					x.order.Deadline); err != nil {
 					return fmt.Errorf("move deadline of order %s: %w", id, err)
 				}
 			}
@@ -249,7 +279,8 @@ func (s *Engine) Prune(ctx context.Context) error {
 			sql  string
 			keep time.Duration
 		}{
-			{`DELETE FROM outbox WHERE expendable AND published_at IS NULL AND created_at < now() - $1 * interval '1 millisecond'`, db.ExpendableAfter},
+			{`DELETE FROM outbox WHERE expendable AND published_at IS NULL
+				AND created_at < now() - $1 * interval '1 millisecond'`, db.ExpendableAfter},
 			{`DELETE FROM outbox WHERE published_at < now() - $1 * interval '1 millisecond'`, keepOutbox},
 			{`DELETE FROM inbox WHERE received_at < now() - $1 * interval '1 millisecond'`, keepInbox},
 			{`DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 millisecond'`, db.KeepKey},
@@ -262,9 +293,10 @@ func (s *Engine) Prune(ctx context.Context) error {
 	}))
 }
 
-// forEachDue runs fn for every id that the query finds, each in its own transaction: fn locks and looks again, as another
-// replica may have been there first. One that fails does not keep the others from their turn.
-func (s *Engine) forEachDue(ctx context.Context, query string, fn func(ctx context.Context, tx *sqlx.Tx, id string) error, args ...any) error {
+// forEachDue runs fn for every id that the query finds, each in its own transaction: fn locks and looks again, as
+// another replica may have been there first. One that fails does not keep the others from their turn.
+func (s *Engine) forEachDue(ctx context.Context, query string,
+	fn func(ctx context.Context, tx *sqlx.Tx, id string) error, args ...any) error {
 	var ids []string
 	if err := s.db.Pool.SelectContext(ctx, &ids, query, args...); err != nil {
 		return fmt.Errorf("find what is due: %w", postgres.Translate(err))

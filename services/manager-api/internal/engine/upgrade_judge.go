@@ -23,7 +23,8 @@ const CodeNotProven = "not_proven"
 
 // judged locks an upgrade for a judgement of its exchange's leader; the term is checked first and holds until the
 // transaction ends.
-func (s *Engine) judged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex component.ExchangeID, term int64) (*upgradeRow, error) {
+func (s *Engine) judged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex component.ExchangeID,
+	term int64) (*upgradeRow, error) {
 	seen, err := readUpgrade(ctx, tx, id)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,8 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 			return fault.New(fault.Invalid, "the target of a start must name a repository and a ref")
 		}
 		row.VerdictCode, row.VerdictMessage = j.Verdict.Code, j.Verdict.Message
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Reason: j.Verdict.Code, Message: j.Verdict.Message}, j.Inputs)
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Reason: j.Verdict.Code,
+			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
 
@@ -69,7 +71,8 @@ func (s *Engine) Refuse(ctx context.Context, id upgrade.ID, ex component.Exchang
 		if err != nil {
 			return err
 		}
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Reason: j.Verdict.Code, Message: j.Verdict.Message}, j.Inputs)
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Reason: j.Verdict.Code,
+			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
 
@@ -82,7 +85,8 @@ func (s *Engine) Prove(ctx context.Context, id upgrade.ID, ex component.Exchange
 			return err
 		}
 		if row.Step != upgrade.StepVerify {
-			return fault.New(fault.Conflict, "upgrade %s has nothing to prove: it is %s", id, row.State).WithCode(CodeIllegalMove)
+			return fault.New(fault.Conflict, "upgrade %s has nothing to prove: it is %s", id,
+				row.State).WithCode(CodeIllegalMove)
 		}
 		proof, err := s.judgeProof(ctx, tx, row)
 		if err != nil {
@@ -126,7 +130,8 @@ func (s *Engine) Cancel(ctx context.Context, id upgrade.ID, ex component.Exchang
 func everClaimed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (bool, error) {
 	var tokens []int64
 	err := tx.SelectContext(ctx, &tokens, `SELECT o.token FROM orders o JOIN workflows w ON w.id = o.workflow_id
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.milestone IN ('deploy', 'deploy_oa') FOR UPDATE OF o`,
+		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.milestone IN ('deploy', 'deploy_oa')
+		FOR UPDATE OF o`,
 		string(row.ID), row.Phase, row.restoring())
 	if err != nil {
 		return false, fmt.Errorf("look for claimed orders of upgrade %s: %w", row.ID, err)
@@ -162,7 +167,8 @@ func (s *Engine) proofNeed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (*
 	}
 	phase := upgrade.PhasesOf(row.ComponentType)[row.Phase-1]
 	n := &upgrade.Need{Type: row.ComponentType, Service: phase.Service, Count: w.Instances, Ref: w.SourceRepoGitRef,
-		MinHealthy: s.times.MinHealthy, LiveWithin: s.times.LiveWithin, ProbeWanted: phase.ProbeQueue != upgrade.ExecNone, WorkflowBegan: whenOrZero(w.BeganAt), WorkflowEnded: whenOrZero(w.EndedAt)}
+		MinHealthy: s.times.MinHealthy, LiveWithin: s.times.LiveWithin, ProbeWanted: phase.ProbeQueue != upgrade.ExecNone,
+		WorkflowBegan: whenOrZero(w.BeganAt), WorkflowEnded: whenOrZero(w.EndedAt)}
 	err = tx.QueryRowxContext(ctx, `SELECT coalesce((SELECT source_commit_hash FROM releases WHERE id = $1), ''),
 			EXISTS (SELECT 1 FROM orders WHERE workflow_id = $2 AND milestone = 'probe' AND state = 'completed'),
 			coalesce((SELECT holder FROM leases WHERE name = $3 AND expires_at > now()), ''), now()`,
@@ -184,9 +190,11 @@ func whenOrZero(t *time.Time) time.Time {
 // modulesOf reads the modules of some types in an exchange.
 func modulesOf(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, types []string) ([]module.Module, error) {
 	list := []module.Module{}
-	err := tx.SelectContext(ctx, &list, `SELECT messaging_exchange_id, hostname, type, service, status, boot_id, source_repo, source_repo_git_ref,
+	err := tx.SelectContext(ctx, &list, `SELECT messaging_exchange_id, hostname, type, service, status, boot_id,
+		source_repo, source_repo_git_ref,
 			updated_at AS last_seen, boot_since, steady_since
-		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND type = ANY($2) ORDER BY hostname`, ex, db.TextArray(types))
+		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND type = ANY($2)
+		ORDER BY hostname`, ex, db.TextArray(types))
 	if err != nil {
 		return nil, fmt.Errorf("read modules of exchange %d: %w", ex, err)
 	}
@@ -224,7 +232,8 @@ func (s *Engine) Upgrade(ctx context.Context, id upgrade.ID) (u managerapi.Upgra
 
 func decisions(ctx context.Context, tx *sqlx.Tx, subject string) ([]managerapi.Decision, error) {
 	list := []managerapi.Decision{}
-	err := tx.SelectContext(ctx, &list, `SELECT at, code, message, coalesce(inputs, 'null') AS inputs FROM journal WHERE subject = $1 ORDER BY seq`, subject)
+	err := tx.SelectContext(ctx, &list, `SELECT at, code, message, coalesce(inputs, 'null') AS inputs FROM journal
+		WHERE subject = $1 ORDER BY seq`, subject)
 	if err != nil {
 		return nil, fmt.Errorf("read decisions about %s: %w", subject, err)
 	}
@@ -239,7 +248,8 @@ func decisions(ctx context.Context, tx *sqlx.Tx, subject string) ([]managerapi.D
 
 func executorSteps(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) ([]messages.Step, error) {
 	var results []json.RawMessage
-	err := tx.SelectContext(ctx, &results, `SELECT o.result FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE w.upgrade_id = $1 AND o.result IS NOT NULL ORDER BY o.id`, string(id))
+	err := tx.SelectContext(ctx, &results, `SELECT o.result FROM orders o JOIN workflows w ON w.id = o.workflow_id
+		WHERE w.upgrade_id = $1 AND o.result IS NOT NULL ORDER BY o.id`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("read results of upgrade %s: %w", id, err)
 	}
@@ -268,7 +278,8 @@ func (s *Engine) Upgrades(ctx context.Context, q UpgradeQuery) (list []managerap
 	err = s.db.View(ctx, func(tx *sqlx.Tx) error {
 		var rows []upgradeRow
 		err := tx.SelectContext(ctx, &rows, `SELECT `+upgradeColumns+` FROM upgrades
-			WHERE ($1 = 0 OR component_id = $1) AND ($2 = 0 OR messaging_exchange_id = $2) AND ($3 = '' OR state = $3) AND id < $4
+			WHERE ($1 = 0 OR component_id = $1) AND ($2 = 0 OR messaging_exchange_id = $2) AND ($3 = '' OR state = $3)
+			AND id < $4
 			ORDER BY id DESC LIMIT $5`, q.ComponentID, q.ExchangeID, string(q.State), db.OlderThan(string(q.Before)), q.Limit)
 		if err != nil {
 			return err

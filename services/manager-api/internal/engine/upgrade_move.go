@@ -71,7 +71,8 @@ type failure struct {
 }
 
 func (f failure) event() upgrade.Event {
-	return upgrade.Event{Kind: upgrade.EventWorkflowFailed, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: f.Touched}
+	return upgrade.Event{Kind: upgrade.EventWorkflowFailed, Cause: f.Cause, Reason: f.Reason, Message: f.Message,
+		Touched: f.Touched}
 }
 
 func environment(reason, format string, args ...any) *failure {
@@ -80,7 +81,8 @@ func environment(reason, format string, args ...any) *failure {
 
 // perform does what the table demands, in its order. A failure is that of the workflow which an effect was to begin.
 // EffectFreeSlot needs nothing here: every end of an upgrade rings the overseer.
-func (s *Engine) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, current position, effects []upgrade.Effect) (failed *failure, err error) {
+func (s *Engine) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, current position,
+	effects []upgrade.Effect) (failed *failure, err error) {
 	for _, effect := range effects {
 		switch effect.Kind {
 		case upgrade.EffectStartWorkflow:
@@ -88,7 +90,8 @@ func (s *Engine) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curr
 		case upgrade.EffectRestoreWorkflow:
 			failed, err = s.restorePhase(ctx, tx, row, effect.Phase)
 		case upgrade.EffectCloseWorkflow:
-			err = closeWorkflow(ctx, tx, current, failure{Cause: upgrade.Cause(row.Cause.String), Reason: row.VerdictCode, Message: row.VerdictMessage, Touched: row.Touched})
+			err = closeWorkflow(ctx, tx, current, failure{Cause: upgrade.Cause(row.Cause.String), Reason: row.VerdictCode,
+				Message: row.VerdictMessage, Touched: row.Touched})
 		case upgrade.EffectProbe:
 			err = s.probe(ctx, tx, row, effect.Phase)
 		case upgrade.EffectRecordVersion:
@@ -117,18 +120,22 @@ func raiseUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 		kind, severity = "upgrade_completed", db.SeverityInfo
 		message = fmt.Sprintf("%s has been upgraded from %s to %s", row.ComponentType, row.FromRef, row.ToRef)
 	case upgrade.RollingBack:
-		message = fmt.Sprintf("the upgrade of %s to %s has failed and is being rolled back: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
+		message = fmt.Sprintf("the upgrade of %s to %s has failed and is being rolled back: %s", row.ComponentType, row.ToRef,
+			row.VerdictMessage)
 	case upgrade.RolledBack:
 		kind, severity = "upgrade_rolled_back", db.SeverityWarning
 		message = fmt.Sprintf("%s has been rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
 	case upgrade.RollbackFailed:
 		kind = "upgrade_rollback_failed"
 		message = fmt.Sprintf("%s could not be rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
-	case upgrade.Requested, upgrade.InProgress, upgrade.Verifying, upgrade.Ineligible, upgrade.Canceled, upgrade.Expired, upgrade.Failed:
+	case upgrade.Requested, upgrade.InProgress, upgrade.Verifying, upgrade.Ineligible, upgrade.Canceled, upgrade.Expired,
+		upgrade.Failed:
 	}
 	return db.RaiseEvent(ctx, tx, &row.ExchangeID, kind, severity, message, map[string]any{
-		"upgrade_id": row.ID, "component_id": row.ComponentID, "component_type": row.ComponentType, "messaging_exchange_id": row.ExchangeID,
-		"state": row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.from(), "to": row.to()})
+		"upgrade_id": row.ID, "component_id": row.ComponentID, "component_type": row.ComponentType,
+		"messaging_exchange_id": row.ExchangeID,
+		"state":                 row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.from(),
+		"to": row.to()})
 }
 
 // Values of system_components.status; the predecessor's four.
@@ -157,7 +164,8 @@ func (s *Engine) showOnComponent(ctx context.Context, tx *sqlx.Tx, row *upgradeR
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE system_components SET status = $2, upgrade_status = $3, updated_at = now() WHERE id = $1`, row.ComponentID, status, detail)
+	_, err = tx.ExecContext(ctx, `UPDATE system_components SET status = $2, upgrade_status = $3, updated_at = now()
+		WHERE id = $1`, row.ComponentID, status, detail)
 	if err != nil {
 		return fmt.Errorf("show upgrade %s on its component: %w", row.ID, err)
 	}
@@ -181,14 +189,16 @@ func (s *Engine) upgradeStatus(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	if row.StartedAt != nil {
 		status["upgrade_start_time"] = row.StartedAt.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
 	}
-	if row.Cause.Valid || row.State == upgrade.Ineligible || row.State == upgrade.Canceled || row.State == upgrade.Expired {
+	if row.Cause.Valid || row.State == upgrade.Ineligible || row.State == upgrade.Canceled ||
+		row.State == upgrade.Expired {
 		status["failure_reason"] = row.VerdictMessage
 	}
 	return db.JSONText(status)
 }
 
 // journalMove writes the decision: the code is the enumerated reason, or the event where there is none.
-func journalMove(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, before upgrade.Upgrade, e upgrade.Event, inputs any) error {
+func journalMove(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, before upgrade.Upgrade, e upgrade.Event,
+	inputs any) error {
 	code, message := e.Reason, e.Message
 	if code == "" {
 		code = string(e.Kind)
@@ -197,7 +207,8 @@ func journalMove(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, before upgra
 		message = fmt.Sprintf("%s: %s is %s", e.Kind, row.ComponentType, row.State)
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{
-		"event": e.Kind, "cause": e.Cause, "from_state": before.State, "to_state": row.State, "phase": row.Phase, "step": row.Step, "inputs": inputs}})
+		"event": e.Kind, "cause": e.Cause, "from_state": before.State, "to_state": row.State, "phase": row.Phase,
+		"step": row.Step, "inputs": inputs}})
 }
 
 // resetClock gives a running upgrade its full time again: something has moved.

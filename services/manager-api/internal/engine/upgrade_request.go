@@ -36,21 +36,25 @@ func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (component
 	return c, db.NotFound(err, "there is no component %d", id)
 }
 
-// findComponent resolves a request's component, by its id or as a type in an exchange. It stays there until the transaction ends.
+// findComponent resolves a request's component, by its id or as a type in an exchange. It stays there until the
+// transaction ends.
 func findComponent(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
 	var c componentRow
 	if r.ComponentID != 0 {
-		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
+		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1
+			AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
 		return c, db.NotFound(err, "there is no component %d", r.ComponentID)
 	}
-	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1 AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
+	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1
+		AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
 	return c, db.NotFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
 }
 
 // RequestUpgrade makes the component's upgrade, or returns the open one: a repeat answers the same with the same id,
 // however many ask at once. created says which. While it is only requested, a request takes an hourly one over, and a
 // repeat with force adds the force; neither changes an operator's rollback.
-func (s *Engine) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
+func (s *Engine) RequestUpgrade(ctx context.Context,
+	r managerapi.UpgradeRequest) (u managerapi.Upgrade, created bool, err error) {
 	if r.Trigger == "" {
 		r.Trigger = upgrade.TriggerRequest
 	}
@@ -65,7 +69,8 @@ func (s *Engine) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest
 		if err != nil {
 			return err
 		}
-		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: r.Trigger, RequestedBy: r.RequestedBy, Reason: r.Reason, Force: r.Force})
+		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: r.Trigger, RequestedBy: r.RequestedBy,
+			Reason: r.Reason, Force: r.Force})
 		if err != nil {
 			return err
 		}
@@ -88,14 +93,17 @@ func (s *Engine) RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest
 }
 
 // requestUpgrade inserts an upgrade unless one is open: the unique index decides races.
-func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow, want *upgradeRow) (row *upgradeRow, fresh bool, err error) {
+func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow,
+	want *upgradeRow) (row *upgradeRow, fresh bool, err error) {
 	for range 3 {
 		var ids []upgrade.ID
-		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason, force,
+		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id,
+			proof, trigger, requested_by, reason, force,
 				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'requested', $11, $12, $13, $14)
 			ON CONFLICT (component_id) WHERE state IN `+OpenStates+` DO NOTHING RETURNING id`,
-			db.NewID(), c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason, want.Force,
+			db.NewID(), c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason,
+			want.Force,
 			want.ReleaseID, c.SourceRepo, c.SourceRef, want.ToRepo, want.ToRef)
 		if err != nil {
 			return nil, false, fmt.Errorf("create upgrade of component %d: %w", c.ID, err)
@@ -105,8 +113,10 @@ func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow
 			if err != nil {
 				return nil, false, err
 			}
-			return row, true, db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: "requested", Message: fmt.Sprintf("an upgrade of %s was requested (%s)", c.Type, want.Trigger),
-				Inputs: map[string]any{"requested_by": want.RequestedBy, "reason": want.Reason, "force": want.Force, "component_id": c.ID}})
+			return row, true, db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: "requested",
+				Message: fmt.Sprintf("an upgrade of %s was requested (%s)", c.Type, want.Trigger),
+				Inputs: map[string]any{"requested_by": want.RequestedBy, "reason": want.Reason, "force": want.Force,
+					"component_id": c.ID}})
 		}
 		if row, err = openUpgrade(ctx, tx, c.ID); row != nil || err != nil {
 			return row, false, err
@@ -124,31 +134,38 @@ func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
 	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
 }
 
-// takeOver makes the waiting upgrade the one that was asked for. It waits since it was first asked for, not since an hourly
-// check had found it.
+// takeOver makes the waiting upgrade the one that was asked for. It waits since it was first asked for, not since an
+// hourly check had found it.
 func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
 	code, message := "requested", "what an hourly check had found was requested"
 	if r.Force {
 		code, message = "forced", "the request was repeated with force"
 	}
-	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force || r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
-	err := tx.GetContext(ctx, &row.CreatedAt, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4, reason = $5,
+	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force ||
+		r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
+	err := tx.GetContext(ctx, &row.CreatedAt, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4,
+		reason = $5,
 			created_at = CASE WHEN trigger = 'hourly' THEN now() ELSE created_at END WHERE id = $1 RETURNING created_at`,
 		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
 	if err != nil {
 		return fmt.Errorf("take over upgrade %s: %w", row.ID, err)
 	}
-	return db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: code, Message: message,
+		Inputs: map[string]any{"requested_by": r.RequestedBy, "reason": r.Reason}})
 }
 
 // ringRequest tells the overseer of a request; it refers to the upgrade that exists.
 func ringRequest(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
-	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: row.ExchangeID, Queue: messages.QueueOverseer, Type: messages.TypeUpgradeRequest, CorrelationID: string(row.ID), Expendable: true,
-		Body: messages.OverseerMessage{Action: messages.ActionUpgradeRequest, Options: messages.OverseerOptions{ComponentType: string(row.ComponentType),
-			ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason, RequestID: string(row.ID)}}})
+	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: row.ExchangeID, Queue: messages.QueueOverseer,
+		Type: messages.TypeUpgradeRequest, CorrelationID: string(row.ID), Expendable: true,
+		Body: messages.OverseerMessage{Action: messages.ActionUpgradeRequest,
+			Options: messages.OverseerOptions{ComponentType: string(row.ComponentType),
+				ComponentID: int64(row.ComponentID), UpgradeID: string(row.ID), RequestedBy: row.RequestedBy, Reason: row.Reason,
+				RequestID: string(row.ID)}}})
 }
 
-// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the one before (see earlierRelease).
+// RollbackRequest asks for an operator's return to a stored release; without ReleaseID to the one before (see
+// earlierRelease).
 type RollbackRequest struct {
 	ComponentID component.ID
 	ExchangeID  component.ExchangeID // 0: any
@@ -172,13 +189,15 @@ func (s *Engine) RequestRollback(ctx context.Context, r RollbackRequest) (u mana
 		if err := s.wholeRollback(ctx, tx, c, target.ID); err != nil {
 			return err
 		}
-		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback, RequestedBy: r.RequestedBy, Reason: r.Reason,
+		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback,
+			RequestedBy: r.RequestedBy, Reason: r.Reason,
 			ReleaseID: &target.ID, ToRepo: target.SourceRepo, ToRef: target.SourceRepoGitRef})
 		if err != nil {
 			return err
 		}
 		if !fresh && (row.ReleaseID == nil || *row.ReleaseID != target.ID) {
-			return fault.New(fault.Conflict, "upgrade %s of this component is open: cancel it first", row.ID).WithCode(CodeUpgradeOpen)
+			return fault.New(fault.Conflict, "upgrade %s of this component is open: cancel it first",
+				row.ID).WithCode(CodeUpgradeOpen)
 		}
 		if fresh {
 			if err := ringRequest(ctx, tx, row); err != nil {
@@ -217,19 +236,22 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 	return r, nil
 }
 
-// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before the
-// recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a repeat
-// leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the instant
-// of what it brought, and is the earlier one. Conflict: there is none.
+// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before
+// the recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a
+// repeat leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the
+// instant of what it brought, and is the earlier one. Conflict: there is none.
 func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
-	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) <> ($2, $3)
+	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL
+		AND (source_repo, source_repo_git_ref) <> ($2, $3)
 		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
 			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
 			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
 			ORDER BY `+lastProven+` LIMIT 1), true)
 		ORDER BY `+lastProven+` LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
 	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: name one of GET /system_components/%d/releases as release_id",
+		return nil, fault.New(fault.Conflict,
+			"component %d has no release of another version that was proven before %s: name one of GET "+
+				"/system_components/%d/releases as release_id",
 			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
 	}
 	return r, err
@@ -247,11 +269,13 @@ func (s *Engine) Check(ctx context.Context, id component.ID, ex component.Exchan
 			return err
 		}
 		if k.Create {
-			if _, _, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerHourly, RequestedBy: db.ActorOf(ctx).Name}); err != nil {
+			if _, _, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerHourly,
+				RequestedBy: db.ActorOf(ctx).Name}); err != nil {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE system_components SET next_check_at = $2, last_check_at = now(), last_verdict = $3, last_verdict_message = $4 WHERE id = $1`,
+		_, err = tx.ExecContext(ctx, `UPDATE system_components SET next_check_at = $2, last_check_at = now(),
+			last_verdict = $3, last_verdict_message = $4 WHERE id = $1`,
 			id, k.NextCheckAt, k.Verdict.Code, k.Verdict.Message)
 		if err != nil {
 			return fmt.Errorf("record check of component %d: %w", id, err)
@@ -259,7 +283,8 @@ func (s *Engine) Check(ctx context.Context, id component.ID, ex component.Exchan
 		if k.Verdict.Code == c.LastVerdict {
 			return nil
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code, Message: k.Verdict.Message,
-			Inputs: map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code,
+			Message: k.Verdict.Message,
+			Inputs:  map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}})
 	})
 }

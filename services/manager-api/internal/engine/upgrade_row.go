@@ -52,8 +52,10 @@ type upgradeRow struct {
 	FinishedAt     *time.Time           `db:"finished_at"`
 }
 
-const upgradeColumns = `id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason, force, release_id,
-	state, phase, step, verdict_code, verdict_message, cause, touched, from_source_repo, from_source_repo_git_ref, to_source_repo,
+const upgradeColumns = `id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason,
+	force, release_id,
+	state, phase, step, verdict_code, verdict_message, cause, touched, from_source_repo, from_source_repo_git_ref,
+	to_source_repo,
 	to_source_repo_git_ref, clock_left, clock_stalled, clock_ticked_at, created_at, started_at, finished_at`
 
 // lockUpgrade reads an upgrade and keeps it until the transaction ends.
@@ -80,7 +82,8 @@ func oneUpgrade(ctx context.Context, tx *sqlx.Tx, query string, id upgrade.ID) (
 // openUpgrade is the component's open upgrade, nil without one.
 func openUpgrade(ctx context.Context, tx *sqlx.Tx, id component.ID) (*upgradeRow, error) {
 	var row upgradeRow
-	err := tx.GetContext(ctx, &row, `SELECT `+upgradeColumns+` FROM upgrades WHERE component_id = $1 AND state IN `+OpenStates+` FOR UPDATE`, id)
+	err := tx.GetContext(ctx, &row, `SELECT `+upgradeColumns+` FROM upgrades WHERE component_id = $1
+		AND state IN `+OpenStates+` FOR UPDATE`, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -96,11 +99,13 @@ func (r *upgradeRow) domain(ctx context.Context, tx *sqlx.Tx) (upgrade.Upgrade, 
 	phase := max(r.Phase, 1)
 	var proven, before int
 	err := tx.QueryRowxContext(ctx, `SELECT count(DISTINCT phase), count(DISTINCT phase) FILTER (WHERE phase < $2)
-		FROM releases WHERE component_id = $1 AND proven_at IS NOT NULL AND phase BETWEEN 1 AND $2`, r.ComponentID, phase).Scan(&proven, &before)
+		FROM releases WHERE component_id = $1 AND proven_at IS NOT NULL AND phase BETWEEN 1 AND $2`, r.ComponentID, phase).
+		Scan(&proven, &before)
 	if err != nil {
 		return upgrade.Upgrade{}, fmt.Errorf("count proven releases of component %d: %w", r.ComponentID, err)
 	}
-	return upgrade.Upgrade{ID: r.ID, Type: r.ComponentType, Proof: r.Proof, Trigger: r.Trigger, State: r.State, Phase: r.Phase, Step: r.Step,
+	return upgrade.Upgrade{ID: r.ID, Type: r.ComponentType, Proof: r.Proof, Trigger: r.Trigger, State: r.State,
+		Phase: r.Phase, Step: r.Step,
 		Cause: upgrade.Cause(r.Cause.String), Reason: r.VerdictCode, Message: r.VerdictMessage, Touched: r.Touched,
 		Proven: proven == phase, ProvenBefore: before == phase-1, From: r.from(), To: r.to()}, nil
 }
@@ -112,10 +117,13 @@ func (r *upgradeRow) take(u upgrade.Upgrade) {
 	r.Cause = sql.NullString{String: string(u.Cause), Valid: u.Cause != ""}
 }
 
-// save writes what a move can change. The instants follow from the state: started when it first runs, finished when it ends.
+// save writes what a move can change. The instants follow from the state: started when it first runs, finished when it
+// ends.
 func (r *upgradeRow) save(ctx context.Context, tx *sqlx.Tx) error {
-	err := tx.QueryRowxContext(ctx, `UPDATE upgrades SET state = $2, phase = $3, step = $4, verdict_code = $5, verdict_message = $6, cause = $7, touched = $8,
-			from_source_repo = $9, from_source_repo_git_ref = $10, to_source_repo = $11, to_source_repo_git_ref = $12, proof = $13,
+	err := tx.QueryRowxContext(ctx, `UPDATE upgrades SET state = $2, phase = $3, step = $4, verdict_code = $5,
+		verdict_message = $6, cause = $7, touched = $8,
+			from_source_repo = $9, from_source_repo_git_ref = $10, to_source_repo = $11, to_source_repo_git_ref = $12,
+			proof = $13,
 			started_at = CASE WHEN $2 IN `+RunningStates+` THEN coalesce(started_at, now()) ELSE started_at END,
 			finished_at = CASE WHEN $2 IN `+OpenStates+` THEN NULL ELSE now() END
 		WHERE id = $1 RETURNING started_at, finished_at`,
@@ -130,7 +138,8 @@ func (r *upgradeRow) save(ctx context.Context, tx *sqlx.Tx) error {
 // saveClock writes the clock; ticked at the database's now.
 func (r *upgradeRow) saveClock(ctx context.Context, tx *sqlx.Tx, c upgrade.Clock) error {
 	r.ClockLeft, r.ClockStalled = c.Left.Milliseconds(), c.Stalled.Milliseconds()
-	err := tx.GetContext(ctx, &r.ClockTickedAt, `UPDATE upgrades SET clock_left = $2, clock_stalled = $3, clock_ticked_at = now() WHERE id = $1 RETURNING clock_ticked_at`,
+	err := tx.GetContext(ctx, &r.ClockTickedAt, `UPDATE upgrades SET clock_left = $2, clock_stalled = $3,
+		clock_ticked_at = now() WHERE id = $1 RETURNING clock_ticked_at`,
 		string(r.ID), r.ClockLeft, r.ClockStalled)
 	if err != nil {
 		return fmt.Errorf("save clock of upgrade %s: %w", r.ID, err)
@@ -139,7 +148,8 @@ func (r *upgradeRow) saveClock(ctx context.Context, tx *sqlx.Tx, c upgrade.Clock
 }
 
 func (r *upgradeRow) clock() upgrade.Clock {
-	c := upgrade.Clock{Left: time.Duration(r.ClockLeft) * time.Millisecond, Stalled: time.Duration(r.ClockStalled) * time.Millisecond}
+	c := upgrade.Clock{Left: time.Duration(r.ClockLeft) * time.Millisecond,
+		Stalled: time.Duration(r.ClockStalled) * time.Millisecond}
 	if r.ClockTickedAt != nil {
 		c.TickedAt = *r.ClockTickedAt
 	}
@@ -160,10 +170,12 @@ func (r *upgradeRow) restoring() bool { return r.State == upgrade.RollingBack }
 
 // wire is the upgrade as the API shows it (design section 9).
 func (r *upgradeRow) wire(workflowIDs []string) managerapi.Upgrade {
-	u := managerapi.Upgrade{ID: r.ID, ComponentID: r.ComponentID, ComponentType: r.ComponentType, ExchangeID: r.ExchangeID, Trigger: r.Trigger,
+	u := managerapi.Upgrade{ID: r.ID, ComponentID: r.ComponentID, ComponentType: r.ComponentType, ExchangeID: r.ExchangeID,
+		Trigger:     r.Trigger,
 		RequestedBy: r.RequestedBy, Reason: r.Reason, Force: r.Force, State: r.State, Phase: r.Phase, Step: r.Step,
 		Verdict: managerapi.Verdict{Code: r.VerdictCode, Message: r.VerdictMessage}, From: r.from(), To: r.to(),
-		Cause: upgrade.Cause(r.Cause.String), WorkflowIDs: workflowIDs, CreatedAt: r.CreatedAt.UTC(), StartedAt: db.UTC(r.StartedAt), FinishedAt: db.UTC(r.FinishedAt)}
+		Cause: upgrade.Cause(r.Cause.String), WorkflowIDs: workflowIDs, CreatedAt: r.CreatedAt.UTC(),
+		StartedAt: db.UTC(r.StartedAt), FinishedAt: db.UTC(r.FinishedAt)}
 	if workflowIDs == nil {
 		u.WorkflowIDs = []string{}
 	}

@@ -30,7 +30,8 @@ var _ = Describe("An upgrade", func() {
 		sent := order(w.value(`SELECT body FROM outbox WHERE queue = 'deploy_oa'`))
 		Expect(sent.Validate()).To(Succeed())
 		Expect([]any{sent.CurrentStep, sent.Milestones, sent.DeploymentRepo, sent.SourceRepoGitRef, sent.Cluster}).To(Equal(
-			[]any{messages.MilestoneConfig, []messages.Milestone{"config", "deploy_oa"}, "https://git/deploy.git", "v2", (*messages.Cluster)(nil)}))
+			[]any{messages.MilestoneConfig, []messages.Milestone{"config", "deploy_oa"}, "https://git/deploy.git", "v2",
+				(*messages.Cluster)(nil)}))
 
 		w.runConfig(u.ID)
 		deploy := order(w.value(`SELECT body FROM orders WHERE id = $1`, w.order(u.ID, "deploy_oa")))
@@ -38,19 +39,22 @@ var _ = Describe("An upgrade", func() {
 		Expect(deploy.DeployableUnits).To(HaveLen(1))
 		w.runDeploy(u.ID, "deploy_oa")
 		Expect(w.state(u.ID)).To(Equal(upgrade.Verifying))
-		Expect(w.value(`SELECT workflow_completed::text || workflow_error::text || instances FROM workflows`)).To(Equal("truefalse2"))
+		Expect(w.value(`SELECT workflow_completed::text || workflow_error::text || instances
+			FROM workflows`)).To(Equal("truefalse2"))
 		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
 
 		w.beat(component.Builder, "", "v2", "b1", "b2")
 		Expect(w.Prove(ctx(), u.ID, w.exchange, w.judgement())).To(Succeed())
 		shown, err := w.Upgrade(ctx(), u.ID)
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{shown.State, shown.From.SourceRepoGitRef, shown.To, shown.DeadlineAt == nil, shown.FinishedAt != nil}).To(Equal(
-			[]any{upgrade.Completed, "v1", target, true, true}))
+		Expect([]any{shown.State, shown.From.SourceRepoGitRef, shown.To, shown.DeadlineAt == nil, shown.FinishedAt != nil}).
+			To(Equal(
+				[]any{upgrade.Completed, "v1", target, true, true}))
 		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
 		Expect(w.value(`SELECT upgrade_status FROM system_components`)).To(BeEmpty())
 		Expect(w.events()).To(Equal([]string{"upgrade_completed info"}))
-		Expect(w.codes(upgradeSubject(u.ID))).To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
+		Expect(w.codes(upgradeSubject(u.ID))).
+			To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
 	})
 
 	It("is proven as its component demands when it starts, not when it was requested", func() {
@@ -69,7 +73,8 @@ var _ = Describe("An upgrade", func() {
 		u := w.verifying(w.component(component.Builder))
 		w.beat(component.Builder, "", "v2", "b1", "b2")
 		w.exec(`UPDATE workflows SET ended_at = now() - interval '5 minutes'`)
-		w.exec(`UPDATE messaging_exchange_modules SET updated_at = now() - interval '4 minutes', steady_since = now() - interval '4 minutes 30 seconds'`)
+		w.exec(`UPDATE messaging_exchange_modules SET updated_at = now() - interval '4 minutes',
+			steady_since = now() - interval '4 minutes 30 seconds'`)
 		Expect(fault.CodeOf(w.Prove(ctx(), u, w.exchange, w.judgement()))).To(Equal(engine.CodeNotProven))
 		w.exec(`UPDATE messaging_exchange_modules SET updated_at = now()`)
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
@@ -81,7 +86,8 @@ var _ = Describe("An upgrade", func() {
 		u := w.verifying(c)
 		w.beat(component.Builder, "", "abc123", "b1", "b2")
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
-		Expect(w.value(`SELECT source_repo_git_ref FROM releases WHERE proven_at IS NOT NULL ORDER BY proven_at DESC LIMIT 1`)).To(Equal("v2"))
+		Expect(w.value(`SELECT source_repo_git_ref FROM releases WHERE proven_at IS NOT NULL ORDER BY proven_at DESC
+			LIMIT 1`)).To(Equal("v2"))
 		s, err := w.Snapshot(ctx(), w.exchange, false)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Components[0].SourceCommitHash).To(Equal("abc123"))
@@ -103,17 +109,18 @@ var _ = Describe("An upgrade", func() {
 		Expect(commit()).To(BeEmpty(), "its branch moved between the phases, and either commit is right")
 	})
 
-	DescribeTable("R2 is not proven by words: manager-api looks at its own rows", func(host []string, ref, code, sentence string) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		u := w.verifying(c)
-		w.beat(component.Builder, "", ref, host...)
-		err := w.Prove(ctx(), u, w.exchange, w.judgement())
-		Expect(fault.CodeOf(err)).To(Equal(code))
-		Expect(err.Error()).To(ContainSubstring(sentence))
-		Expect(w.state(u)).To(Equal(upgrade.Verifying))
-		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
-	},
+	DescribeTable("R2 is not proven by words: manager-api looks at its own rows",
+		func(host []string, ref, code, sentence string) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			u := w.verifying(c)
+			w.beat(component.Builder, "", ref, host...)
+			err := w.Prove(ctx(), u, w.exchange, w.judgement())
+			Expect(fault.CodeOf(err)).To(Equal(code))
+			Expect(err.Error()).To(ContainSubstring(sentence))
+			Expect(w.state(u)).To(Equal(upgrade.Verifying))
+			Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
+		},
 		Entry("too few of them", []string{"b1"}, "v2", engine.CodeNotProven, "only 1 of 2"),
 		Entry("another version", []string{"b1", "b2"}, "v1", engine.CodeNotProven, "b1 reports v1"),
 		Entry("no beat at all", []string{"b1"}, "v1", engine.CodeNotProven, "others do not"),
@@ -146,7 +153,8 @@ var _ = Describe("An upgrade", func() {
 		j.Verdict = managerapi.Verdict{Code: "deployment_repo_blank", Message: "the component has no deployment repository"}
 		Expect(w.Refuse(ctx(), u.ID, w.exchange, j)).To(Succeed())
 		Expect(w.recorded(c)).To(Equal("v1 ineligible_for_upgrade"))
-		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal("the component has no deployment repository"))
+		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).
+			To(Equal("the component has no deployment repository"))
 		Expect(w.state(u.ID)).To(Equal(upgrade.Ineligible))
 	})
 
@@ -211,31 +219,37 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.codes("component/1")).To(Equal([]string{"eligible"}))
 	})
 
-	DescribeTable("that an hourly check found and that waits is taken over by a request", func(force bool, codes ...string) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"}, Create: true})).To(Succeed())
-		Expect(w.outboxed()).To(BeEmpty())
-		ask := func(by string) managerapi.Upgrade {
-			u, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: by, Reason: "now", Force: force})
-			Expect(err).NotTo(HaveOccurred())
-			Expect(created).To(BeFalse())
-			return u
-		}
-		u := ask("alice")
-		Expect([]any{u.State, u.Trigger, u.RequestedBy, u.Reason, u.Force}).To(Equal([]any{upgrade.Requested, upgrade.TriggerRequest, "alice", "now", force}))
-		Expect(w.outboxed()).To(Equal([]string{"overseer upgrade_request"}))
-		Expect(ask("bob").RequestedBy).To(Equal("alice"), "a repeat of a request says nothing new")
-		Expect(w.codes(upgradeSubject(u.ID))).To(Equal(codes))
-	},
+	DescribeTable("that an hourly check found and that waits is taken over by a request",
+		func(force bool, codes ...string) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"},
+				Create: true})).To(Succeed())
+			Expect(w.outboxed()).To(BeEmpty())
+			ask := func(by string) managerapi.Upgrade {
+				u, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: by, Reason: "now",
+					Force: force})
+				Expect(err).NotTo(HaveOccurred())
+				Expect(created).To(BeFalse())
+				return u
+			}
+			u := ask("alice")
+			Expect([]any{u.State, u.Trigger, u.RequestedBy, u.Reason, u.Force}).
+				To(Equal([]any{upgrade.Requested, upgrade.TriggerRequest, "alice", "now", force}))
+			Expect(w.outboxed()).To(Equal([]string{"overseer upgrade_request"}))
+			Expect(ask("bob").RequestedBy).To(Equal("alice"), "a repeat of a request says nothing new")
+			Expect(w.codes(upgradeSubject(u.ID))).To(Equal(codes))
+		},
 		Entry("a plain one", false, "requested", "requested"),
 		Entry("one with force", true, "requested", "forced"),
 	)
 
-	It("that is taken over waits from then on: it does not expire with the hourly one, and comes after what was requested before", func() {
+	It("that is taken over waits from then on: it does not expire with the hourly one, and comes after what was "+
+		"requested before", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
-		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"}, Create: true})).To(Succeed())
+		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"},
+			Create: true})).To(Succeed())
 		w.exec(`UPDATE upgrades SET created_at = now() - interval '25 hours'`)
 		earlier := w.request(w.component("billing"))
 		later := w.request(c)
@@ -256,7 +270,8 @@ var _ = Describe("An upgrade", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
 		u := w.request(c)
-		_, _, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, ExchangeID: w.exchange, Term: w.term, Trigger: upgrade.TriggerHourly, RequestedBy: "overseer"})
+		_, _, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, ExchangeID: w.exchange, Term: w.term,
+			Trigger: upgrade.TriggerHourly, RequestedBy: "overseer"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect([]any{w.shown(u.ID).Trigger, w.shown(u.ID).RequestedBy}).To(Equal([]any{upgrade.TriggerRequest, "alice"}))
 	})
@@ -269,40 +284,45 @@ var _ = Describe("An upgrade", func() {
 		w.exec(`UPDATE upgrades SET created_at = now() - interval '25 hours'`)
 		Expect(w.ExpireRequests(ctx())).To(Succeed())
 		Expect(w.state(u.ID)).To(Equal(upgrade.Expired))
-		Expect(w.shown(u.ID).Verdict.Message).To(Equal("nobody started it within 24h0m0s, as no overseer led its exchange or other upgrades kept the slot: " +
-			"look at the overseer's log and GET /upgrades, then request it again"))
+		Expect(w.shown(u.ID).Verdict.Message).
+			To(Equal("nobody started it within 24h0m0s, as no overseer led its exchange or other upgrades kept the slot: " +
+				"look at the overseer's log and GET /upgrades, then request it again"))
 	})
 
 	It("an overseer is proven only if one of the proven modules leads", func() {
 		w := newWorld()
 		u := w.verifying(w.component(component.Overseer))
 		w.beat(component.Overseer, "overseer", "v2", "o1", "o2")
-		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(MatchError(ContainSubstring("no proven overseer holds the lease")))
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).
+			To(MatchError(ContainSubstring("no proven overseer holds the lease")))
 		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
 		w.term = w.lead("o2", 0).Term
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
 	})
 
-	It("R4 the deployer pair: the second phase begins only after the first is proven, and both are recorded together", func() {
-		w := newWorld()
-		c := w.component(component.Deployer)
-		u := w.verifying(c)
-		w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
-		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(MatchError(ContainSubstring("has not answered its probe")))
-		Expect(w.value(`SELECT queue FROM orders WHERE milestone = 'probe'`)).To(Equal("deployer"))
-		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
-		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
-		Expect(w.state(u)).To(Equal(upgrade.InProgress))
-		Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
-		Expect(w.value(`SELECT deployment_repo || ' ' || executor FROM workflows WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git deploy"))
-		w.runConfig(u)
-		w.runDeploy(u, "deploy")
-		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
-		w.beat(component.Deployer, "deployer-oa", "v2", "a1", "a2")
-		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
-		Expect(w.state(u)).To(Equal(upgrade.Completed))
-		Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL AND source_repo_git_ref = 'v2'`)).To(Equal("2"))
-	})
+	It("R4 the deployer pair: the second phase begins only after the first is proven, and both are recorded together",
+		func() {
+			w := newWorld()
+			c := w.component(component.Deployer)
+			u := w.verifying(c)
+			w.beat(component.Deployer, "deployer", "v2", "d1", "d2")
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(MatchError(ContainSubstring("has not answered its probe")))
+			Expect(w.value(`SELECT queue FROM orders WHERE milestone = 'probe'`)).To(Equal("deployer"))
+			w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+			Expect(w.state(u)).To(Equal(upgrade.InProgress))
+			Expect(w.recorded(c)).To(Equal("v1 upgrade_in_progress"))
+			Expect(w.value(`SELECT deployment_repo || ' ' || executor FROM workflows
+				WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git deploy"))
+			w.runConfig(u)
+			w.runDeploy(u, "deploy")
+			w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
+			w.beat(component.Deployer, "deployer-oa", "v2", "a1", "a2")
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+			Expect(w.state(u)).To(Equal(upgrade.Completed))
+			Expect(w.value(`SELECT count(*) FROM releases WHERE proven_at IS NOT NULL
+				AND source_repo_git_ref = 'v2'`)).To(Equal("2"))
+		})
 
 	It("deploys every phase from the repository that it began with, whatever becomes of the component meanwhile", func() {
 		w := newWorld()
@@ -312,7 +332,8 @@ var _ = Describe("An upgrade", func() {
 		w.tell(result(w.claim(w.order(u, "probe"), "d1"), completed))
 		w.exec(`UPDATE system_components SET deployment_repo = 'https://git/other.git', deployment_repo_git_ref = 'other'`)
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
-		Expect(w.value(`SELECT deployment_repo || ' ' || deployment_repo_git_ref FROM workflows WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git master"))
+		Expect(w.value(`SELECT deployment_repo || ' ' || deployment_repo_git_ref FROM workflows
+			WHERE phase = 2`)).To(Equal("https://git/deploy_oa.git master"))
 	})
 
 	It("a type without heartbeats is proven by its healthy deploy", func() {

@@ -22,7 +22,8 @@ var _ = Describe("A proof that nobody judged", func() {
 		w.beat(component.Builder, "", "v2", "b1", "b2")
 		w.outOfTime(u)
 		shown := w.shown(u)
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, upgrade.CauseEnvironment, "not_judged"}))
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).
+			To(Equal([]any{upgrade.RollingBack, upgrade.CauseEnvironment, "not_judged"}))
 		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
 	})
 
@@ -55,47 +56,53 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 	}
 	stated := func(*world, component.ID) {}
 
-	DescribeTable("is not quarantined: it was proven here before", func(t component.Type, before func(*world, component.ID), to string, cause upgrade.Cause, quarantined string) {
-		w := newWorld()
-		c := w.component(t)
-		before(w, c)
-		u := again(w, c, to)
-		w.runDeploy(u, "deploy_oa")
-		w.outOfTime(u)
-		shown := w.shown(u)
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "not_proven"}))
-		Expect(w.value(`SELECT string_agg(source_repo_git_ref, '') FROM quarantines`)).To(Equal(quarantined))
-	},
+	DescribeTable("is not quarantined: it was proven here before",
+		func(t component.Type, before func(*world, component.ID), to string, cause upgrade.Cause, quarantined string) {
+			w := newWorld()
+			c := w.component(t)
+			before(w, c)
+			u := again(w, c, to)
+			w.runDeploy(u, "deploy_oa")
+			w.outOfTime(u)
+			shown := w.shown(u)
+			Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).
+				To(Equal([]any{upgrade.RollingBack, cause, "not_proven"}))
+			Expect(w.value(`SELECT string_agg(source_repo_git_ref, '') FROM quarantines`)).To(Equal(quarantined))
+		},
 		Entry("at the same commit", component.Builder, provenAt("abc123"), "v1", upgrade.CauseEnvironment, ""),
 		Entry("at a commit that was not stated", component.Builder, provenAt(""), "v1", upgrade.CauseEnvironment, ""),
-		Entry("but at another commit it is: its branch has moved on", component.Builder, provenAt("older"), "v1", upgrade.CauseVersion, "v1"),
-		Entry("and where it was only stated to run, whatever this upgrade has found", component.Builder, stated, "v1", upgrade.CauseVersion, "v1"),
+		Entry("but at another commit it is: its branch has moved on", component.Builder, provenAt("older"), "v1",
+			upgrade.CauseVersion, "v1"),
+		Entry("and where it was only stated to run, whatever this upgrade has found", component.Builder, stated, "v1",
+			upgrade.CauseVersion, "v1"),
 		Entry("and another version", component.Builder, provenAt("abc123"), "v2", upgrade.CauseVersion, "v2"),
-		Entry("and an overseer, which nobody would judge at the next try either", component.Overseer, provenAt("abc123"), "v1", upgrade.CauseVersion, "v1"),
+		Entry("and an overseer, which nobody would judge at the next try either", component.Overseer, provenAt("abc123"),
+			"v1", upgrade.CauseVersion, "v1"),
 	)
 
-	DescribeTable("is not blamed by its executor's word either", func(commit string, completes, undone bool, cause upgrade.Cause) {
-		w := newWorld()
-		c := w.component(component.Manager)
-		provenAt(commit)(w, c)
-		u := again(w, c, "v1")
-		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
-		if completes {
-			w.tell(result(k, deployed))
-		}
-		Expect(w.tell(result(k, func(r *messages.Result) {
-			failed(messages.CauseVersion, "why", true)(r)
-			r.Undone = undone
-		}))).To(Equal(engine.AppliedDone))
-		shown := w.shown(u)
-		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "why"}))
-		if cause == upgrade.CauseEnvironment {
-			Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
-			Expect(shown.Verdict.Message).To(HavePrefix("it says why (this version was proven here before"))
-			return
-		}
-		Expect(shown.Verdict.Message).To(Equal("it says why, then set another ref"))
-	},
+	DescribeTable("is not blamed by its executor's word either",
+		func(commit string, completes, undone bool, cause upgrade.Cause) {
+			w := newWorld()
+			c := w.component(component.Manager)
+			provenAt(commit)(w, c)
+			u := again(w, c, "v1")
+			k := w.claim(w.order(u, "deploy_oa"), "exec-1")
+			if completes {
+				w.tell(result(k, deployed))
+			}
+			Expect(w.tell(result(k, func(r *messages.Result) {
+				failed(messages.CauseVersion, "why", true)(r)
+				r.Undone = undone
+			}))).To(Equal(engine.AppliedDone))
+			shown := w.shown(u)
+			Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, "why"}))
+			if cause == upgrade.CauseEnvironment {
+				Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+				Expect(shown.Verdict.Message).To(HavePrefix("it says why (this version was proven here before"))
+				return
+			}
+			Expect(shown.Verdict.Message).To(Equal("it says why, then set another ref"))
+		},
 		Entry("that it did not get healthy", "abc123", false, false, upgrade.CauseEnvironment),
 		Entry("that it was undone, of which nothing had been heard", "abc123", false, true, upgrade.CauseEnvironment),
 		Entry("that it was undone while it waited for its proof", "abc123", true, true, upgrade.CauseEnvironment),
@@ -153,7 +160,8 @@ var _ = Describe("A deploy of manager-api that did not get healthy", func() {
 		k := w.claim(w.order(u, "deploy_oa"), "exec-1")
 		w.exec(`UPDATE orders SET created_at = pg_postmaster_start_time() + interval '1 minute' * $1::int`, began)
 		w.tell(result(k, failed(messages.CauseVersion, "deploy_unhealthy", true)))
-		Expect(w.value(`SELECT state || ' ' || cause || ' ' || verdict_code || ' ' || (SELECT count(*) FROM quarantines) FROM upgrades`)).To(Equal(want))
+		Expect(w.value(`SELECT state || ' ' || cause || ' ' || verdict_code || ' ' || (SELECT count(*) FROM quarantines)
+			FROM upgrades`)).To(Equal(want))
 	},
 		Entry("it was", "-1", "rolling_back environment database_restarted 0"),
 		Entry("it was not", "1", "rolling_back version deploy_unhealthy 1"),
@@ -170,12 +178,14 @@ var _ = Describe("An upgrade that ends while its deploy is being claimed", func(
 		claim, err := w.db.Beginx()
 		Expect(err).NotTo(HaveOccurred())
 		defer func() { _ = claim.Rollback() }()
-		_, err = claim.Exec(`UPDATE orders SET state = 'claimed', token = nextval('lease_tokens') WHERE id = $1`, w.order(u, "deploy_oa"))
+		_, err = claim.Exec(`UPDATE orders SET state = 'claimed', token = nextval('lease_tokens') WHERE id = $1`,
+			w.order(u, "deploy_oa"))
 		Expect(err).NotTo(HaveOccurred())
 		ended := make(chan error, 1)
 		go func() { ended <- end(w, u) }()
 		Eventually(func() string {
-			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+				AND wait_event_type = 'Lock'`)
 		}).Should(Equal("1"))
 		Expect(claim.Commit()).To(Succeed())
 		Eventually(ended).Should(Receive(BeNil()))
@@ -183,7 +193,8 @@ var _ = Describe("An upgrade that ends while its deploy is being claimed", func(
 	},
 		Entry("by a cancel", func(w *world, u upgrade.ID) error { _, err := w.Cancel(ctx(), u, 0); return err }),
 		Entry("by its deadline", func(w *world, u upgrade.ID) error {
-			_, err := w.db.Exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '1 second' WHERE id = $1`, string(u))
+			_, err := w.db.Exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '1 second'
+				WHERE id = $1`, string(u))
 			if err != nil {
 				return err
 			}
@@ -218,11 +229,14 @@ var _ = Describe("What a second attempt finds", func() {
 			var c messages.Result
 			configured(&c)
 			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
-			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options},
+			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service",
+				Options: c.DeployableUnits[0].Options},
 				{Name: "x@2.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/old"}}}})
 		}))
-		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases WHERE adopted`)).To(Equal("2/bin/old"))
-		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at) FROM orders`)).To(Equal("- - true"))
+		Expect(w.value(`SELECT instances || (units->0->'options'->0->>'value') FROM releases
+			WHERE adopted`)).To(Equal("2/bin/old"))
+		Expect(w.value(`SELECT string_agg(coalesce(body->>'replaced_known', '-'), ' ' ORDER BY created_at)
+			FROM orders`)).To(Equal("- - true"))
 	})
 
 	It("is not taken for it by another executor that finds nothing else", func() {
@@ -236,7 +250,8 @@ var _ = Describe("What a second attempt finds", func() {
 			var c messages.Result
 			configured(&c)
 			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
-			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service", Options: c.DeployableUnits[0].Options}})
+			r.Replaced = messages.Distinct([]messages.UnitDefinition{{Name: "x@1.service",
+				Options: c.DeployableUnits[0].Options}})
 		}))
 		Expect(w.value(`SELECT count(*) FROM releases WHERE adopted`)).To(Equal("0"))
 		Expect(w.state(u)).To(Equal(upgrade.Failed))
@@ -247,7 +262,8 @@ var _ = Describe("A request while its component is being moved", func() {
 	It("is made where the component is then", func() {
 		w := newWorldWith(4, func(*times.Times) {})
 		c := w.component(component.Builder)
-		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ('there', 'there', 'there', 'there') RETURNING id`)
+		there := w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name)
+			VALUES ('there', 'there', 'there', 'there') RETURNING id`)
 		move, err := w.db.Beginx()
 		Expect(err).NotTo(HaveOccurred())
 		defer func() { _ = move.Rollback() }()
@@ -258,7 +274,8 @@ var _ = Describe("A request while its component is being moved", func() {
 		made := make(chan managerapi.Upgrade, 1)
 		go func() { defer GinkgoRecover(); made <- w.request(c) }()
 		Eventually(func() string {
-			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+			return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+				AND wait_event_type = 'Lock'`)
 		}).Should(Equal("1"))
 		Expect(move.Commit()).To(Succeed())
 		var u managerapi.Upgrade
@@ -274,9 +291,11 @@ var _ = Describe("A forced request while an operator's rollback waits", func() {
 		r := w.proven(c, 1)
 		back, err := w.RequestRollback(ctx(), engine.RollbackRequest{ComponentID: c, ReleaseID: r.ID, RequestedBy: "bob"})
 		Expect(err).NotTo(HaveOccurred())
-		again, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "alice", Force: true})
+		again, created, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "alice",
+			Force: true})
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{again.ID, created, again.Trigger, again.RequestedBy}).To(Equal([]any{back.ID, false, upgrade.TriggerRollback, "bob"}))
+		Expect([]any{again.ID, created, again.Trigger, again.RequestedBy}).
+			To(Equal([]any{back.ID, false, upgrade.TriggerRollback, "bob"}))
 	})
 })
 
@@ -296,25 +315,30 @@ var _ = Describe("A rollback of the deployer pair without a release for its seco
 })
 
 var _ = Describe("A verdict", func() {
-	DescribeTable("is one sentence; the failing instance's log is kept with the decision and with the workflow", func(message, log string) {
-		w := newWorld()
-		c := w.component(component.Builder)
-		w.proven(c, 1)
-		u := w.started(c)
-		w.runConfig(u)
-		w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), func(r *messages.Result) {
-			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
-			r.Message, r.Log = message, log
-		}))
-		shown := w.shown(u)
-		Expect(shown.Verdict.Message).To(Equal("b@1 did not get healthy: look at its log, then set another ref"))
-		Expect(w.value(`SELECT message FROM quarantines`)).To(Equal(shown.Verdict.Message))
-		Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal(shown.Verdict.Message))
-		Expect(w.value(`SELECT inputs->'inputs'->>'log' FROM journal WHERE subject = $1 AND code = 'deploy_unhealthy'`, upgradeSubject(u))).To(Equal("starting\npanic: no luck"))
-		Expect(w.value(`SELECT event_log->>-2 FROM workflows WHERE NOT restoring`)).To(HaveSuffix("b@1 did not get healthy: look at its log, then set another ref"))
-		Expect(w.value(`SELECT event_log->>-1 FROM workflows WHERE NOT restoring`)).To(HaveSuffix("\nstarting\npanic: no luck"))
-	},
+	DescribeTable("is one sentence; the failing instance's log is kept with the decision and with the workflow",
+		func(message, log string) {
+			w := newWorld()
+			c := w.component(component.Builder)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			w.tell(result(w.claim(w.order(u, "deploy_oa"), "exec-1"), func(r *messages.Result) {
+				failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+				r.Message, r.Log = message, log
+			}))
+			shown := w.shown(u)
+			Expect(shown.Verdict.Message).To(Equal("b@1 did not get healthy: look at its log, then set another ref"))
+			Expect(w.value(`SELECT message FROM quarantines`)).To(Equal(shown.Verdict.Message))
+			Expect(w.value(`SELECT upgrade_status->>'failure_reason' FROM system_components`)).To(Equal(shown.Verdict.Message))
+			Expect(w.value(`SELECT inputs->'inputs'->>'log' FROM journal WHERE subject = $1
+				AND code = 'deploy_unhealthy'`, upgradeSubject(u))).To(Equal("starting\npanic: no luck"))
+			Expect(w.value(`SELECT event_log->>-2 FROM workflows WHERE NOT restoring`)).
+				To(HaveSuffix("b@1 did not get healthy: look at its log, then set another ref"))
+			Expect(w.value(`SELECT event_log->>-1 FROM workflows WHERE NOT restoring`)).
+				To(HaveSuffix("\nstarting\npanic: no luck"))
+		},
 		Entry("in a field of its own", "b@1 did not get healthy: look at its log", "starting\npanic: no luck"),
-		Entry("behind the message, from an executor of the former release", "b@1 did not get healthy: look at its log\nstarting\npanic: no luck", ""),
+		Entry("behind the message, from an executor of the former release",
+			"b@1 did not get healthy: look at its log\nstarting\npanic: no luck", ""),
 	)
 })

@@ -19,14 +19,17 @@ import (
 const OpenWorkflow = `began_at IS NOT NULL AND NOT workflow_completed`
 
 // EndWorkflows ends what runs in an exchange that goes: its orders go with it, and nobody else would end them. The
-// exchange is locked, so that nothing begins there any more. An upgrade goes with its component; people hear of the others.
+// exchange is locked, so that nothing begins there any more. An upgrade goes with its component; people hear of the
+// others.
 func (s *Engine) EndWorkflows(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	var open []workflowRow
-	err := tx.SelectContext(ctx, &open, `SELECT `+workflowColumns+` FROM workflows WHERE messaging_exchange_id = $1 AND `+OpenWorkflow+` ORDER BY id FOR UPDATE`, id)
+	err := tx.SelectContext(ctx, &open, `SELECT `+workflowColumns+` FROM workflows WHERE messaging_exchange_id = $1
+		AND `+OpenWorkflow+` ORDER BY id FOR UPDATE`, id)
 	if err != nil {
 		return fmt.Errorf("list workflows of exchange %d: %w", id, err)
 	}
-	deleted := environment("exchange_deleted", "exchange %d was deleted while it ran there: what it has deployed is left alone, so look at it", id)
+	deleted := environment("exchange_deleted",
+		"exchange %d was deleted while it ran there: what it has deployed is left alone, so look at it", id)
 	for i := range open {
 		if open[i].UpgradeID != nil {
 			err = open[i].fail(ctx, tx, *deleted)
@@ -67,15 +70,20 @@ type workflowRow struct {
 	Now                  time.Time             `db:"now"`
 }
 
-const workflowColumns = `id, coalesce(deployment_repo, '') AS deployment_repo, coalesce(deployment_repo_git_ref, '') AS deployment_repo_git_ref,
-	coalesce(source_repo, '') AS source_repo, coalesce(source_repo_git_ref, '') AS source_repo_git_ref, coalesce(milestones, '[]') AS milestones,
-	coalesce(current_step, '') AS current_step, workflow_completed, coalesce(workflow_error, false) AS workflow_error,
-	coalesce(execute_options, 'null') AS execute_options, coalesce(workflow_step_durations, '{}') AS workflow_step_durations,
-	upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, instances, began_at, step_began_at, ended_at, now() AS now`
+const workflowColumns = `id, coalesce(deployment_repo, '') AS deployment_repo,
+	coalesce(deployment_repo_git_ref, '') AS deployment_repo_git_ref,
+	coalesce(source_repo, '') AS source_repo, coalesce(source_repo_git_ref, '') AS source_repo_git_ref,
+	coalesce(milestones, '[]') AS milestones, coalesce(current_step, '') AS current_step,
+	workflow_completed, coalesce(workflow_error, false) AS workflow_error,
+	coalesce(execute_options, 'null') AS execute_options,
+	coalesce(workflow_step_durations, '{}') AS workflow_step_durations,
+	upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, instances,
+	began_at, step_began_at, ended_at, now() AS now`
 
 func lockWorkflow(ctx context.Context, tx *sqlx.Tx, id string) (*workflowRow, error) {
 	var w workflowRow
-	if err := tx.GetContext(ctx, &w, `SELECT `+workflowColumns+` FROM workflows WHERE id = $1 FOR UPDATE`, id); err != nil {
+	if err := tx.GetContext(ctx, &w, `SELECT `+workflowColumns+` FROM workflows WHERE id = $1 FOR UPDATE`,
+		id); err != nil {
 		return nil, fmt.Errorf("read workflow %s: %w", id, err)
 	}
 	return &w, nil
@@ -91,7 +99,8 @@ type position struct {
 // workflowAt is the workflow of a position, nil before it has one.
 func workflowAt(ctx context.Context, tx *sqlx.Tx, p position) (*workflowRow, error) {
 	var w workflowRow
-	err := tx.GetContext(ctx, &w, `SELECT `+workflowColumns+` FROM workflows WHERE upgrade_id = $1 AND phase = $2 AND restoring = $3`,
+	err := tx.GetContext(ctx, &w, `SELECT `+workflowColumns+` FROM workflows WHERE upgrade_id = $1 AND phase = $2
+		AND restoring = $3`,
 		string(p.UpgradeID), p.Phase, p.Restoring)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -104,7 +113,8 @@ func workflowAt(ctx context.Context, tx *sqlx.Tx, p position) (*workflowRow, err
 
 func workflowIDs(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) ([]string, error) {
 	ids := []string{}
-	if err := tx.SelectContext(ctx, &ids, `SELECT id FROM workflows WHERE upgrade_id = $1 ORDER BY inserted_at, id`, string(id)); err != nil {
+	if err := tx.SelectContext(ctx, &ids, `SELECT id FROM workflows WHERE upgrade_id = $1 ORDER BY inserted_at, id`,
+		string(id)); err != nil {
 		return nil, fmt.Errorf("list workflows of upgrade %s: %w", id, err)
 	}
 	return ids, nil
@@ -136,25 +146,30 @@ func (w *workflowRow) next(after messages.Milestone) messages.Milestone {
 
 // log is one line of the predecessor's event_log.
 func (w *workflowRow) log(ctx context.Context, tx *sqlx.Tx, format string, args ...any) error {
-	line, err := db.JSONText([]string{fmt.Sprintf("[OA][%s][%s] %s", w.ID, w.DeploymentRepo, fmt.Sprintf(format, args...))})
+	line, err := db.JSONText([]string{fmt.Sprintf("[OA][%s][%s] %s", w.ID, w.DeploymentRepo,
+		fmt.Sprintf(format, args...))})
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE workflows SET event_log = coalesce(event_log, '[]') || $2::jsonb, updated_at = now() WHERE id = $1`, w.ID, line)
+	_, err = tx.ExecContext(ctx, `UPDATE workflows SET event_log = coalesce(event_log, '[]') || $2::jsonb,
+		updated_at = now() WHERE id = $1`, w.ID, line)
 	if err != nil {
 		return fmt.Errorf("write event log of workflow %s: %w", w.ID, err)
 	}
 	return nil
 }
 
-// enterMilestone makes a milestone the current step and sends its order. A failure says why the milestone cannot be ordered.
-func (s *Engine) enterMilestone(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m messages.Milestone) (*failure, error) {
+// enterMilestone makes a milestone the current step and sends its order. A failure says why the milestone cannot be
+// ordered.
+func (s *Engine) enterMilestone(ctx context.Context, tx *sqlx.Tx, w *workflowRow,
+	m messages.Milestone) (*failure, error) {
 	durations, err := w.durations()
 	if err != nil {
 		return nil, err
 	}
 	w.CurrentStep, w.StepBeganAt = string(m), &w.Now
-	_, err = tx.ExecContext(ctx, `UPDATE workflows SET current_step = $2, step_began_at = now(), workflow_step_durations = $3,
+	_, err = tx.ExecContext(ctx, `UPDATE workflows SET current_step = $2, step_began_at = now(),
+		workflow_step_durations = $3,
 			elapsed_step_time = $4, elapsed_workflow_time = $5, updated_at = now() WHERE id = $1`,
 		w.ID, string(m), durations, human(0), human(w.since(w.BeganAt)))
 	if err != nil {
@@ -182,7 +197,8 @@ func (w *workflowRow) fail(ctx context.Context, tx *sqlx.Tx, f failure) error {
 	if err := closeOrders(ctx, tx, w.ID); err != nil {
 		return err
 	}
-	if err := w.log(ctx, tx, "Milestone %s failed (%s): %s", w.CurrentStep, f.Reason, f.Message); err != nil || f.Log == "" {
+	if err := w.log(ctx, tx, "Milestone %s failed (%s): %s", w.CurrentStep, f.Reason, f.Message); err != nil ||
+		f.Log == "" {
 		return err
 	}
 	return w.log(ctx, tx, "The log of the failing instance ends so:\n%s", f.Log)
@@ -194,8 +210,10 @@ func (w *workflowRow) end(ctx context.Context, tx *sqlx.Tx, f failure) error {
 		return err
 	}
 	w.Completed, w.Failed, w.EndedAt = true, f.Reason != "", &w.Now
-	_, err = tx.ExecContext(ctx, `UPDATE workflows SET workflow_completed = true, workflow_error = $2, failure_cause = $3, failure_reason = $4, ended_at = now(),
-			workflow_step_durations = $5, elapsed_step_time = $6, elapsed_workflow_time = $7, workflow_duration = $7, updated_at = now() WHERE id = $1`,
+	_, err = tx.ExecContext(ctx, `UPDATE workflows SET workflow_completed = true, workflow_error = $2, failure_cause = $3,
+		failure_reason = $4, ended_at = now(),
+			workflow_step_durations = $5, elapsed_step_time = $6, elapsed_workflow_time = $7, workflow_duration = $7,
+			updated_at = now() WHERE id = $1`,
 		w.ID, w.Failed, string(f.Cause), f.Reason, durations, human(w.since(w.StepBeganAt)), human(w.since(w.BeganAt)))
 	if err != nil {
 		return fmt.Errorf("end workflow %s: %w", w.ID, err)

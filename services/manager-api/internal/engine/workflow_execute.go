@@ -24,8 +24,8 @@ const (
 
 // ExecuteWorkflow begins a workflow that was made over REST: claimed in the database, so that one caller gets nil and
 // every other a Conflict with the predecessor's sentence. Stored execute_options win over options. It runs in the
-// exchange that it belongs to, else in that of `deploy_messaging_exchange_id`, else in manager-api's own. A milestone that no executor knows fails the
-// workflow at once, before anything is touched. NotFound: no such workflow.
+// exchange that it belongs to, else in that of `deploy_messaging_exchange_id`, else in manager-api's own. A milestone
+// that no executor knows fails the workflow at once, before anything is touched. NotFound: no such workflow.
 func (s *Engine) ExecuteWorkflow(ctx context.Context, id string, options json.RawMessage) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		w, err := lockWorkflow(ctx, tx, id)
@@ -40,7 +40,8 @@ func (s *Engine) ExecuteWorkflow(ctx context.Context, id string, options json.Ra
 		if err := s.claimWorkflow(ctx, tx, w, options); err != nil {
 			return err
 		}
-		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_started", Message: "the workflow was executed"}); err != nil {
+		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_started",
+			Message: "the workflow was executed"}); err != nil {
 			return err
 		}
 		failed := w.unknownMilestone()
@@ -66,7 +67,8 @@ func (s *Engine) claimWorkflow(ctx context.Context, tx *sqlx.Tx, w *workflowRow,
 		return err
 	}
 	w.ExchangeID, w.Executor = &ex, executorFor(w.milestones())
-	err = tx.QueryRowxContext(ctx, `UPDATE workflows SET began_at = now(), workflow_error = false, messaging_exchange_id = $2, executor = $3, execute_options = nullif($4::jsonb, 'null'), updated_at = now()
+	err = tx.QueryRowxContext(ctx, `UPDATE workflows SET began_at = now(), workflow_error = false,
+		messaging_exchange_id = $2, executor = $3, execute_options = nullif($4::jsonb, 'null'), updated_at = now()
 		WHERE id = $1 RETURNING began_at`, w.ID, ex, string(w.Executor), string(w.ExecuteOptions)).Scan(&w.BeganAt)
 	if err != nil {
 		return fmt.Errorf("begin workflow %s: %w", w.ID, err)
@@ -87,14 +89,17 @@ func (s *Engine) exchangeFor(ctx context.Context, tx *sqlx.Tx, w *workflowRow) (
 	}
 	if own := w.ExchangeID; own != nil {
 		if id != 0 && component.ExchangeID(id) != *own {
-			return 0, fault.New(fault.Conflict, "the workflow belongs to exchange %d and cannot run in %d: leave deploy_messaging_exchange_id out", *own, id)
+			return 0, fault.New(fault.Conflict,
+				"the workflow belongs to exchange %d and cannot run in %d: leave deploy_messaging_exchange_id out", *own, id)
 		}
 		return *own, nil
 	}
 	var found component.ExchangeID
-	err := tx.GetContext(ctx, &found, `SELECT id FROM messaging_exchanges WHERE CASE WHEN $1 = 0 THEN name = $2 ELSE id = $1 END`, id, s.home)
+	err := tx.GetContext(ctx, &found, `SELECT id FROM messaging_exchanges WHERE CASE WHEN $1 = 0 THEN name = $2
+		ELSE id = $1 END`, id, s.home)
 	if err != nil {
-		return 0, conflictIfNone(err, "the workflow has no exchange to run in: set deploy_messaging_exchange_id, or register the exchange %q", s.home)
+		return 0, conflictIfNone(err, "the workflow has no exchange to run in: set deploy_messaging_exchange_id, or "+
+			"register the exchange %q", s.home)
 	}
 	return found, nil
 }
@@ -122,7 +127,8 @@ func (w *workflowRow) unknownMilestone() *failure {
 	for i, m := range list {
 		known := m == messages.MilestoneConfig || m == messages.MilestoneDeploy || m == messages.MilestoneDeployOA
 		if !known || slices.Contains(list[:i], m) {
-			return environment("milestone_unknown", "milestone %q is unknown or stands twice: use config, deploy or deploy_oa", m)
+			return environment("milestone_unknown", "milestone %q is unknown or stands twice: use config, deploy or deploy_oa",
+				m)
 		}
 	}
 	return nil

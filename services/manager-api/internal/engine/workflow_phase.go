@@ -28,13 +28,14 @@ func (s *Engine) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, n
 	if err != nil {
 		return nil, err
 	}
-	w := &workflowRow{DeploymentRepo: suffixed(repo, phase.RepoSuffix), DeploymentRepoGitRef: ref, SourceRepo: row.ToRepo, SourceRepoGitRef: row.ToRef,
-		Phase: number, Executor: phase.Milestone}
+	w := &workflowRow{DeploymentRepo: suffixed(repo, phase.RepoSuffix), DeploymentRepoGitRef: ref, SourceRepo: row.ToRepo,
+		SourceRepoGitRef: row.ToRef,
+		Phase:            number, Executor: phase.Milestone}
 	return s.beginWorkflow(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
 }
 
-// deploymentOf is the deployment repository of an upgrade and its ref: the component's when the first phase began. A later
-// change of the component is the next upgrade's, or one recorded version would be a mixture.
+// deploymentOf is the deployment repository of an upgrade and its ref: the component's when the first phase began. A
+// later change of the component is the next upgrade's, or one recorded version would be a mixture.
 func deploymentOf(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (repo, ref string, err error) {
 	first, err := workflowAt(ctx, tx, position{row.ID, 1, false})
 	if err != nil {
@@ -43,7 +44,8 @@ func deploymentOf(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (repo, ref 
 	if first != nil {
 		return first.DeploymentRepo, first.DeploymentRepoGitRef, nil // no first phase has a suffix
 	}
-	err = tx.QueryRowxContext(ctx, `SELECT deployment_repo, deployment_repo_git_ref FROM system_components WHERE id = $1`, row.ComponentID).Scan(&repo, &ref)
+	err = tx.QueryRowxContext(ctx, `SELECT deployment_repo, deployment_repo_git_ref FROM system_components WHERE id = $1`,
+		row.ComponentID).Scan(&repo, &ref)
 	if err != nil {
 		return "", "", fmt.Errorf("read deployment repository of component %d: %w", row.ComponentID, err)
 	}
@@ -57,30 +59,39 @@ func (s *Engine) restorePhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow,
 		return nil, err
 	}
 	if r == nil {
-		return nil, fault.New(fault.Conflict, "phase %d of component %d has no proven release", number, row.ComponentID).WithCode(CodeNoRelease)
+		return nil, fault.New(fault.Conflict, "phase %d of component %d has no proven release", number,
+			row.ComponentID).WithCode(CodeNoRelease)
 	}
 	return s.deployRelease(ctx, tx, row, r, position{row.ID, number, true})
 }
 
 // deployRelease makes a workflow without config: no git, no rendering.
-func (s *Engine) deployRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r *releaseRow, p position) (*failure, error) {
+func (s *Engine) deployRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r *releaseRow,
+	p position) (*failure, error) {
 	phase := upgrade.PhasesOf(row.ComponentType)[p.Phase-1]
-	w := &workflowRow{DeploymentRepo: r.DeploymentRepo, DeploymentRepoGitRef: r.DeploymentRepoGitRef, SourceRepo: r.SourceRepo,
-		SourceRepoGitRef: r.SourceRepoGitRef, Phase: p.Phase, Restoring: p.Restoring, Executor: phase.Milestone, ReleaseID: &r.ID}
+	w := &workflowRow{DeploymentRepo: r.DeploymentRepo, DeploymentRepoGitRef: r.DeploymentRepoGitRef,
+		SourceRepo:       r.SourceRepo,
+		SourceRepoGitRef: r.SourceRepoGitRef, Phase: p.Phase, Restoring: p.Restoring, Executor: phase.Milestone,
+		ReleaseID: &r.ID}
 	return s.beginWorkflow(ctx, tx, row, w, messages.Milestone(phase.Milestone))
 }
 
 // beginWorkflow inserts a workflow of an upgrade and enters its first milestone.
-func (s *Engine) beginWorkflow(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, w *workflowRow, list ...messages.Milestone) (*failure, error) {
+func (s *Engine) beginWorkflow(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, w *workflowRow,
+	list ...messages.Milestone) (*failure, error) {
 	text, err := db.JSONText(list)
 	if err != nil {
 		return nil, err
 	}
 	w.ID, w.Milestones = db.NewID(), []byte(text)
-	_, err = tx.ExecContext(ctx, `INSERT INTO workflows (id, deployment_repo, deployment_repo_git_ref, source_repo, source_repo_git_ref, source_commit_hash,
-			milestones, workflow_error, upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, began_at)
-		VALUES ($1, $2, $3, $4, $5, (SELECT source_commit_hash FROM releases WHERE id = $13), $6, false, $7, $8, $9, $10, $11, $12, $13, now())`,
-		w.ID, w.DeploymentRepo, w.DeploymentRepoGitRef, w.SourceRepo, w.SourceRepoGitRef, text, string(row.ID), row.ExchangeID,
+	_, err = tx.ExecContext(ctx, `INSERT INTO workflows (id, deployment_repo, deployment_repo_git_ref, source_repo,
+		source_repo_git_ref, source_commit_hash,
+			milestones, workflow_error, upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor,
+			release_id, began_at)
+		VALUES ($1, $2, $3, $4, $5, (SELECT source_commit_hash FROM releases WHERE id = $13), $6, false, $7, $8, $9, $10, $11,
+		$12, $13, now())`,
+		w.ID, w.DeploymentRepo, w.DeploymentRepoGitRef, w.SourceRepo, w.SourceRepoGitRef, text, string(row.ID),
+		row.ExchangeID,
 		string(row.ComponentType), w.Phase, w.Restoring, string(w.Executor), w.ReleaseID)
 	if err != nil {
 		return nil, fmt.Errorf("create workflow of phase %d: %w", w.Phase, err)
@@ -104,7 +115,8 @@ func (s *Engine) probe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number
 	if w == nil {
 		return fmt.Errorf("upgrade %s has no workflow in phase %d", row.ID, number)
 	}
-	return s.storeOrder(ctx, tx, w, upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue, s.baseOrder(w, messages.MilestoneProbe))
+	return s.storeOrder(ctx, tx, w, upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue,
+		s.baseOrder(w, messages.MilestoneProbe))
 }
 
 // suffixed appends to a repository's name, before a trailing ".git".

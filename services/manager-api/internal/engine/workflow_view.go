@@ -43,13 +43,17 @@ type WorkflowSpec struct {
 }
 
 // restColumns are the stated columns, in the order of values.
-const restColumns = `deployment_repo, deployment_repo_git_ref, source_repo, source_repo_git_ref, source_commit_hash, milestones, current_step,
-	elapsed_step_time, elapsed_workflow_time, workflow_duration, workflow_step_durations, workflow_error, workflow_completed, event_log,
+const restColumns = `deployment_repo, deployment_repo_git_ref, source_repo, source_repo_git_ref, source_commit_hash,
+	milestones, current_step,
+	elapsed_step_time, elapsed_workflow_time, workflow_duration, workflow_step_durations, workflow_error,
+	workflow_completed, event_log,
 	scheduled_start_time, execute_options`
 
 func (w WorkflowSpec) values() []any {
-	return []any{w.DeploymentRepo, w.DeploymentRepoGitRef, w.SourceRepo, w.SourceRepoGitRef, w.SourceCommitHash, w.Milestones, w.CurrentStep,
-		w.ElapsedStepTime, w.ElapsedWorkflowTime, w.WorkflowDuration, w.StepDurations, w.Error, w.Completed, w.EventLog, stampValue(w.ScheduledStartTime), w.ExecuteOptions}
+	return []any{w.DeploymentRepo, w.DeploymentRepoGitRef, w.SourceRepo, w.SourceRepoGitRef, w.SourceCommitHash,
+		w.Milestones, w.CurrentStep,
+		w.ElapsedStepTime, w.ElapsedWorkflowTime, w.WorkflowDuration, w.StepDurations, w.Error, w.Completed, w.EventLog,
+		stampValue(w.ScheduledStartTime), w.ExecuteOptions}
 }
 
 func stampValue(s *db.Stamp) any {
@@ -59,9 +63,11 @@ func stampValue(s *db.Stamp) any {
 	return s.Time
 }
 
-const shownColumns = `id, ` + restColumns + `, upgrade_id, messaging_exchange_id, began_at IS NOT NULL AS begun, inserted_at, updated_at`
+const shownColumns = `id, ` + restColumns +
+	`, upgrade_id, messaging_exchange_id, began_at IS NOT NULL AS begun, inserted_at, updated_at`
 
-// WorkflowQuery selects workflows: of the last Lookback hours (≤ 0: all), of one deployment repository unless that is nil.
+// WorkflowQuery selects workflows: of the last Lookback hours (≤ 0: all), of one deployment repository unless that is
+// nil.
 type WorkflowQuery struct {
 	db.Part
 	Lookback       int
@@ -71,7 +77,8 @@ type WorkflowQuery struct {
 // EachWorkflow lists workflows by id.
 func (s *Engine) EachWorkflow(ctx context.Context, q WorkflowQuery, fn func(WorkflowView) error) error {
 	return db.Each(ctx, s.db.Pool, fn, `SELECT `+shownColumns+` FROM workflows WHERE ($1 = 0 OR messaging_exchange_id = $1)
-		AND ($2 <= 0 OR inserted_at >= now() - $2 * interval '1 hour') AND ($3::text IS NULL OR deployment_repo = $3) ORDER BY id LIMIT $4`,
+		AND ($2 <= 0 OR inserted_at >= now() - $2 * interval '1 hour') AND ($3::text IS NULL OR deployment_repo = $3)
+		ORDER BY id LIMIT $4`,
 		q.Exchange, q.Lookback, q.DeploymentRepo, q.Max())
 }
 
@@ -90,11 +97,13 @@ func (s *Engine) CreateWorkflow(ctx context.Context, spec WorkflowSpec, ex *comp
 	id := db.NewID()
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO workflows (id, messaging_exchange_id, `+restColumns+`)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`, append([]any{id, ex}, spec.values()...)...)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`, append([]any{id, ex},
+			spec.values()...)...)
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_created", Inputs: workflowInput(spec)})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_created",
+			Inputs: workflowInput(spec)})
 	})
 	if err != nil {
 		return "", fmt.Errorf("create workflow: %w", err)
@@ -127,13 +136,17 @@ func (s *Engine) UpdateWorkflow(ctx context.Context, id string, edit func(*Workf
 		if old.Begun {
 			spec.CurrentStep = old.CurrentStep
 			if !slices.Equal(milestonesOf(spec.Milestones), milestonesOf(old.Milestones)) {
-				return fault.New(fault.Conflict, "Workflow has already been started: its milestones stay, make another workflow").WithCode(CodeWorkflowStarted)
+				return fault.New(fault.Conflict, "Workflow has already been started: its milestones stay, make another workflow").
+					WithCode(CodeWorkflowStarted)
 			}
 		}
 		spec.Completed = spec.Completed || old.Completed
-		_, err = tx.ExecContext(ctx, `UPDATE workflows SET (`+restColumns+`) = ROW ($2::text, $3::text, $4::text, $5::text, $6::text, $7::jsonb,
-			$8::text, $9::text, $10::text, $11::text, $12::jsonb, $13::boolean, $14::boolean, $15::jsonb, $16::timestamptz, $17::jsonb),
-			ended_at = CASE WHEN $14 THEN coalesce(ended_at, now()) END, updated_at = now() WHERE id = $1`, slices.Concat([]any{id}, spec.values())...)
+		_, err = tx.ExecContext(ctx, `UPDATE workflows SET (`+restColumns+`) = ROW ($2::text, $3::text, $4::text, $5::text,
+			$6::text, $7::jsonb,
+			$8::text, $9::text, $10::text, $11::text, $12::jsonb, $13::boolean, $14::boolean, $15::jsonb, $16::timestamptz,
+			$17::jsonb),
+			ended_at = CASE WHEN $14 THEN coalesce(ended_at, now()) END, updated_at = now() WHERE id = $1`,
+			slices.Concat([]any{id}, spec.values())...)
 		if err != nil {
 			return err
 		}
@@ -175,7 +188,8 @@ func (s *Engine) DeleteWorkflow(ctx context.Context, id string) error {
 				return err
 			}
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_deleted", Inputs: workflowInput(old.WorkflowSpec)})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_deleted",
+			Inputs: workflowInput(old.WorkflowSpec)})
 	})
 	if err != nil {
 		return fmt.Errorf("delete workflow %s: %w", id, err)

@@ -53,8 +53,10 @@ func newWorldWith(connections int, adjust func(*times.Times)) *world {
 	adjust(&t)
 	w := &world{db: database.Open(connections), times: t}
 	w.runs("v1")
-	w.exchange = component.ExchangeID(w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name) VALUES ('here', 'here', 'here', 'here') RETURNING id`))
-	w.insert(`INSERT INTO etcd_clusters (etcd_token, name, messaging_exchange_id, runtime, endpoint) VALUES ('Tok', 'c', $1, 'fleet', 'http://unitd') RETURNING id`, w.exchange)
+	w.exchange = component.ExchangeID(w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key,
+		root_exchange_name) VALUES ('here', 'here', 'here', 'here') RETURNING id`))
+	w.insert(`INSERT INTO etcd_clusters (etcd_token, name, messaging_exchange_id, runtime, endpoint)
+		VALUES ('Tok', 'c', $1, 'fleet', 'http://unitd') RETURNING id`, w.exchange)
 	w.term = w.lead("overseer-1", 0).Term
 	w.lead("overseer-1", w.term) // from here on it covers
 	return w
@@ -96,15 +98,18 @@ func ctx() context.Context { return context.Background() }
 // component makes a component that runs version v1.
 func (w *world) component(t component.Type) component.ID {
 	GinkgoHelper()
-	return component.ID(w.insert(`INSERT INTO system_components (messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof)
-		VALUES ($1, $2, 'src', 'v1', 'https://git/deploy.git', 'master', 'hourly', $3) RETURNING id`, w.exchange, string(t), string(component.DefaultProof(t))))
+	return component.ID(w.insert(`INSERT INTO system_components (messaging_exchange_id, type, source_repo,
+		source_repo_git_ref, deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof)
+		VALUES ($1, $2, 'src', 'v1', 'https://git/deploy.git', 'master', 'hourly', $3)
+		RETURNING id`, w.exchange, string(t), string(component.DefaultProof(t))))
 }
 
 // proven stores a proven release of v1.
 func (w *world) proven(id component.ID, phase int) managerapi.Release {
 	GinkgoHelper()
-	r, err := w.Adopt(ctx(), managerapi.Release{ComponentID: id, Phase: phase, SourceRepo: "src", SourceRepoGitRef: "v1", EtcdToken: "tok",
-		Units: []messages.UnitDefinition{{Name: "x@.service"}}})
+	r, err := w.Adopt(ctx(), managerapi.Release{ComponentID: id, Phase: phase, SourceRepo: "src", SourceRepoGitRef: "v1",
+		EtcdToken: "tok",
+		Units:     []messages.UnitDefinition{{Name: "x@.service"}}})
 	Expect(err).NotTo(HaveOccurred())
 	return r
 }
@@ -119,7 +124,8 @@ func (w *world) request(id component.ID) managerapi.Upgrade {
 var target = upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v2"}
 
 func (w *world) judgement() managerapi.Judgement {
-	return managerapi.Judgement{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible", Message: "it is"}, Target: target}
+	return managerapi.Judgement{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible", Message: "it is"},
+		Target: target}
 }
 
 // started is an upgrade to v2 that runs.
@@ -133,29 +139,33 @@ func (w *world) started(id component.ID) upgrade.ID {
 // order is the newest order of an upgrade with this milestone.
 func (w *world) order(id upgrade.ID, milestone string) string {
 	GinkgoHelper()
-	return w.value(`SELECT o.id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE w.upgrade_id = $1 AND o.milestone = $2 ORDER BY o.created_at DESC, o.id DESC LIMIT 1`, string(id), milestone)
+	return w.value(`SELECT o.id FROM orders o JOIN workflows w ON w.id = o.workflow_id WHERE w.upgrade_id = $1
+		AND o.milestone = $2 ORDER BY o.created_at DESC, o.id DESC LIMIT 1`, string(id), milestone)
 }
 
 func (w *world) claim(order, host string) managerapi.Claim {
 	GinkgoHelper()
 	v, _, err := w.OrderView(ctx(), order)
 	Expect(err).NotTo(HaveOccurred())
-	k, err := w.Claim(ctx(), order, w.exchange, managerapi.ClaimRequest{Attempt: v.Attempt, Hostname: host, BootID: host + "-boot"})
+	k, err := w.Claim(ctx(), order, w.exchange, managerapi.ClaimRequest{Attempt: v.Attempt, Hostname: host,
+		BootID: host + "-boot"})
 	Expect(err).NotTo(HaveOccurred())
 	return k
 }
 
 // result is a completed result under a claim.
 func result(k managerapi.Claim, with func(*messages.Result)) messages.Result {
-	r := messages.Result{EventType: messages.EventMilestoneCompleted, OrderID: k.Order.OrderID, WorkflowID: k.Order.WorkflowID,
-		Attempt: k.Order.Attempt, Token: k.Token, At: time.Now().UTC()}
+	r := messages.Result{EventType: messages.EventMilestoneCompleted, OrderID: k.Order.OrderID,
+		WorkflowID: k.Order.WorkflowID,
+		Attempt:    k.Order.Attempt, Token: k.Token, At: time.Now().UTC()}
 	with(&r)
 	return r
 }
 
 func (w *world) tell(r messages.Result) engine.Applied {
 	GinkgoHelper()
-	applied, err := w.ApplyResult(ctx(), engine.Delivered{MessageID: uuid.NewString(), Queue: "here.workflow_orchestration"}, r)
+	applied, err := w.ApplyResult(ctx(), engine.Delivered{MessageID: uuid.NewString(),
+		Queue: "here.workflow_orchestration"}, r)
 	Expect(err).NotTo(HaveOccurred())
 	return applied
 }
@@ -164,7 +174,8 @@ func completed(r *messages.Result) {}
 
 func configured(r *messages.Result) {
 	r.EtcdToken, r.SourceCommitHash, r.DeploymentCommitHash = "TOK", "abc123", "def456"
-	r.DeployableUnits = []messages.UnitDefinition{{Name: "x@.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}}}
+	r.DeployableUnits = []messages.UnitDefinition{{Name: "x@.service",
+		Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/x"}}}}
 }
 
 func deployed(r *messages.Result) {
@@ -174,7 +185,8 @@ func deployed(r *messages.Result) {
 
 func failed(cause messages.Cause, reason string, touched bool) func(*messages.Result) {
 	return func(r *messages.Result) {
-		r.EventType, r.Cause, r.Reason, r.Message, r.Touched = messages.EventMilestoneFailed, cause, reason, "it says "+reason, touched
+		r.EventType, r.Cause, r.Reason, r.Message, r.Touched = messages.EventMilestoneFailed, cause, reason,
+			"it says "+reason, touched
 	}
 }
 
@@ -208,7 +220,8 @@ func (w *world) beat(t component.Type, service, ref string, hosts ...string) {
 	list := make([]messages.ModuleStatus, len(hosts))
 	for i, h := range hosts {
 		beats++
-		list[i] = messages.ModuleStatus{EventType: "status", Hostname: h, Type: string(t), Service: service, Status: "active", BootID: h + ref, Seq: beats,
+		list[i] = messages.ModuleStatus{EventType: "status", Hostname: h, Type: string(t), Service: service, Status: "active",
+			BootID: h + ref, Seq: beats,
 			SourceRepo: "src", SourceRepoGitRef: ref}
 	}
 	n, err := w.Beat(ctx(), w.exchange, list)
@@ -216,8 +229,8 @@ func (w *world) beat(t component.Type, service, ref string, hosts ...string) {
 	Expect(n).To(Equal(len(hosts)))
 }
 
-// provenByUnits is a component whose first upgrade has completed: what that replaced was adopted, and what it brought was
-// proven, in one transaction.
+// provenByUnits is a component whose first upgrade has completed: what that replaced was adopted, and what it brought
+// was proven, in one transaction.
 func (w *world) provenByUnits() component.ID {
 	GinkgoHelper()
 	c := w.component("billing")
@@ -248,7 +261,8 @@ func (w *world) recorded(id component.ID) string {
 func (w *world) outboxed() []string {
 	GinkgoHelper()
 	var out []string
-	Expect(w.db.Select(&out, `SELECT queue || ' ' || type FROM outbox WHERE published_at IS NULL ORDER BY created_at, id`)).To(Succeed())
+	Expect(w.db.Select(&out, `SELECT queue || ' ' || type FROM outbox WHERE published_at IS NULL
+		ORDER BY created_at, id`)).To(Succeed())
 	return out
 }
 

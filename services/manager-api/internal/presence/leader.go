@@ -16,7 +16,8 @@ import (
 // Lead acquires (term 0) or renews leadership over an exchange. Acquiring always gives a new term, to the same host as
 // well: it is another process. A lease that has expired cannot be renewed. Covered time goes on only while the same
 // term stays covered. Conflict: another leads, or the term is over.
-func (s *Presence) Lead(ctx context.Context, ex component.ExchangeID, r managerapi.LeaseRequest) (managerapi.Lease, error) {
+func (s *Presence) Lead(ctx context.Context, ex component.ExchangeID,
+	r managerapi.LeaseRequest) (managerapi.Lease, error) {
 	ttl := time.Duration(r.TTLMS) * time.Millisecond
 	if r.Holder == "" || ttl < time.Second || ttl > time.Minute {
 		return managerapi.Lease{}, fault.New(fault.Invalid, "leadership needs a holder and a ttl_ms of 1000 to 60000")
@@ -36,7 +37,8 @@ func (s *Presence) Lead(ctx context.Context, ex component.ExchangeID, r managera
 	return out, err
 }
 
-func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r managerapi.LeaseRequest, ttl time.Duration) (lease.Lease, error) {
+func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r managerapi.LeaseRequest,
+	ttl time.Duration) (lease.Lease, error) {
 	name := db.LeaderLease(ex)
 	if r.Term != 0 {
 		if err := db.RequireTerm(ctx, tx, ex, r.Term); err != nil {
@@ -60,8 +62,9 @@ func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r manag
 	if !ok {
 		return l, fault.New(fault.Conflict, "%s leads exchange %d", l.Holder, ex).WithCode(db.CodeHeld)
 	}
-	return l, db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "leader_changed", Message: r.Holder + " leads the exchange",
-		Inputs: map[string]any{"term": l.Token, "before": held.Holder}})
+	return l, db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "leader_changed",
+		Message: r.Holder + " leads the exchange",
+		Inputs:  map[string]any{"term": l.Token, "before": held.Holder}})
 }
 
 // recordCoverage moves the covered time of a term to now, or starts it anew after any break.
@@ -69,7 +72,8 @@ func recordCoverage(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, t
 	_, err := tx.ExecContext(ctx, `INSERT INTO coverage AS c (messaging_exchange_id, term, covered_since, covered_until)
 		VALUES ($1, $2, CASE WHEN $3 THEN now() END, CASE WHEN $3 THEN now() END)
 		ON CONFLICT (messaging_exchange_id) DO UPDATE SET term = excluded.term, covered_until = excluded.covered_until,
-			covered_since = CASE WHEN c.term = excluded.term AND excluded.covered_until IS NOT NULL THEN coalesce(c.covered_since, excluded.covered_since)
+			covered_since = CASE WHEN c.term = excluded.term AND excluded.covered_until IS NOT NULL
+			THEN coalesce(c.covered_since, excluded.covered_since)
 				ELSE excluded.covered_since END`, ex, term, covered)
 	if err != nil {
 		return fmt.Errorf("record coverage of exchange %d: %w", ex, err)
@@ -96,6 +100,7 @@ func (s *Presence) Resign(ctx context.Context, ex component.ExchangeID, term int
 		if err := recordCoverage(ctx, tx, ex, term, false); err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "leader_resigned", Message: "the leader has resigned", Inputs: map[string]any{"term": term}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "leader_resigned",
+			Message: "the leader has resigned", Inputs: map[string]any{"term": term}})
 	})
 }

@@ -28,19 +28,22 @@ type ModuleRow struct {
 }
 
 // moduleShown: what nobody has stated is null, as it was.
-const moduleShown = `id, messaging_exchange_id, hostname, type, status, workload, nullif(source_repo, '') AS source_repo,
+const moduleShown = `id, messaging_exchange_id, hostname, type, status, workload,
+	nullif(source_repo, '') AS source_repo,
 	nullif(source_repo_git_ref, '') AS source_repo_git_ref, nullif(deployment_repo, '') AS deployment_repo,
 	nullif(deployment_repo_git_ref, '') AS deployment_repo_git_ref, service, inserted_at, updated_at`
 
 // EachModule lists the modules of an exchange by id, inactive ones included.
 func (s *Presence) EachModule(ctx context.Context, p db.Part, fn func(ModuleRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+moduleShown+` FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`,
+	return db.Each(ctx, s.db.Pool, fn, `SELECT `+moduleShown+` FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`,
 		p.Exchange, p.Max())
 }
 
 // Module reads one module of an exchange.
 func (s *Presence) Module(ctx context.Context, exchange component.ExchangeID, hostname string) (ModuleRow, error) {
-	row, err := db.One[ModuleRow](ctx, s.db.Pool, `SELECT `+moduleShown+` FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND hostname = $2`,
+	row, err := db.One[ModuleRow](ctx, s.db.Pool, `SELECT `+moduleShown+` FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1 AND hostname = $2`,
 		exchange, hostname)
 	if err != nil {
 		return row, fmt.Errorf("read module %q of exchange %d: %w", hostname, exchange, err)
@@ -51,14 +54,16 @@ func (s *Presence) Module(ctx context.Context, exchange component.ExchangeID, ho
 // DeleteModule forgets a module; its next beat registers it again.
 func (s *Presence) DeleteModule(ctx context.Context, exchange component.ExchangeID, hostname string) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND hostname = $2`, exchange, hostname)
+		res, err := tx.ExecContext(ctx, `DELETE FROM messaging_exchange_modules WHERE messaging_exchange_id = $1
+			AND hostname = $2`, exchange, hostname)
 		if err != nil {
 			return err
 		}
 		if n, _ := res.RowsAffected(); n == 0 {
 			return fault.New(fault.NotFound, "no such module")
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(exchange), Code: "module_deleted", Inputs: map[string]string{"hostname": hostname}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(exchange), Code: "module_deleted",
+			Inputs: map[string]string{"hostname": hostname}})
 	})
 	if err != nil {
 		return fmt.Errorf("delete module %q of exchange %d: %w", hostname, exchange, err)

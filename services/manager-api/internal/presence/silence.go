@@ -32,7 +32,8 @@ const silenceSQL = `$2::timestamptz - greatest(updated_at, $3::timestamptz)`
 
 // Expire runs one sweep under the leader's term: silent modules become inactive, then they go. Without covered time
 // nothing happens. The conditions stand in the statement itself, so that a module whose beat comes meanwhile survives.
-func (s *Presence) Expire(ctx context.Context, ex component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error) {
+func (s *Presence) Expire(ctx context.Context, ex component.ExchangeID,
+	e managerapi.Expiry) (managerapi.ExpiryResult, error) {
 	var out managerapi.ExpiryResult
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		out = managerapi.ExpiryResult{Inactivated: []string{}, Deleted: []string{}}
@@ -52,10 +53,12 @@ func (s *Presence) Expire(ctx context.Context, ex component.ExchangeID, e manage
 }
 
 // sweepState is nil while the term covers nothing.
-func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, term int64) (*sweepState, error) {
+func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID,
+	term int64) (*sweepState, error) {
 	var state []sweepState
 	err := tx.SelectContext(ctx, &state, `SELECT c.covered_since, c.covered_until, count(m.id) AS total,
-			count(m.id) FILTER (WHERE c.covered_until - greatest(m.updated_at, c.covered_since) >= $3 * interval '1 millisecond') AS silent
+			count(m.id) FILTER (WHERE c.covered_until - greatest(m.updated_at, c.covered_since) >= $3 * interval '1 millisecond')
+			AS silent
 		FROM coverage c LEFT JOIN messaging_exchange_modules m ON m.messaging_exchange_id = c.messaging_exchange_id
 		WHERE c.messaging_exchange_id = $1 AND c.term = $2 AND c.covered_since IS NOT NULL AND c.covered_until IS NOT NULL
 		GROUP BY c.covered_since, c.covered_until`, ex, term, s.times.InactiveAfter.Milliseconds())
@@ -83,29 +86,34 @@ func (s *Presence) brake(ctx context.Context, tx *sqlx.Tx, ex component.Exchange
 		Released  bool  `db:"released"`
 		Fresh     bool  `db:"fresh"`
 	}
-	err := tx.GetContext(ctx, &hold, `INSERT INTO deletion_holds AS h (messaging_exchange_id, ticked_at, silent, total) VALUES ($1, $2, $4, $5)
-		ON CONFLICT (messaging_exchange_id) DO UPDATE SET silent = excluded.silent, total = excluded.total, ticked_at = greatest(h.ticked_at, $2::timestamptz),
-			covered_ms = h.covered_ms + greatest(0, extract(epoch FROM $2::timestamptz - greatest(h.ticked_at, $3::timestamptz)) * 1000)::bigint
+	err := tx.GetContext(ctx, &hold, `INSERT INTO deletion_holds AS h (messaging_exchange_id, ticked_at, silent, total)
+		VALUES ($1, $2, $4, $5)
+		ON CONFLICT (messaging_exchange_id) DO UPDATE SET silent = excluded.silent, total = excluded.total,
+		ticked_at = greatest(h.ticked_at, $2::timestamptz),
+			covered_ms = h.covered_ms + greatest(0, extract(epoch FROM $2::timestamptz - greatest(h.ticked_at,
+			$3::timestamptz)) * 1000)::bigint
 		RETURNING covered_ms, released, xmax = 0 AS fresh`, ex, state.Until, state.Since, state.Silent, state.Total)
 	if err != nil {
 		return false, fmt.Errorf("hold deletions of exchange %d: %w", ex, err)
 	}
 	if hold.Fresh {
-		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
+		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts "+
+			"and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
 			state.Silent, state.Total, s.holdFor(), ex)
 		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
 		if err := db.RaiseEvent(ctx, tx, &ex, "module_deletion_held", db.SeverityError, message, data); err != nil {
 			return false, err
 		}
-		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_held", Message: message, Inputs: data}); err != nil {
+		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_held", Message: message,
+			Inputs: data}); err != nil {
 			return false, err
 		}
 	}
 	return !hold.Released && time.Duration(hold.CoveredMS)*time.Millisecond < s.holdFor(), nil
 }
 
-// sweepSQL takes the rows that it changes in the order of batchSQL, by hostname, so that a batch waits and does not meet
-// it in a deadlock. A module whose beat came while it waited is none of the due any more.
+// sweepSQL takes the rows that it changes in the order of batchSQL, by hostname, so that a batch waits and does not
+// meet it in a deadlock. A module whose beat came while it waited is none of the due any more.
 const sweepSQL = `
 	WITH due AS (
 		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone FROM messaging_exchange_modules
@@ -115,11 +123,13 @@ const sweepSQL = `
 	gone AS (
 		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone RETURNING m.hostname),
 	quiet AS (
-		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone RETURNING m.hostname)
+		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone
+		RETURNING m.hostname)
 	SELECT hostname, true AS gone FROM gone UNION ALL SELECT hostname, false FROM quiet ORDER BY hostname`
 
 // sweep is one conditional statement over all modules of the exchange.
-func (s *Presence) sweep(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState, out *managerapi.ExpiryResult) error {
+func (s *Presence) sweep(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState,
+	out *managerapi.ExpiryResult) error {
 	var rows []struct {
 		Hostname string `db:"hostname"`
 		Gone     bool   `db:"gone"`
@@ -136,10 +146,12 @@ func (s *Presence) sweep(ctx context.Context, tx *sqlx.Tx, ex component.Exchange
 			out.Inactivated = append(out.Inactivated, r.Hostname)
 		}
 	}
-	if err := tellSilent(ctx, tx, ex, "module_inactive", "no heartbeat for more than "+s.times.InactiveAfter.String(), out.Inactivated); err != nil {
+	if err := tellSilent(ctx, tx, ex, "module_inactive", "no heartbeat for more than "+s.times.InactiveAfter.String(),
+		out.Inactivated); err != nil {
 		return err
 	}
-	return tellSilent(ctx, tx, ex, "module_deleted", "no heartbeat for more than "+s.times.DeleteAfter.String(), out.Deleted)
+	return tellSilent(ctx, tx, ex, "module_deleted", "no heartbeat for more than "+s.times.DeleteAfter.String(),
+		out.Deleted)
 }
 
 // maxNamed bounds how many hostnames an event lists.
@@ -149,7 +161,8 @@ func tellSilent(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, kind,
 	if len(hostnames) == 0 {
 		return nil
 	}
-	data := map[string]any{"messaging_exchange_id": ex, "count": len(hostnames), "hostnames": slices.Clone(hostnames[:min(len(hostnames), maxNamed)])}
+	data := map[string]any{"messaging_exchange_id": ex, "count": len(hostnames),
+		"hostnames": slices.Clone(hostnames[:min(len(hostnames), maxNamed)])}
 	message := fmt.Sprintf("%d module(s), the first is %s: %s", len(hostnames), hostnames[0], why)
 	if err := db.RaiseEvent(ctx, tx, &ex, kind, db.SeverityWarning, message, data); err != nil {
 		return err
@@ -167,6 +180,7 @@ func (s *Presence) ReleaseHold(ctx context.Context, ex component.ExchangeID) err
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return fault.New(fault.NotFound, "no deletion is held in exchange %d", ex)
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_released", Message: "an operator lets silent modules be deleted"})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_released",
+			Message: "an operator lets silent modules be deleted"})
 	})
 }

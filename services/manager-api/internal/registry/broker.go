@@ -33,12 +33,14 @@ const brokerColumns = `b.id, b.name, b.failover_broker_id, b.inserted_at, b.upda
 
 // EachBroker lists brokers by id; a part with an exchange has those that it may use.
 func (s *Registry) EachBroker(ctx context.Context, p db.Part, fn func(BrokerRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable+` ORDER BY b.id LIMIT $2`, p.Exchange, p.Max())
+	return db.Each(ctx, s.db.Pool, fn, `SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable+` ORDER BY b.id
+		LIMIT $2`, p.Exchange, p.Max())
 }
 
 // Broker reads a broker, if the exchange may use it (0: any).
 func (s *Registry) Broker(ctx context.Context, id int64, exchange component.ExchangeID) (BrokerRow, error) {
-	row, err := db.One[BrokerRow](ctx, s.db.Pool, `SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable+` AND b.id = $2`, exchange, id)
+	row, err := db.One[BrokerRow](ctx, s.db.Pool, `SELECT `+brokerColumns+` FROM messaging_brokers b
+		WHERE `+usable+` AND b.id = $2`, exchange, id)
 	if err != nil {
 		return row, fmt.Errorf("read broker %d: %w", id, err)
 	}
@@ -61,7 +63,8 @@ func (s *Registry) CreateBroker(ctx context.Context, spec BrokerSpec) (int64, er
 		if err := failoverKnown(ctx, tx, 0, spec); err != nil {
 			return err
 		}
-		err := tx.GetContext(ctx, &id, `INSERT INTO messaging_brokers (name, failover_broker_id) VALUES ($1, $2) RETURNING id`, spec.Name, spec.FailoverID)
+		err := tx.GetContext(ctx, &id, `INSERT INTO messaging_brokers (name, failover_broker_id) VALUES ($1, $2)
+			RETURNING id`, spec.Name, spec.FailoverID)
 		if err != nil {
 			return err
 		}
@@ -80,15 +83,16 @@ func failoverKnown(ctx context.Context, tx *sqlx.Tx, id int64, spec BrokerSpec) 
 	if spec.FailoverID == nil {
 		return nil
 	}
-	known, err := db.One[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM messaging_brokers WHERE id = $1 AND id <> $2)`, *spec.FailoverID, id)
+	known, err := db.One[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM messaging_brokers WHERE id = $1 AND id <> $2)`,
+		*spec.FailoverID, id)
 	if err != nil || !known {
 		return orWrong(err, "failover_broker_id", "Invalid MessagingBroker")
 	}
 	return nil
 }
 
-// UpdateBroker changes a broker by edit, which gets what is stored. Conflict: through its failover, exchanges would share
-// queues.
+// UpdateBroker changes a broker by edit, which gets what is stored. Conflict: through its failover, exchanges would
+// share queues.
 func (s *Registry) UpdateBroker(ctx context.Context, id int64, edit func(*BrokerSpec) error) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockBroker(ctx, tx, id)
@@ -105,12 +109,14 @@ func (s *Registry) UpdateBroker(ctx context.Context, id int64, edit func(*Broker
 		if err := failoverKnown(ctx, tx, id, spec); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE messaging_brokers SET name = $2, failover_broker_id = $3, updated_at = now() WHERE id = $1`,
+		_, err = tx.ExecContext(ctx, `UPDATE messaging_brokers SET name = $2, failover_broker_id = $3, updated_at = now()
+			WHERE id = $1`,
 			id, spec.Name, spec.FailoverID)
 		if err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(id), Code: "broker_changed", Inputs: db.Change{Before: old.BrokerSpec, After: spec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(id), Code: "broker_changed",
+			Inputs: db.Change{Before: old.BrokerSpec, After: spec}})
 	})
 	if err != nil {
 		return fmt.Errorf("update broker %d: %w", id, err)
@@ -134,7 +140,8 @@ func (s *Registry) DeleteBroker(ctx context.Context, id int64, cascade bool) err
 			err := db.FindUses(ctx, tx, fmt.Sprintf("MessagingBroker %d", id), `
 				SELECT 'messaging_exchange' AS kind, e.id::text AS id, e.name FROM messaging_exchange_brokers r
 				JOIN messaging_exchanges e ON e.id = r.messaging_exchange_id WHERE r.messaging_broker_id = $1
-				UNION ALL SELECT 'messaging_broker', id::text, name FROM messaging_brokers WHERE failover_broker_id = $1 ORDER BY kind, id`, id)
+				UNION ALL SELECT 'messaging_broker', id::text, name FROM messaging_brokers WHERE failover_broker_id = $1
+				ORDER BY kind, id`, id)
 			if err != nil {
 				return err
 			}
@@ -176,7 +183,8 @@ type ConnectionSpec struct {
 	VirtualHost string `json:"virtual_host" db:"virtual_host"`
 }
 
-const connectionColumns = `id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host, inserted_at, updated_at`
+const connectionColumns = `id, messaging_broker_id, username, password_sealed, password_key_id, host, port,
+	virtual_host, inserted_at, updated_at`
 
 // sealPlace is where the password of a connection is sealed to.
 func sealPlace(id int64) seal.Place {
@@ -199,7 +207,8 @@ func (s *Registry) Connections(ctx context.Context, broker int64) ([]ConnectionR
 
 func connections(ctx context.Context, q sqlx.QueryerContext, broker int64) ([]ConnectionRow, error) {
 	var rows []ConnectionRow
-	err := sqlx.SelectContext(ctx, q, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections WHERE messaging_broker_id = $1 ORDER BY id`, broker)
+	err := sqlx.SelectContext(ctx, q, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections
+		WHERE messaging_broker_id = $1 ORDER BY id`, broker)
 	if err != nil {
 		return nil, fmt.Errorf("read connections of broker %d: %w", broker, err)
 	}
@@ -214,7 +223,8 @@ func (s *Registry) OpenConnections(ctx context.Context, broker int64, keys *seal
 		if rows, err = connections(ctx, tx, broker); err != nil || len(rows) == 0 {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "passwords_read", Inputs: map[string]int{"connections": len(rows)}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "passwords_read",
+			Inputs: map[string]int{"connections": len(rows)}})
 	})
 	if err != nil {
 		return nil, err
@@ -228,7 +238,8 @@ func (s *Registry) OpenConnections(ctx context.Context, broker int64, keys *seal
 }
 
 // CreateConnection stores a connection with its password sealed.
-func (s *Registry) CreateConnection(ctx context.Context, broker int64, spec ConnectionSpec, password boot.Secret, keys *seal.Ring) (int64, error) {
+func (s *Registry) CreateConnection(ctx context.Context, broker int64, spec ConnectionSpec, password boot.Secret,
+	keys *seal.Ring) (int64, error) {
 	var id int64
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := lockBroker(ctx, tx, broker); err != nil {
@@ -244,12 +255,14 @@ func (s *Registry) CreateConnection(ctx context.Context, broker int64, spec Conn
 			return fmt.Errorf("seal password: %w", err)
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO messaging_broker_connections
-			(id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+			(id, messaging_broker_id, username, password_sealed, password_key_id, host, port, virtual_host)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 			id, broker, spec.Username, sealed, keyID, spec.Host, spec.Port, spec.VirtualHost)
 		if err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "connection_created", Inputs: connectionInput{id, spec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "connection_created",
+			Inputs: connectionInput{id, spec}})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("create connection of broker %d: %w", broker, err)
@@ -263,8 +276,10 @@ type connectionInput struct {
 	ConnectionSpec
 }
 
-// UpdateConnection changes a connection by edit, which gets what is stored and returns a new password, or nil to keep it.
-func (s *Registry) UpdateConnection(ctx context.Context, broker, id int64, keys *seal.Ring, edit func(*ConnectionSpec) (*boot.Secret, error)) error {
+// UpdateConnection changes a connection by edit, which gets what is stored and returns a new password, or nil to keep
+// it.
+func (s *Registry) UpdateConnection(ctx context.Context, broker, id int64, keys *seal.Ring,
+	edit func(*ConnectionSpec) (*boot.Secret, error)) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockConnection(ctx, tx, broker, id)
 		if err != nil {
@@ -280,7 +295,8 @@ func (s *Registry) UpdateConnection(ctx context.Context, broker, id int64, keys 
 				return fmt.Errorf("seal password: %w", err)
 			}
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE messaging_broker_connections SET username = $2, password_sealed = $3, password_key_id = $4,
+		_, err = tx.ExecContext(ctx, `UPDATE messaging_broker_connections SET username = $2, password_sealed = $3,
+			password_key_id = $4,
 			host = $5, port = $6, virtual_host = $7, updated_at = now() WHERE id = $1`,
 			id, spec.Username, sealed, keyID, spec.Host, spec.Port, spec.VirtualHost)
 		if err != nil {
@@ -312,7 +328,8 @@ func (s *Registry) DeleteConnection(ctx context.Context, broker, id int64) error
 		if _, err := tx.ExecContext(ctx, `DELETE FROM messaging_broker_connections WHERE id = $1`, id); err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "connection_deleted", Inputs: connectionInput{id, old.ConnectionSpec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "connection_deleted",
+			Inputs: connectionInput{id, old.ConnectionSpec}})
 	})
 	if err != nil {
 		return fmt.Errorf("delete connection %d: %w", id, err)
@@ -347,7 +364,8 @@ func (s *Registry) Reseal(ctx context.Context, keys *seal.Ring) (int, error) {
 	var rows []ConnectionRow
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		err := tx.SelectContext(ctx, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections WHERE password_key_id <> $1 ORDER BY id FOR UPDATE`, keys.Active())
+		err := tx.SelectContext(ctx, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections
+			WHERE password_key_id <> $1 ORDER BY id FOR UPDATE`, keys.Active())
 		if err != nil {
 			return fmt.Errorf("read passwords of old keys: %w", err)
 		}
@@ -373,7 +391,8 @@ func resealOne(ctx context.Context, tx *sqlx.Tx, row ConnectionRow, keys *seal.R
 	if err != nil {
 		return fmt.Errorf("seal password of connection %d: %w", row.ID, err)
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE messaging_broker_connections SET password_sealed = $2, password_key_id = $3 WHERE id = $1`, row.ID, sealed, keyID)
+	_, err = tx.ExecContext(ctx, `UPDATE messaging_broker_connections SET password_sealed = $2, password_key_id = $3
+		WHERE id = $1`, row.ID, sealed, keyID)
 	if err != nil {
 		return fmt.Errorf("store password of connection %d: %w", row.ID, err)
 	}

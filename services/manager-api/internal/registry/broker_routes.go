@@ -71,8 +71,10 @@ func (s *Registry) routes(ctx context.Context, tx *sqlx.Tx) ([]Route, error) {
 		db.ExchangeRow
 		Own *int64 `db:"own"`
 	}
-	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key, x.root_exchange_name,
-			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id LIMIT 1) AS own
+	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key,
+		x.root_exchange_name,
+			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id
+			LIMIT 1) AS own
 		FROM messaging_exchanges x ORDER BY x.id`)
 	if err != nil {
 		return nil, fmt.Errorf("read exchanges: %w", err)
@@ -109,7 +111,8 @@ func ancestorsOf(x db.ExchangeRow, byID map[component.ExchangeID]db.ExchangeRow)
 // brokerInfos reads the registered brokers, without their addresses.
 func brokerInfos(ctx context.Context, tx *sqlx.Tx) ([]BrokerInfo, error) {
 	var brokers []BrokerInfo
-	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`); err != nil {
+	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers
+		ORDER BY id`); err != nil {
 		return nil, fmt.Errorf("read brokers: %w", err)
 	}
 	return brokers, nil

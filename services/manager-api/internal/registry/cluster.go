@@ -28,17 +28,20 @@ type ClusterSpec struct {
 	Endpoint          string                `json:"endpoint" db:"endpoint"` // URL of the runtime
 }
 
-const clusterColumns = `id, etcd_token, name, hosting_provider_id, allow_docker_builds, messaging_exchange_id, runtime, endpoint, inserted_at, updated_at`
+const clusterColumns = `id, etcd_token, name, hosting_provider_id, allow_docker_builds, messaging_exchange_id, runtime,
+	endpoint, inserted_at, updated_at`
 
 // EachCluster lists clusters by id; builds filters allow_docker_builds, of which NULL never matches.
 func (s *Registry) EachCluster(ctx context.Context, p db.Part, builds *bool, fn func(ClusterRow) error) error {
 	return db.Each(ctx, s.db.Pool, fn, `SELECT `+clusterColumns+` FROM etcd_clusters
-		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::boolean IS NULL OR allow_docker_builds = $2) ORDER BY id LIMIT $3`, p.Exchange, builds, p.Max())
+		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::boolean IS NULL OR allow_docker_builds = $2) ORDER BY id
+		LIMIT $3`, p.Exchange, builds, p.Max())
 }
 
 // Cluster reads the cluster of a token, whatever its case.
 func (s *Registry) Cluster(ctx context.Context, token string) (ClusterRow, error) {
-	row, err := db.One[ClusterRow](ctx, s.db.Pool, `SELECT `+clusterColumns+` FROM etcd_clusters WHERE lower(etcd_token) = lower($1)`, token)
+	row, err := db.One[ClusterRow](ctx, s.db.Pool, `SELECT `+clusterColumns+` FROM etcd_clusters
+		WHERE lower(etcd_token) = lower($1)`, token)
 	if err != nil {
 		return row, fmt.Errorf("read cluster %q: %w", token, err)
 	}
@@ -49,7 +52,8 @@ func (s *Registry) Cluster(ctx context.Context, token string) (ClusterRow, error
 func (s *Registry) CreateCluster(ctx context.Context, token string, spec ClusterSpec) (int64, error) {
 	var id int64
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &id, `INSERT INTO etcd_clusters (etcd_token, name, hosting_provider_id, allow_docker_builds, messaging_exchange_id,
+		err := tx.GetContext(ctx, &id, `INSERT INTO etcd_clusters (etcd_token, name, hosting_provider_id, allow_docker_builds,
+			messaging_exchange_id,
 			runtime, endpoint) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
 			token, spec.Name, spec.HostingProviderID, spec.AllowDockerBuilds, spec.ExchangeID, spec.Runtime, spec.Endpoint)
 		if err != nil {
@@ -80,7 +84,8 @@ func (s *Registry) UpdateCluster(ctx context.Context, token string, edit func(*C
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "cluster/" + old.EtcdToken, Code: "cluster_changed", Inputs: db.Change{Before: old.ClusterSpec, After: spec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "cluster/" + old.EtcdToken, Code: "cluster_changed",
+			Inputs: db.Change{Before: old.ClusterSpec, After: spec}})
 	})
 	if err != nil {
 		return fmt.Errorf("update cluster %q: %w", token, err)
@@ -98,7 +103,8 @@ func (s *Registry) DeleteCluster(ctx context.Context, token string) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM etcd_clusters WHERE id = $1`, old.ID); err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "cluster/" + old.EtcdToken, Code: "cluster_deleted", Inputs: old.ClusterSpec})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "cluster/" + old.EtcdToken, Code: "cluster_deleted",
+			Inputs: old.ClusterSpec})
 	})
 	if err != nil {
 		return fmt.Errorf("delete cluster %q: %w", token, err)
@@ -107,5 +113,6 @@ func (s *Registry) DeleteCluster(ctx context.Context, token string) error {
 }
 
 func lockCluster(ctx context.Context, tx *sqlx.Tx, token string) (ClusterRow, error) {
-	return db.One[ClusterRow](ctx, tx, `SELECT `+clusterColumns+` FROM etcd_clusters WHERE lower(etcd_token) = lower($1) FOR UPDATE`, token)
+	return db.One[ClusterRow](ctx, tx, `SELECT `+clusterColumns+` FROM etcd_clusters
+		WHERE lower(etcd_token) = lower($1) FOR UPDATE`, token)
 }

@@ -60,13 +60,17 @@ func (c ComponentView) MarshalJSON() ([]byte, error) {
 	return json.Marshal(shown)
 }
 
-const componentShown = `id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref,
-	upgrade_strategy, proof, status, upgrade_status, next_check_at, last_check_at, last_verdict, last_verdict_message, inserted_at, updated_at`
+const componentShown = `id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo,
+	deployment_repo_git_ref,
+	upgrade_strategy, proof, status, upgrade_status, next_check_at, last_check_at, last_verdict, last_verdict_message,
+	inserted_at, updated_at`
 
 // EachComponent lists components by id, of one type unless that is nil.
-func (s *Registry) EachComponent(ctx context.Context, p db.Part, t *component.Type, fn func(ComponentView) error) error {
+func (s *Registry) EachComponent(ctx context.Context, p db.Part, t *component.Type,
+	fn func(ComponentView) error) error {
 	return db.Each(ctx, s.db.Pool, fn, `SELECT `+componentShown+` FROM system_components
-		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2) ORDER BY id LIMIT $3`, p.Exchange, t, p.Max())
+		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2) ORDER BY id
+		LIMIT $3`, p.Exchange, t, p.Max())
 }
 
 // Component reads one component.
@@ -89,9 +93,12 @@ type Adoption struct {
 func (s *Registry) CreateComponent(ctx context.Context, spec ComponentSpec, runs Adoption) (component.ID, error) {
 	var id component.ID
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &id, `INSERT INTO system_components (messaging_exchange_id, type, source_repo, source_repo_git_ref,
-			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`,
-			spec.ExchangeID, spec.Type, runs.SourceRepo, runs.SourceRepoGitRef, spec.DeploymentRepo, spec.DeploymentRepoGitRef, spec.Strategy, spec.Proof)
+		err := tx.GetContext(ctx, &id, `INSERT INTO system_components (messaging_exchange_id, type, source_repo,
+			source_repo_git_ref,
+			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+			RETURNING id`,
+			spec.ExchangeID, spec.Type, runs.SourceRepo, runs.SourceRepoGitRef, spec.DeploymentRepo, spec.DeploymentRepoGitRef,
+			spec.Strategy, spec.Proof)
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
@@ -110,7 +117,8 @@ func componentSubject(id component.ID) string { return "component/" + strconv.Fo
 
 // UpdateComponent replaces what an operator states; the recorded version, status and upgrade_status stay. A change of
 // type or exchange waits until no upgrade is open, and forgets them: nothing was proven there.
-func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec ComponentSpec, guard db.Guard[ComponentView]) error {
+func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec ComponentSpec,
+	guard db.Guard[ComponentView]) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockComponentRow(ctx, tx, id, guard)
 		if err != nil || old.ComponentSpec == spec {
@@ -124,14 +132,16 @@ func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec Co
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE system_components SET messaging_exchange_id = $2, type = $3, deployment_repo = $4,
+		_, err = tx.ExecContext(ctx, `UPDATE system_components SET messaging_exchange_id = $2, type = $3,
+			deployment_repo = $4,
 			deployment_repo_git_ref = $5, upgrade_strategy = $6, proof = $7, updated_at = now(),
 			next_check_at = CASE WHEN upgrade_strategy = $6 THEN next_check_at END WHERE id = $1`,
 			id, spec.ExchangeID, spec.Type, spec.DeploymentRepo, spec.DeploymentRepoGitRef, spec.Strategy, spec.Proof)
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: componentSubject(id), Code: "component_changed", Inputs: db.Change{Before: old.ComponentSpec, After: spec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: componentSubject(id), Code: "component_changed",
+			Inputs: db.Change{Before: old.ComponentSpec, After: spec}})
 	})
 	if err != nil {
 		return fmt.Errorf("update component %d: %w", id, err)
@@ -139,11 +149,12 @@ func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec Co
 	return nil
 }
 
-// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases go, as those of a component that is
-// deleted: nothing is returned to them, and their units keep nobody from removing his own of that name.
+// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases go, as those of a component
+// that is deleted: nothing is returned to them, and their units keep nobody from removing his own of that name.
 func forgetVersion(ctx context.Context, tx *sqlx.Tx, id component.ID) error {
 	for _, statement := range []string{
-		`UPDATE system_components SET source_repo = '', source_repo_git_ref = '', status = NULL, upgrade_status = NULL, next_check_at = NULL,
+		`UPDATE system_components SET source_repo = '', source_repo_git_ref = '', status = NULL, upgrade_status = NULL,
+		next_check_at = NULL,
 			last_check_at = NULL, last_verdict = '', last_verdict_message = '' WHERE id = $1`,
 		`DELETE FROM releases WHERE component_id = $1`,
 	} {
@@ -167,7 +178,8 @@ func (s *Registry) DeleteComponent(ctx context.Context, id component.ID, guard d
 		if _, err := tx.ExecContext(ctx, `DELETE FROM system_components WHERE id = $1`, id); err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: componentSubject(id), Code: "component_deleted", Inputs: old.ComponentSpec})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: componentSubject(id), Code: "component_deleted",
+			Inputs: old.ComponentSpec})
 	})
 	if err != nil {
 		return fmt.Errorf("delete component %d: %w", id, err)
@@ -175,8 +187,10 @@ func (s *Registry) DeleteComponent(ctx context.Context, id component.ID, guard d
 	return nil
 }
 
-func lockComponentRow(ctx context.Context, tx *sqlx.Tx, id component.ID, guard db.Guard[ComponentView]) (ComponentView, error) {
-	row, err := db.One[ComponentView](ctx, tx, `SELECT `+componentShown+` FROM system_components WHERE id = $1 FOR UPDATE`, id)
+func lockComponentRow(ctx context.Context, tx *sqlx.Tx, id component.ID,
+	guard db.Guard[ComponentView]) (ComponentView, error) {
+	row, err := db.One[ComponentView](ctx, tx, `SELECT `+componentShown+` FROM system_components WHERE id = $1 FOR UPDATE`,
+		id)
 	if err != nil {
 		return row, err
 	}
@@ -186,6 +200,7 @@ func lockComponentRow(ctx context.Context, tx *sqlx.Tx, id component.ID, guard d
 // noOpenUpgrade is InUse while an upgrade of the component is open. The component's row is locked: a new upgrade, which
 // refers to it, waits.
 func noOpenUpgrade(ctx context.Context, tx *sqlx.Tx, id component.ID) error {
-	return db.FindUses(ctx, tx, fmt.Sprintf("SystemComponent %d", id), `SELECT 'upgrade' AS kind, id::text AS id, state AS name FROM upgrades
+	return db.FindUses(ctx, tx, fmt.Sprintf("SystemComponent %d", id),
+		`SELECT 'upgrade' AS kind, id::text AS id, state AS name FROM upgrades
 		WHERE component_id = $1 AND state IN ('requested', 'in_progress', 'verifying', 'rolling_back')`, id)
 }

@@ -34,14 +34,18 @@ type ExchangeSpec struct {
 	Fragment   *string               `json:"routing_key_fragment" db:"routing_key_fragment"`
 }
 
-const exchangeColumns = `e.id, e.name, e.failover_exchange_id, e.parent_exchange_id, e.routing_key_fragment, e.routing_key, e.root_exchange_name,
+const exchangeColumns = `e.id, e.name, e.failover_exchange_id, e.parent_exchange_id, e.routing_key_fragment,
+	e.routing_key, e.root_exchange_name,
 	e.inserted_at, e.updated_at, coalesce((
 		WITH RECURSIVE up AS (
-			SELECT p.name, p.routing_key, p.parent_exchange_id, 1 AS depth FROM messaging_exchanges p WHERE p.id = e.parent_exchange_id
+			SELECT p.name, p.routing_key, p.parent_exchange_id, 1 AS depth FROM messaging_exchanges p
+			WHERE p.id = e.parent_exchange_id
 			UNION ALL
-			SELECT p.name, p.routing_key, p.parent_exchange_id, depth + 1 FROM up JOIN messaging_exchanges p ON p.id = up.parent_exchange_id
+			SELECT p.name, p.routing_key, p.parent_exchange_id, depth + 1 FROM up JOIN messaging_exchanges p
+			ON p.id = up.parent_exchange_id
 			WHERE depth < 64)
-		SELECT json_agg(json_build_object('name', name, 'routing_key', routing_key) ORDER BY depth) FROM up), '[]') AS ancestors`
+		SELECT json_agg(json_build_object('name', name, 'routing_key', routing_key) ORDER BY depth)
+		FROM up), '[]') AS ancestors`
 
 // The forms of what becomes part of exchange names, queue names and routing keys on the broker.
 var (
@@ -71,13 +75,15 @@ func (e ExchangeSpec) Validate() error {
 
 // EachExchange lists exchanges by id; a part with an exchange is that one alone.
 func (s *Registry) EachExchange(ctx context.Context, p db.Part, fn func(ExchangeView) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE $1 = 0 OR e.id = $1 ORDER BY e.id LIMIT $2`,
+	return db.Each(ctx, s.db.Pool, fn, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE $1 = 0 OR e.id = $1
+		ORDER BY e.id LIMIT $2`,
 		p.Exchange, p.Max())
 }
 
 // Exchange reads one exchange.
 func (s *Registry) Exchange(ctx context.Context, id component.ExchangeID) (ExchangeView, error) {
-	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1`, id)
+	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e
+		WHERE e.id = $1`, id)
 	if err != nil {
 		return row, fmt.Errorf("read exchange %d: %w", id, err)
 	}
@@ -86,15 +92,16 @@ func (s *Registry) Exchange(ctx context.Context, id component.ExchangeID) (Excha
 
 // ExchangeNamed reads the exchange of that name.
 func (s *Registry) ExchangeNamed(ctx context.Context, name string) (ExchangeView, error) {
-	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.name = $1`, name)
+	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e
+		WHERE e.name = $1`, name)
 	if err != nil {
 		return row, fmt.Errorf("read exchange %q: %w", name, err)
 	}
 	return row, nil
 }
 
-// CreateExchange stores an exchange and computes its place. Conflict: its name, its root and routing key, or its queues on
-// a broker, are taken.
+// CreateExchange stores an exchange and computes its place. Conflict: its name, its root and routing key, or its queues
+// on a broker, are taken.
 func (s *Registry) CreateExchange(ctx context.Context, spec ExchangeSpec) (component.ExchangeID, error) {
 	var id component.ExchangeID
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
@@ -106,7 +113,8 @@ func (s *Registry) CreateExchange(ctx context.Context, spec ExchangeSpec) (compo
 			return err
 		}
 		// A key that no fragment can have keeps the address unique until it is computed.
-		_, err = tx.ExecContext(ctx, `INSERT INTO messaging_exchanges (id, name, failover_exchange_id, parent_exchange_id, routing_key_fragment,
+		_, err = tx.ExecContext(ctx, `INSERT INTO messaging_exchanges (id, name, failover_exchange_id, parent_exchange_id,
+			routing_key_fragment,
 			routing_key, root_exchange_name) VALUES ($1, $2, $3, $4, $5, $6, $2)`,
 			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment, "/"+strconv.FormatInt(int64(id), 10))
 		if err != nil {
@@ -135,7 +143,8 @@ func addressTaken(err error) error {
 // same transaction. While something runs below, addresses stay (see keepWays).
 func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, edit func(*ExchangeSpec) error) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
-		old, err := db.One[ExchangeView](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
+		old, err := db.One[ExchangeView](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1
+			FOR UPDATE OF e`, id)
 		if err != nil {
 			return err
 		}
@@ -149,7 +158,8 @@ func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, 
 		if err := placeable(ctx, tx, id, spec); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE messaging_exchanges SET name = $2, failover_exchange_id = $3, parent_exchange_id = $4,
+		_, err = tx.ExecContext(ctx, `UPDATE messaging_exchanges SET name = $2, failover_exchange_id = $3,
+			parent_exchange_id = $4,
 			routing_key_fragment = $5, updated_at = now() WHERE id = $1`,
 			id, spec.Name, spec.FailoverID, spec.ParentID, spec.Fragment)
 		if err != nil {
@@ -160,7 +170,8 @@ func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, 
 				return err
 			}
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_changed", Inputs: db.Change{Before: old.ExchangeSpec, After: spec}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_changed",
+			Inputs: db.Change{Before: old.ExchangeSpec, After: spec}})
 	})
 	if err != nil {
 		return fmt.Errorf("update exchange %d: %w", id, addressTaken(err))
@@ -192,7 +203,8 @@ func placeable(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID, spec E
 		return err
 	}
 	if spec.FailoverID != nil {
-		known, err := db.One[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM messaging_exchanges WHERE id = $1 AND id <> $2)`, *spec.FailoverID, id)
+		known, err := db.One[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM messaging_exchanges WHERE id = $1 AND id <> $2)`,
+			*spec.FailoverID, id)
 		if err != nil || !known {
 			return orWrong(err, "failover_exchange_id", "Invalid MessagingExchange")
 		}
@@ -234,7 +246,8 @@ func ancestorChain(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) ([
 
 // below is the recursive table of an exchange and its descendants with their computed places.
 const below = `WITH RECURSIVE below AS (
-		SELECT e.id, concat_ws('.', nullif(p.routing_key, ''), nullif(e.routing_key_fragment, '')) AS key, coalesce(p.root_exchange_name, e.name) AS root
+		SELECT e.id, concat_ws('.', nullif(p.routing_key, ''), nullif(e.routing_key_fragment, '')) AS key,
+		coalesce(p.root_exchange_name, e.name) AS root
 		FROM messaging_exchanges e LEFT JOIN messaging_exchanges p ON p.id = e.parent_exchange_id WHERE e.id = $1
 		UNION ALL
 		SELECT e.id, concat_ws('.', nullif(below.key, ''), nullif(e.routing_key_fragment, '')), below.root
@@ -242,13 +255,16 @@ const below = `WITH RECURSIVE below AS (
 
 // placeSubtree computes routing_key and root_exchange_name of an exchange and its descendants.
 func placeSubtree(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
-	_, err := tx.ExecContext(ctx, below+`UPDATE messaging_exchanges e SET routing_key = below.key, root_exchange_name = below.root, updated_at = now()
-		FROM below WHERE e.id = below.id AND (e.routing_key, e.root_exchange_name) IS DISTINCT FROM (below.key, below.root)`, id)
+	_, err := tx.ExecContext(ctx, below+`UPDATE messaging_exchanges e SET routing_key = below.key,
+		root_exchange_name = below.root, updated_at = now()
+		FROM below WHERE e.id = below.id AND (e.routing_key, e.root_exchange_name) IS DISTINCT FROM (below.key,
+		below.root)`, id)
 	if err != nil {
 		return fmt.Errorf("compute routing keys below exchange %d: %w", id, err)
 	}
 	var placed []reach
-	err = tx.SelectContext(ctx, &placed, below+`SELECT e.id, e.name, e.routing_key FROM below JOIN messaging_exchanges e USING (id)`, id)
+	err = tx.SelectContext(ctx, &placed, below+`SELECT e.id, e.name, e.routing_key FROM below
+		JOIN messaging_exchanges e USING (id)`, id)
 	if err != nil {
 		return fmt.Errorf("read routing keys below exchange %d: %w", id, err)
 	}
@@ -257,15 +273,19 @@ func placeSubtree(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) err
 			return db.WrongField("routing_key_fragment", fmt.Sprintf("makes a routing key of more than %d bytes", maxRoutingKey))
 		}
 		if x.prefix() == reserved {
-			return db.WrongField("routing_key_fragment", fmt.Sprintf("makes queue names of MessagingExchange %s begin with %s., which RabbitMQ keeps for itself", x.Name, reserved))
+			return db.WrongField("routing_key_fragment",
+				fmt.Sprintf("makes queue names of MessagingExchange %s begin with %s., which RabbitMQ keeps for itself", x.Name,
+					reserved))
 		}
 	}
 	return nil
 }
 
 const exchangeUses = `
-	SELECT 'messaging_exchange' AS kind, id::text AS id, name FROM messaging_exchanges WHERE parent_exchange_id = $1 OR failover_exchange_id = $1
-	UNION ALL SELECT 'messaging_exchange_broker', id::text, messaging_broker_id::text FROM messaging_exchange_brokers WHERE messaging_exchange_id = $1
+	SELECT 'messaging_exchange' AS kind, id::text AS id, name FROM messaging_exchanges WHERE parent_exchange_id = $1
+	OR failover_exchange_id = $1
+	UNION ALL SELECT 'messaging_exchange_broker', id::text, messaging_broker_id::text FROM messaging_exchange_brokers
+	WHERE messaging_exchange_id = $1
 	UNION ALL SELECT 'system_component', id::text, type FROM system_components WHERE messaging_exchange_id = $1
 	UNION ALL SELECT 'cluster', id::text, etcd_token FROM etcd_clusters WHERE messaging_exchange_id = $1
 	UNION ALL SELECT 'upgrade', id::text, state FROM upgrades WHERE messaging_exchange_id = $1
@@ -275,8 +295,8 @@ const exchangeUses = `
 	ORDER BY kind, id`
 
 // DeleteExchange removes an exchange with its modules. InUse: something depends on it, unless cascade: then its
-// components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference; while
-// something runs below it, that gets no other address (see keepWays).
+// components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference;
+// while something runs below it, that gets no other address (see keepWays).
 func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		if cascade {
@@ -284,7 +304,8 @@ func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, 
 				return err
 			}
 		}
-		old, err := db.One[ExchangeView](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1 FOR UPDATE OF e`, id)
+		old, err := db.One[ExchangeView](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1
+			FOR UPDATE OF e`, id)
 		if err != nil {
 			return err
 		}
@@ -299,7 +320,8 @@ func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, 
 		if err := removeExchange(ctx, tx, id); err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_deleted", Inputs: old.ExchangeSpec})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_deleted",
+			Inputs: old.ExchangeSpec})
 	})
 	if err != nil {
 		return fmt.Errorf("delete exchange %d: %w", id, err)
@@ -309,7 +331,8 @@ func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, 
 
 func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	var children []component.ExchangeID
-	if err := tx.SelectContext(ctx, &children, `SELECT id FROM messaging_exchanges WHERE parent_exchange_id = $1 ORDER BY id`, id); err != nil {
+	if err := tx.SelectContext(ctx, &children, `SELECT id FROM messaging_exchanges WHERE parent_exchange_id = $1
+		ORDER BY id`, id); err != nil {
 		return fmt.Errorf("list children of exchange %d: %w", id, err)
 	}
 	for _, statement := range []string{
@@ -332,12 +355,13 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 	return nil
 }
 
-// lockRunning waits for what is just moving in the exchange, in the order in which results and judgements lock: they need
-// the exchange itself last, for the messages that they leave. What ends meanwhile is not waited for any longer.
+// lockRunning waits for what is just moving in the exchange, in the order in which results and judgements lock: they
+// need the exchange itself last, for the messages that they leave. What ends meanwhile is not waited for any longer.
 func lockRunning(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	for _, lock := range []string{
 		`SELECT 1 FROM leases WHERE name = 'overseer/' || $1::integer FOR UPDATE`,
-		`SELECT 1 FROM upgrades WHERE messaging_exchange_id = $1 AND state IN ` + engine.OpenStates + ` ORDER BY id FOR UPDATE`,
+		`SELECT 1 FROM upgrades WHERE messaging_exchange_id = $1 AND state IN ` + engine.OpenStates +
+			` ORDER BY id FOR UPDATE`,
 		`SELECT 1 FROM workflows WHERE messaging_exchange_id = $1 AND ` + engine.OpenWorkflow + ` ORDER BY id FOR UPDATE`,
 	} {
 		if _, err := tx.ExecContext(ctx, lock, id); err != nil {
@@ -358,7 +382,8 @@ type RestrictionRow struct {
 
 // EachRestriction lists the brokers that an exchange is restricted to.
 func (s *Registry) EachRestriction(ctx context.Context, p db.Part, fn func(RestrictionRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT id, messaging_exchange_id, messaging_broker_id, inserted_at, updated_at FROM messaging_exchange_brokers
+	return db.Each(ctx, s.db.Pool, fn, `SELECT id, messaging_exchange_id, messaging_broker_id, inserted_at, updated_at
+		FROM messaging_exchange_brokers
 		WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`, p.Exchange, p.Max())
 }
 
@@ -366,11 +391,13 @@ func (s *Registry) EachRestriction(ctx context.Context, p db.Part, fn func(Restr
 // there; code reference: it is unknown.
 func (s *Registry) Restrict(ctx context.Context, id component.ExchangeID, broker int64) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id) VALUES ($1, $2)`, id, broker)
+		_, err := tx.ExecContext(ctx, `INSERT INTO messaging_exchange_brokers (messaging_exchange_id, messaging_broker_id)
+			VALUES ($1, $2)`, id, broker)
 		if err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "broker_added", Inputs: map[string]int64{"messaging_broker_id": broker}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "broker_added",
+			Inputs: map[string]int64{"messaging_broker_id": broker}})
 	})
 	if err != nil {
 		return fmt.Errorf("restrict exchange %d to broker %d: %w", id, broker, err)
@@ -378,8 +405,8 @@ func (s *Registry) Restrict(ctx context.Context, id component.ExchangeID, broker
 	return nil
 }
 
-// Unrestrict removes all restrictions of an exchange; without any it does nothing. Conflict: its queues are another's on
-// manager-api's own broker.
+// Unrestrict removes all restrictions of an exchange; without any it does nothing. Conflict: its queues are another's
+// on manager-api's own broker.
 func (s *Registry) Unrestrict(ctx context.Context, id component.ExchangeID) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM messaging_exchange_brokers WHERE messaging_exchange_id = $1`, id)

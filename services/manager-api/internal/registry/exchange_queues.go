@@ -74,8 +74,8 @@ func (s *Registry) sharings(ctx context.Context, tx *sqlx.Tx) ([]sharing, error)
 	return found, nil
 }
 
-// way is how the messages of an exchange go: under its address, orders to its broker, results from that and from what it
-// fails over to.
+// way is how the messages of an exchange go: under its address, orders to its broker, results from that and from what
+// it fails over to.
 type way struct {
 	Route
 	Failover int64 // 0 without one
@@ -123,11 +123,12 @@ func barred(before, after map[component.ExchangeID]way) []component.ExchangeID {
 // CodeExchangeBusy is the code of a change that would lose the messages of what runs in an exchange.
 const CodeExchangeBusy = "exchange_busy"
 
-// keepWays is Conflict if an upgrade or a workflow runs in an exchange whose messages would be lost. The exchanges are locked first: what
-// begins there meanwhile is waited for, what begins later goes the new way.
+// keepWays is Conflict if an upgrade or a workflow runs in an exchange whose messages would be lost. The exchanges are
+// locked first: what begins there meanwhile is waited for, what begins later goes the new way.
 func keepWays(ctx context.Context, tx *sqlx.Tx, before, after map[component.ExchangeID]way) error {
 	ids := pq.Array(db.ExchangeIDs(barred(before, after)))
-	if _, err := tx.ExecContext(ctx, `SELECT 1 FROM messaging_exchanges WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids); err != nil {
+	if _, err := tx.ExecContext(ctx, `SELECT 1 FROM messaging_exchanges WHERE id = ANY($1) ORDER BY id FOR UPDATE`,
+		ids); err != nil {
 		return fmt.Errorf("lock exchanges whose messages go another way: %w", err)
 	}
 	var running []string
@@ -140,16 +141,17 @@ func keepWays(ctx context.Context, tx *sqlx.Tx, before, after map[component.Exch
 		return fmt.Errorf("look for what runs in exchanges whose messages go another way: %w", err)
 	}
 	if len(running) > 0 {
-		return fault.New(fault.Conflict, "%s, and its results would wait in a queue that nobody reads any more: wait until it has ended, or end it; "+
-			"of a broker that has moved, change the connections instead", running[0]).WithCode(CodeExchangeBusy)
+		return fault.New(fault.Conflict,
+			"%s, and its results would wait in a queue that nobody reads any more: wait until it has ended, or end it; "+
+				"of a broker that has moved, change the connections instead", running[0]).WithCode(CodeExchangeBusy)
 	}
 	return nil
 }
 
 // rearrange is tx for a change of addresses or brokers of exchanges. It lets one through at a time: two that are each
-// harmless could make a cycle together, or queues with two owners. It refuses one after which two exchanges share queues
-// that did not before: the heartbeats of the one would prove versions of the other. And it refuses one that takes the address
-// or the broker away from under what runs: its results would wait in a queue that nobody reads.
+// harmless could make a cycle together, or queues with two owners. It refuses one after which two exchanges share
+// queues that did not before: the heartbeats of the one would prove versions of the other. And it refuses one that
+// takes the address or the broker away from under what runs: its results would wait in a queue that nobody reads.
 func (s *Registry) rearrange(ctx context.Context, change func(tx *sqlx.Tx) error) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockTree(ctx, tx); err != nil {
@@ -183,7 +185,8 @@ func (s *Registry) arrangement(ctx context.Context, tx *sqlx.Tx) ([]sharing, map
 	return shared, ways, err
 }
 
-// newlyShared is Conflict if two share that did not before. Rows that shared when this was not refused yet stay changeable.
+// newlyShared is Conflict if two share that did not before. Rows that shared when this was not refused yet stay
+// changeable.
 func newlyShared(before, after []sharing) error {
 	known := map[pair]bool{}
 	for _, x := range before {
@@ -197,8 +200,9 @@ func newlyShared(before, after []sharing) error {
 		if x.one.Broker != 0 {
 			broker = fmt.Sprintf("broker %d", x.one.Broker)
 		}
-		return fault.New(fault.Conflict, "MessagingExchange %d (%s) and MessagingExchange %d (%s) would share the queues %s.* on %s: "+
-			"give one of them, or one above it, another routing_key_fragment, or restrict them to different brokers",
+		return fault.New(fault.Conflict,
+			"MessagingExchange %d (%s) and MessagingExchange %d (%s) would share the queues %s.* on %s: "+
+				"give one of them, or one above it, another routing_key_fragment, or restrict them to different brokers",
 			x.one.ID, x.one.Name, x.other.ID, x.other.Name, x.one.prefix(), broker).WithCode("queues_shared")
 	}
 	return nil

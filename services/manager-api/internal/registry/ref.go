@@ -36,7 +36,8 @@ func (s *Registry) Ref(ctx context.Context, t component.Type) (RefRow, error) {
 // CreateRef stores a new ref. Conflict: the type has one.
 func (s *Registry) CreateRef(ctx context.Context, ref component.Ref) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled)
+		_, err := tx.ExecContext(ctx, `INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref,
+			auto_upgrade_enabled)
 			VALUES ($1, $2, $3, $4)`, ref.Type, ref.SourceRepo, ref.SourceRepoGitRef, ref.AutoUpgradeEnabled)
 		if err != nil {
 			return err
@@ -57,11 +58,13 @@ func (s *Registry) UpdateRef(ctx context.Context, ref component.Ref, guard db.Gu
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE system_component_refs SET source_repo = $2, source_repo_git_ref = $3,
-			auto_upgrade_enabled = $4, updated_at = now() WHERE id = $1`, old.ID, ref.SourceRepo, ref.SourceRepoGitRef, ref.AutoUpgradeEnabled)
+			auto_upgrade_enabled = $4, updated_at = now() WHERE id = $1`, old.ID, ref.SourceRepo, ref.SourceRepoGitRef,
+			ref.AutoUpgradeEnabled)
 		if err != nil {
 			return err
 		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: "ref/" + string(ref.Type), Code: "ref_changed", Inputs: db.Change{Before: old.Ref, After: ref}})
+		return db.WriteJournal(ctx, tx, db.Entry{Subject: "ref/" + string(ref.Type), Code: "ref_changed",
+			Inputs: db.Change{Before: old.Ref, After: ref}})
 	})
 	if err != nil {
 		return fmt.Errorf("update ref %q: %w", ref.Type, err)

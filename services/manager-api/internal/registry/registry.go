@@ -14,7 +14,8 @@ type Registry struct {
 	home   string
 }
 
-// New makes a Registry. home is the name of the exchange that manager-api itself belongs to. New does not touch the database.
+// New makes a Registry. home is the name of the exchange that manager-api itself belongs to. New does not touch the
+// database.
 func New(d *db.DB, e *engine.Engine, home string) *Registry {
 	return &Registry{db: d, engine: e, home: home}
 }

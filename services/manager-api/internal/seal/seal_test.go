@@ -86,7 +86,8 @@ var _ = Describe("Sealed secrets", func() {
 		Expect(err.Error()).NotTo(ContainSubstring(key("a")))
 	},
 		Entry("that is empty", "\n# nothing\n", "no seal key"),
-		Entry("with a short key", "one "+base64.StdEncoding.EncodeToString([]byte("short")), "line 1: key one is not the base64 of 32 bytes"),
+		Entry("with a short key", "one "+base64.StdEncoding.EncodeToString([]byte("short")),
+			"line 1: key one is not the base64 of 32 bytes"),
 		Entry("with a key without id", key("a"), "line 1: a key is"),
 		Entry("with one id twice", "one "+key("a")+"\none "+key("b"), "line 2: key one stands twice"),
 		Entry("with an odd id", "o/ne "+key("a"), "line 1: a key is"),
