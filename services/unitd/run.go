@@ -14,6 +14,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/direct"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
@@ -29,15 +30,17 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	if err != nil {
 		return err
 	}
-	h, backend, err := open(ctx, cfg, env)
+	panics := &contain.Panics{Log: env.Log.Named("panics")}
+	h, backend, err := open(ctx, cfg, env, panics)
 	if err != nil {
 		return err
 	}
 	defer backend.close()
 	defer func() { _ = h.Close() }()
-	env.Metrics.MustRegister(unitsCollector{h})
+	env.Metrics.MustRegister(unitsCollector{h}, panicsCounter(panics))
 	api := fleetapi.New(fleetapi.Config{
-		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Stopping: env.Stopping,
+		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Panics: panics,
+		Stopping: env.Stopping,
 	})
 	env.Handle(api)
 	parts := append(backend.parts, loop.Part{Name: "units", Run: h.Run})
@@ -58,7 +61,7 @@ type opened struct {
 	close func()
 }
 
-func openBackend(ctx context.Context, cfg Config, env *boot.Env) (opened, error) {
+func openBackend(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (opened, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return opened{}, fmt.Errorf("state_dir cannot be used: %w", err)
 	}
@@ -70,22 +73,24 @@ func openBackend(ctx context.Context, cfg Config, env *boot.Env) (opened, error)
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{Backend: b, parts: []loop.Part{{Name: "systemd", Run: b.Run}}, close: b.Close}, nil
+	run := func(ctx context.Context) error { return panics.Keep(ctx, "hear systemd", b.Run) }
+	return opened{Backend: b, parts: []loop.Part{{Name: "systemd", Run: run}}, close: b.Close}, nil
 }
 
-func open(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opened, error) {
+func open(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (*host.Host, opened, error) {
 	name, err := os.Hostname()
 	if err != nil {
 		return nil, opened{}, fmt.Errorf("find host name: %w", err)
 	}
-	backend, err := openBackend(ctx, cfg, env)
+	backend, err := openBackend(ctx, cfg, env, panics)
 	if err != nil {
 		return nil, opened{}, err
 	}
 	metadata := map[string]string{"hostname": name, "unitd_version": env.Version}
 	maps.Copy(metadata, cfg.MachineMetadata)
 	h, err := host.Open(host.Config{
-		StateDir: cfg.StateDir, Backend: backend.Backend, Hostname: name, Metadata: metadata, Log: env.Log.Named("host"),
+		StateDir: cfg.StateDir, Backend: backend.Backend, Hostname: name, Metadata: metadata,
+		Log: env.Log.Named("host"), Panics: panics,
 	})
 	if err != nil {
 		backend.close()
@@ -102,13 +107,14 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 	if len(args) > 0 && !forget {
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
-	h, backend, err := open(ctx, cfg, env)
+	panics := &contain.Panics{Log: env.Log.Named("panics")}
+	h, backend, err := open(ctx, cfg, env, panics)
 	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
 		}
-		h, backend, err = open(ctx, cfg, env)
+		h, backend, err = open(ctx, cfg, env, panics)
 	}
 	if err != nil {
 		return err
@@ -169,7 +175,8 @@ func (s socketServer) run(ctx context.Context) error {
 // unitsCollector shows the number of units by active state.
 type unitsCollector struct{ host *host.Host }
 
-var unitsMetric = prometheus.NewDesc("openaperture_unitd_units", "Units of this host by systemd active state.", []string{"state"}, nil)
+var unitsMetric = prometheus.NewDesc(
+	"openaperture_unitd_units", "Units of this host by systemd active state.", []string{"state"}, nil)
 
 // Describe implements prometheus.Collector.
 func (c unitsCollector) Describe(to chan<- *prometheus.Desc) { to <- unitsMetric }
@@ -179,4 +186,11 @@ func (c unitsCollector) Collect(to chan<- prometheus.Metric) {
 	for state, n := range c.host.Counts() {
 		to <- prometheus.MustNewConstMetric(unitsMetric, prometheus.GaugeValue, float64(n), state)
 	}
+}
+
+// panicsCounter shows how many panics were contained: each is a defect, and is in the log with its stack.
+func panicsCounter(panics *contain.Panics) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "openaperture_unitd_panics_total", Help: "Panics that ended the work on one unit or request, and nothing else.",
+	}, func() float64 { return float64(panics.Count()) })
 }

@@ -165,6 +165,41 @@ var _ = Describe("A unit", func() {
 		Expect(u.state("x.service").Restarts).To(BeZero())
 	})
 
+	// Faults 19 and 20: a unit that does not mention its version renders the same for each of them.
+	DescribeTable("whose definition differs only in [X-OpenAperture]",
+		func(before, after []string, anew bool) {
+			u := startUnitd()
+			lines := func(extra []string) []string { return append([]string{"ExecStart=/bin/sleep 3600"}, extra...) }
+			u.put("x.service", "launched", lines(before)...)
+			first := u.becomes("x.service", "active/running")
+			u.put("x.service", "launched", lines(after)...)
+			for _, line := range after {
+				_, value, _ := strings.Cut(line, "=")
+				Expect(u.do("GET", "/fleet/v1/units/x.service", "").body).To(ContainSubstring(`"value":"` + value + `"`))
+			}
+			if !anew {
+				Consistently(func() state { return u.state("x.service") }, "500ms").Should(Equal(first))
+				u.restart()
+				Expect(u.becomes("x.service", "active/running")).To(Equal(first))
+				return
+			}
+			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).Should(And(
+				HaveField("Active", "active"), HaveField("MainPID", Not(Equal(first.MainPID))),
+				HaveField("Hash", Not(Equal(first.Hash)))))
+			Expect(alive(first.MainPID)).To(BeFalse())
+		},
+		Entry("Version is replaced and started anew", []string{"X-OpenAperture.Version=v1"},
+			[]string{"X-OpenAperture.Version=v2"}, true),
+		Entry("Commit is replaced and started anew", []string{"X-OpenAperture.Version=v1", "X-OpenAperture.Commit=aaaa"},
+			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Commit=bbbb"}, true),
+		Entry("Version, which the one before had not, is replaced and started anew", nil,
+			[]string{"X-OpenAperture.Version=v1"}, true),
+		Entry("Token runs on", []string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=41"},
+			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=42"}, false),
+		Entry("Token, which the one before had not, runs on", []string{"X-OpenAperture.Version=v1"},
+			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=42"}, false),
+	)
+
 	It("is stopped by ExecStop first, then by SIGTERM", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'echo got TERM >> `+u.path("order")+`; exit 0' TERM; echo trapped; while :; do sleep 0.05; done"`,

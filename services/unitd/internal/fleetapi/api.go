@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 )
 
@@ -41,7 +42,8 @@ var discovery []byte
 // Config is what the API needs.
 type Config struct {
 	Host     *host.Host
-	Token    string // bearer token that every request needs, "": none
+	Panics   *contain.Panics // of requests; nil: counted by nobody
+	Token    string          // bearer token that every request needs, "": none
 	Version  string
 	Log      *zap.Logger
 	Stopping <-chan struct{} // closed when waiting requests must end
@@ -54,12 +56,20 @@ type api struct {
 
 // New returns the handler of everything but health and metrics.
 func New(c Config) http.Handler {
+	if c.Panics == nil {
+		c.Panics = &contain.Panics{Log: c.Log}
+	}
 	return &api{Config: c, want: sha256.Sum256([]byte(c.Token))}
 }
 
 // ServeHTTP dispatches by hand: the standard mux would redirect and would
 // answer wrong methods in words that are not Fleet's.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if value := recover(); value != nil {
+			a.refuse(w, r, a.Panics.Caught("answer request", value))
+		}
+	}()
 	w.Header().Set("Server", "unitd/"+a.Version)
 	if !a.allowed(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
@@ -162,7 +172,8 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &invalid):
 		fail(w, http.StatusBadRequest, err.Error())
-	case errors.As(err, &superseded), errors.Is(err, host.ErrForeign), errors.Is(err, host.ErrNoOptions), errors.Is(err, host.ErrNoDesired):
+	case errors.As(err, &superseded), errors.Is(err, host.ErrForeign), errors.Is(err, host.ErrNoOptions),
+		errors.Is(err, host.ErrNoDesired):
 		fail(w, http.StatusConflict, err.Error())
 	case errors.Is(err, host.ErrUnknown):
 		fail(w, http.StatusNotFound, err.Error())

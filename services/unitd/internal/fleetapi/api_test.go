@@ -3,6 +3,8 @@ package fleetapi_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,7 +12,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 )
 
@@ -138,6 +142,16 @@ var _ = Describe("Waiting for a state", func() {
 })
 
 var _ = Describe("The API", func() {
+	It("answers 500 to a request that makes it panic, and counts that", func() {
+		panics := &contain.Panics{Log: zap.NewNop()}
+		broken := fleetapi.New(fleetapi.Config{Log: zap.NewNop(), Panics: panics}) // without a host
+		w := httptest.NewRecorder()
+		broken.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/fleet/v1/units", nil))
+		Expect(w.Code).To(Equal(500))
+		Expect(w.Body.String()).To(Equal(`{"error":{"code":500,"message":""}}`))
+		Expect(panics.Count()).To(BeEquivalentTo(1))
+	})
+
 	It("needs the bearer token where one is configured", func() {
 		h := serve("secret")
 		for _, header := range []string{"", "Bearer", "Bearer wrong", "Basic secret", "secret"} {

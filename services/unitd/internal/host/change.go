@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/unit"
-	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
 // Errors that callers tell apart. Their text is meant for them, in Fleet's words where it has some.
@@ -61,7 +60,7 @@ func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 		return false, Invalid{fmt.Errorf("invalid desiredState %q", c.DesiredState)}
 	}
 	if len(c.Options) > 0 {
-		parsedService, err := service.Parse(parsed, h.cfg.Hostname, c.Options)
+		parsedService, err := h.cfg.parse(parsed, h.cfg.Hostname, c.Options)
 		if err != nil {
 			return false, Invalid{err}
 		}

@@ -9,11 +9,11 @@ import (
 
 // Situation is the input of the decision table, for its spec.
 type Situation struct {
-	Launched, Forgotten, Alive, Stopping bool
-	Want, Have                           string // generations
-	Restart                              service.Restart
-	Exit                                 *service.Exit
-	Streak                               int
+	Launched, Forgotten, Unreadable, Alive, Stopping bool
+	Want, Have                                       string // generations
+	Restart                                          service.Restart
+	Exit                                             *service.Exit
+	Streak                                           int
 }
 
 var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", stop: "stop", wait: "wait", forget: "forget"}
@@ -21,12 +21,19 @@ var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", st
 // Next is the decision as a word and the time it waits for.
 func Next(s Situation, now time.Time) (string, time.Duration) {
 	then := next(
-		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, service: service.Service{Restart: s.Restart, RestartPause: time.Second}},
+		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, unreadable: s.Unreadable,
+			service: service.Service{Restart: s.Restart, RestartPause: time.Second}},
 		have{alive: s.Alive, stopping: s.Stopping, generation: s.Have, exit: s.Exit, streak: s.Streak}, now)
 	if then.verb == wait {
 		return "wait", then.until.Sub(now)
 	}
 	return verbs[then.verb], 0
+}
+
+// WithParser has a host read definitions by parse.
+func WithParser(cfg Config, parse func(unit.Name, string, []unit.Option) (service.Service, error)) Config {
+	cfg.parse = parse
+	return cfg
 }
 
 // Known is how many units the host holds anything of in memory.

@@ -24,6 +24,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/services/unitd/internal/contain"
+	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
 // Config is what a host needs.
@@ -33,6 +36,8 @@ type Config struct {
 	Hostname string            // %H
 	Metadata map[string]string // shown with the machine
 	Log      *zap.Logger
+	Panics   *contain.Panics // of the work on single units; nil: counted by nobody
+	parse    parser          // nil: service.Parse
 }
 
 // Host is one machine with its units. Its methods may be called from anywhere.
@@ -49,10 +54,11 @@ type Host struct {
 	placed      map[string]bool // which units this machine takes
 	supervisors map[string]*supervisor
 	states      map[string]unitState
-	waiting     []*supervisor // made, and to be started by Run
-	index       uint64        // rises with every change of any state, across restarts too
-	epoch       uint64        // the index at the start
-	changed     chan struct{} // closed at the next change
+	definitions map[string]definition // of the records that are supervised or want a place
+	waiting     []*supervisor         // made, and to be started by Run
+	index       uint64                // rises with every change of any state, across restarts too
+	epoch       uint64                // the index at the start
+	changed     chan struct{}         // closed at the next change
 	spawn       chan struct{}
 }
 
@@ -82,9 +88,15 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, lock: lock, files: records{filepath.Join(cfg.StateDir, "units")},
-		supervisors: map[string]*supervisor{}, states: map[string]unitState{},
+		supervisors: map[string]*supervisor{}, states: map[string]unitState{}, definitions: map[string]definition{},
 		changed: make(chan struct{}), spawn: make(chan struct{}, 1),
 		epoch: uint64(time.Now().UnixMicro()),
+	}
+	if h.cfg.Panics == nil {
+		h.cfg.Panics = &contain.Panics{Log: cfg.Log}
+	}
+	if h.cfg.parse == nil {
+		h.cfg.parse = service.Parse
 	}
 	h.index = h.epoch
 	if err := h.read(); err != nil {
@@ -131,7 +143,12 @@ func (h *Host) Run(ctx context.Context) error {
 		h.waiting = nil
 		h.mu.Unlock()
 		for _, s := range fresh {
-			all.Go(func() { h.superviseUntilForgotten(ctx, s) })
+			all.Go(func() {
+				_ = h.cfg.Panics.Keep(ctx, "supervise unit "+s.name, func(ctx context.Context) error {
+					h.superviseUntilForgotten(ctx, s)
+					return nil
+				})
+			})
 		}
 		select {
 		case <-ctx.Done():
@@ -141,8 +158,9 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 }
 
-// superviseUntilForgotten runs a supervisor. A unit that was put again in the
-// moment in which it was forgotten gets a new one.
+// superviseUntilForgotten runs a supervisor until its unit is forgotten or ctx
+// ends. A unit that was put again in the moment in which it was forgotten is
+// supervised again.
 func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 	for s.run(ctx) {
 		s.forget(ctx)
@@ -151,6 +169,7 @@ func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 		if !again {
 			delete(h.supervisors, s.name)
 			delete(h.states, s.name)
+			delete(h.definitions, s.name)
 		}
 		h.mu.Unlock()
 		if !again {
@@ -167,6 +186,7 @@ func (h *Host) supervise(name string) *supervisor {
 	s := &supervisor{
 		name: name, backend: h.cfg.Backend, now: time.Now,
 		log:    h.cfg.Log.With(zap.String("unit", name)),
+		panics: h.cfg.Panics,
 		wake:   make(chan struct{}, 1),
 		events: make(chan event),
 		want:   want{forgotten: true},

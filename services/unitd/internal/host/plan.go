@@ -12,6 +12,7 @@ type want struct {
 	generation string // which definition; a new one replaces what runs
 	launched   bool   // desired, placed on this host
 	forgotten  bool   // deleted: nothing is kept once it is stopped
+	unreadable bool   // this unitd cannot read the definition: what runs is left alone, nothing is started
 	service    service.Service
 	options    []unit.Option
 }
@@ -50,7 +51,11 @@ func next(w want, h have, now time.Time) step {
 	switch {
 	case h.alive && h.stopping:
 		return step{verb: keep}
-	case h.alive && (!w.launched || h.generation != w.generation):
+	case h.alive && !w.launched:
+		return step{verb: stop}
+	case w.unreadable && w.launched:
+		return step{verb: keep}
+	case h.alive && h.generation != w.generation:
 		return step{verb: stop}
 	case h.alive:
 		return step{verb: keep}

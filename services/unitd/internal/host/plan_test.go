@@ -38,6 +38,13 @@ var _ = Describe("What a supervisor does next", func() {
 		Entry("… and has ended: start the new one", with(func(s *host.Situation) { s.Have, s.Exit = "a", exit(0, service.ResultExitCode) }), "start", time.Duration(0)),
 		Entry("not wanted: stop", with(func(s *host.Situation) { s.Alive, s.Launched = true, false }), "stop", time.Duration(0)),
 		Entry("not wanted and dead: keep", with(func(s *host.Situation) { s.Launched = false }), "keep", time.Duration(0)),
+		Entry("unreadable, another definition runs: keep it", with(func(s *host.Situation) {
+			s.Unreadable, s.Alive, s.Have = true, true, "a"
+		}), "keep", time.Duration(0)),
+		Entry("unreadable and dead: keep", with(func(s *host.Situation) { s.Unreadable, s.Have = true, "" }), "keep", time.Duration(0)),
+		Entry("unreadable and not wanted: stop", with(func(s *host.Situation) {
+			s.Unreadable, s.Alive, s.Launched = true, true, false
+		}), "stop", time.Duration(0)),
 		Entry("deleted: stop", with(func(s *host.Situation) { s.Alive, s.Launched, s.Forgotten = true, false, true }), "stop", time.Duration(0)),
 		Entry("deleted and dead: forget", with(func(s *host.Situation) { s.Launched, s.Forgotten = false, true }), "forget", time.Duration(0)),
 		Entry("was stopped on request: start", with(func(s *host.Situation) { s.Exit = requested }), "start", time.Duration(0)),

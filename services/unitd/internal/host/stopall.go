@@ -28,7 +28,9 @@ func (h *Host) StopAll(ctx context.Context, forget bool) error {
 	var all sync.WaitGroup
 	failures := make([]error, len(names))
 	for i, name := range names {
-		all.Go(func() { failures[i] = h.stopOne(ctx, name) })
+		all.Go(func() {
+			failures[i] = h.cfg.Panics.Do("stop unit "+name, func() error { return h.stopOne(ctx, name) })
+		})
 	}
 	all.Wait()
 	if err := errors.Join(failures...); err != nil {

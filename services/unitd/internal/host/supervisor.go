@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
@@ -17,6 +18,7 @@ type supervisor struct {
 	name    string
 	backend Backend
 	log     *zap.Logger
+	panics  *contain.Panics
 	report  func(have, Status, step) // called on every change
 	now     func() time.Time
 
@@ -57,9 +59,13 @@ func (s *supervisor) wanted() want {
 }
 
 // run supervises until ctx ends (false; the unit runs on) or the unit is
-// forgotten (true).
+// forgotten (true). It begins by finding out what is, and thus may be called
+// again after a panic.
 func (s *supervisor) run(ctx context.Context) bool {
+	ctx, cancel := context.WithCancel(ctx)
 	defer s.follow.Wait()
+	defer cancel()
+	s.have, s.status, s.running = have{}, Status{}, nil
 	var done func()
 	s.others, done = s.backend.Watch(s.name)
 	defer done()
@@ -214,13 +220,17 @@ func (s *supervisor) adopt(ctx context.Context, running Running) {
 		case <-ctx.Done():
 		}
 	}
-	report := func(status Status) { tell(event{status: status}) }
+	follow := func() error {
+		return s.panics.Do("follow unit "+s.name, func() error {
+			return running.Follow(ctx, func(status Status) { tell(event{status: status}) })
+		})
+	}
 	s.follow.Go(func() {
-		err := running.Follow(ctx, report)
+		err := follow()
 		for err != nil && ctx.Err() == nil { // that it cannot be seen does not mean that it is dead
 			s.log.Error("unit cannot be followed, trying again", zap.Error(err))
 			s.pause(ctx)
-			err = running.Follow(ctx, report)
+			err = follow()
 		}
 		if ctx.Err() == nil {
 			tell(event{dead: true})

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -103,17 +104,25 @@ func (b *littering) Forget(context.Context, string) error {
 // open runs a host over a state directory until the spec ends.
 func open(dir string, backend host.Backend) *host.Host {
 	GinkgoHelper()
-	h, err := host.Open(host.Config{StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop()})
+	h, _ := openWith(host.Config{StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop()})
+	return h
+}
+
+// openWith is open with a configuration, and returns what ends the host before the spec does.
+func openWith(cfg host.Config) (*host.Host, func()) {
+	GinkgoHelper()
+	h, err := host.Open(cfg)
 	Expect(err).NotTo(HaveOccurred())
 	ctx, cancel := context.WithCancel(context.Background())
 	joined := make(chan struct{})
 	go func() { defer close(joined); _ = h.Run(ctx) }()
-	DeferCleanup(func() {
+	end := sync.OnceFunc(func() {
 		cancel()
 		Eventually(joined).WithTimeout(10 * time.Second).Should(BeClosed())
 		Expect(h.Close()).To(Succeed())
 	})
-	return h
+	DeferCleanup(end)
+	return h, end
 }
 
 // put puts a unit that runs /bin/true.

@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/openaperture/openaperture/pkg/unit"
-	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
 // Unit is a unit as Fleet shows one.
@@ -27,11 +24,10 @@ type Unit struct {
 func (h *Host) reconcile() {
 	h.placed = place(h.machine, h.candidates())
 	for name, r := range h.records {
-		if _, ok := runnable(name); !ok || r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
+		if !runnable(name) || r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
 			continue
 		}
-		s := h.supervise(name)
-		s.demand(h.wants(r, s.wanted()))
+		h.supervise(name).demand(h.wants(r))
 	}
 	for name, s := range h.supervisors {
 		if r, ok := h.records[name]; !ok || r.Deleted {
@@ -42,35 +38,29 @@ func (h *Host) reconcile() {
 }
 
 // wants derives from a record what is wanted of its unit; h.mu is held.
-// before spares the parsing of a definition that has not changed.
-func (h *Host) wants(r record, before want) want {
-	w := want{generation: r.Generation, launched: r.DesiredState == Launched && h.placed[r.Name], service: before.service, options: r.Options}
-	if before.generation == r.Generation {
-		return w
+func (h *Host) wants(r record) want {
+	d := h.definition(r)
+	return want{
+		generation: r.Generation, options: r.Options, service: d.service, unreadable: d.err != nil,
+		launched: r.DesiredState == Launched && (h.placed[r.Name] || d.err != nil),
 	}
-	name, err := parseName(r.Name)
-	if err == nil {
-		w.service, err = service.Parse(name, h.cfg.Hostname, r.Options)
-	}
-	if err != nil { // stored by a unitd that knew more
-		w.launched = false
-		h.cfg.Log.Error("stored unit cannot be run", zap.String("unit", r.Name), zap.Error(err))
-	}
-	return w
 }
 
-// runnable is the name of a unit that can be run: a template is kept, never run.
-func runnable(name string) (unit.Name, bool) {
+// runnable tells whether a unit of this name can be run: a template is kept, never run.
+func runnable(name string) bool {
 	parsed, err := unit.ParseName(name)
-	return parsed, err == nil && !parsed.IsTemplate()
+	return err == nil && !parsed.IsTemplate()
 }
 
 // candidates are the units that want a place, oldest first; h.mu is held.
 func (h *Host) candidates() []candidate {
 	var list []candidate
 	for _, r := range h.records {
-		if name, ok := runnable(r.Name); ok && !r.Deleted && r.DesiredState != Inactive {
-			list = append(list, newCandidate(name, r.Options))
+		if !runnable(r.Name) || r.Deleted || r.DesiredState == Inactive {
+			continue
+		}
+		if d := h.definition(r); d.err == nil {
+			list = append(list, d.candidate)
 		}
 	}
 	slices.SortFunc(list, func(a, b candidate) int {
