@@ -1,5 +1,5 @@
 // Package messages is the wire contract between the services of OpenAperture: what travels over RabbitMQ,
-// as JSON, one struct per message (design section 4). It imports nothing of ours. The JSON Schemas under
+// as JSON, one struct per message (docs/messaging.md#messages). It imports nothing of ours. The JSON Schemas under
 // schemas/ and the examples under examples/ are proven equal to these structs by the specs.
 package messages
 
@@ -162,7 +162,7 @@ const (
 	EventMilestoneFailed    = "milestone_failed"
 )
 
-// Cause says why something failed, and so whether a version is to blame (design section 5, Failure).
+// Cause says why something failed, and so whether a version is to blame (docs/how-an-upgrade-works.md#failure).
 type Cause string
 
 // The three causes.

@@ -5,7 +5,7 @@ import "strings"
 // Queue is a logical queue name: the last part of a routing key.
 type Queue string
 
-// The logical queues of design section 3.
+// The logical queues (docs/messaging.md#topology).
 const (
 	QueueOverseer              Queue = "overseer"
 	QueueSystemModules         Queue = "system_modules"

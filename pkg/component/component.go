@@ -48,7 +48,7 @@ const (
 // Strategies lists all upgrade strategies.
 var Strategies = []Strategy{Manual, Hourly}
 
-// ProofKind says what proves that a version runs (design section 5, Proof).
+// ProofKind says what proves that a version runs (docs/how-an-upgrade-works.md#proof).
 type ProofKind string
 
 // Modules: heartbeats that report the target. Units: the runtime's own verdict over the deploy.

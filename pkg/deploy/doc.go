@@ -1,5 +1,5 @@
 // Package deploy is the engine of the executors deployer and deployer-oa: it takes milestone orders from its queue, claims
-// them, performs them one at a time and reports (design section 8).
+// them, performs them one at a time and reports (docs/deployment.md).
 //
 // Invariants:
 //   - Nothing is touched without a token, and every touch carries it; told that a higher token exists, the engine touches

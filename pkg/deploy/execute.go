@@ -121,7 +121,8 @@ func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
 }
 
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
-// (design section 2). The milestone sends each phase to the peer; the unit's name tells where that was set up wrongly.
+// (docs/concepts.md#the-services). The milestone sends each phase to the peer; the unit's name tells where that was set
+// up wrongly.
 func (r *run) refuseItself(o messages.Order) error {
 	for _, u := range o.DeployableUnits {
 		if r.isOwn(u.Name) {

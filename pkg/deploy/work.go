@@ -27,7 +27,7 @@ const (
 )
 
 // work is the work file of one deploy order. Fields are only ever added: the file is read by the next and the previous
-// release as well (design section 11).
+// release as well (docs/compatibility.md).
 type work struct {
 	Order       messages.Order            `json:"order"`
 	Token       int64                     `json:"token"`
@@ -191,7 +191,7 @@ const (
 
 // settle decides the fate of confirmed work. view is nil while manager-api does not answer. Only an order that replaced
 // manager-api is undone: one that is ready but deaf, or dead because its deploy failed half way, could not do it itself
-// (design section 8). A failure that manager-api has learned of is its own to undo.
+// (docs/deployment.md#the-work-file). A failure that manager-api has learned of is its own to undo.
 func settle(w *work, view *managerapi.OrderView, now time.Time) fate {
 	completed := w.Result != nil && w.Result.EventType == messages.EventMilestoneCompleted
 	halfDone := w.Result != nil && !completed && w.Result.Touched && !w.Result.Restored

@@ -1,6 +1,6 @@
-// Package eligibility judges whether a component may be upgraded now (design section 5, Eligibility). It is pure: one
-// input, one verdict, the first refusal wins. The overseer asks it at an automatic check and, on a fresh snapshot,
-// once more before a start.
+// Package eligibility judges whether a component may be upgraded now (docs/how-an-upgrade-works.md#eligibility). It is
+// pure: one input, one verdict, the first refusal wins. The overseer asks it at an automatic check and, on a fresh
+// snapshot, once more before a start.
 package eligibility
 
 import (

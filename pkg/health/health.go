@@ -1,6 +1,6 @@
-// Package health compares what is supposed to run in an exchange with what runs (design section 7). It is a pure function
-// of one snapshot: manager-api computes it on every read, the overseer for its metric. It proposes; nobody acts on it
-// beyond what the rules of eligibility allow.
+// Package health compares what is supposed to run in an exchange with what runs
+// (docs/concepts.md#health-of-an-exchange). It is a pure function of one snapshot: manager-api computes it on every
+// read, the overseer for its metric. It proposes; nobody acts on it beyond what the rules of eligibility allow.
 package health
 
 import (

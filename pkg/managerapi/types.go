@@ -41,7 +41,7 @@ type Verdict struct {
 	Message string `json:"message"`
 }
 
-// Upgrade as the API shows it (design section 9).
+// Upgrade as the API shows it (docs/rest.md#upgrades).
 type Upgrade struct {
 	ID            upgrade.ID           `json:"id"`
 	ComponentID   component.ID         `json:"component_id"`
@@ -203,7 +203,7 @@ type Expiry struct {
 	Term int64 `json:"term"`
 }
 
-// ExpiryResult says what a sweep did. Held means that deletions wait for an operator (design section 6).
+// ExpiryResult says what a sweep did. Held means that deletions wait for an operator (docs/messaging.md#silence).
 type ExpiryResult struct {
 	Inactivated []string `json:"inactivated"`
 	Deleted     []string `json:"deleted"`

@@ -33,9 +33,10 @@ type Readiness interface {
 	Changed() <-chan struct{} // closed at the next change of Ready
 }
 
-// Beater sends the heartbeats of this process (design section 4): one as soon as the service is ready, then every 5 s for
-// the first minute, then every Every ± 10 %, all with status active; none while the service is not ready; a last one with
-// status inactive at the end, if it was ever ready. A beat that does not get through is not kept: the next one follows.
+// Beater sends the heartbeats of this process (docs/messaging.md#heartbeats): one as soon as the service is ready, then
+// every 5 s for the first minute, then every Every ± 10 %, all with status active; none while the service is not ready;
+// a last one with status inactive at the end, if it was ever ready. A beat that does not get through is not kept: the
+// next one follows.
 type Beater struct {
 	Publisher Publisher
 	Ready     Readiness

@@ -14,9 +14,9 @@ var Queues = []messages.Queue{
 	messages.QueueBuilder, messages.QueueFleetManager, messages.QueueNotificationsEmail, messages.QueueNotificationsHipchat,
 }
 
-// Topology is everything that an exchange needs on a broker (design section 3): the topic exchanges of its whole chain,
-// each bound to its parent, and all of its own queues with their dead-letter queues. Services declare it idempotently;
-// manager-api does so for every exchange that it serves.
+// Topology is everything that an exchange needs on a broker (docs/messaging.md#topology): the topic exchanges of its
+// whole chain, each bound to its parent, and all of its own queues with their dead-letter queues. Services declare it
+// idempotently; manager-api does so for every exchange that it serves.
 func Topology(ex managerapi.Exchange) rabbit.Topology {
 	t := rabbit.Topology{}
 	parent := ""

@@ -73,7 +73,8 @@ func (b *Broker) State() (State, string) {
 }
 
 // Session returns a number that rises whenever consuming may have had a gap: a consume connection opened or lost, a
-// subscription begun or ended. Equal numbers at two moments mean nothing was missed between them (design section 6).
+// subscription begun or ended. Equal numbers at two moments mean nothing was missed between them
+// (docs/messaging.md#silence).
 func (b *Broker) Session() uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

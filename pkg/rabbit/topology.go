@@ -10,9 +10,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Topology is everything that a service declares, in one table (design section 3). It is declared on every session and
-// before the first subscription, idempotently, always in the same order: exchanges, their bindings, queues, their bindings.
-// What the broker refuses of it ends the session; a service that serves several exchanges has SetParts for them.
+// Topology is everything that a service declares, in one table (docs/messaging.md#topology). It is declared on every
+// session and before the first subscription, idempotently, always in the same order: exchanges, their bindings, queues,
+// their bindings. What the broker refuses of it ends the session; a service that serves several exchanges has SetParts
+// for them.
 type Topology struct {
 	Exchanges []Exchange
 	Queues    []Queue

@@ -1,11 +1,12 @@
 // Package roll decides the next step of a rolling deploy. It is pure: a plan, what the runtime shows, what was done so
 // far, and now; nothing here acts or reads a clock.
 //
-// Invariants (design section 8): one instance at a time, in the plan's order; an instance that has the wanted definition
-// and has been healthy for MinHealthy is left alone, so repeating a deploy changes nothing; instances beyond the plan go
-// last, after all others are healthy; the first instance that misses its deadline, or that the order's deadline finds half
-// done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell restarts the MinHealthy clock and
-// nothing else: whichever instances break while others are waited for, each has one clock until a further one is begun.
+// Invariants (docs/deployment.md#rolling-deploy): one instance at a time, in the plan's order; an instance that has the
+// wanted definition and has been healthy for MinHealthy is left alone, so repeating a deploy changes nothing; instances
+// beyond the plan go last, after all others are healthy; the first instance that misses its deadline, or that the
+// order's deadline finds half done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell
+// restarts the MinHealthy clock and nothing else: whichever instances break while others are waited for, each has one
+// clock until a further one is begun.
 package roll
 
 import (

@@ -1,5 +1,5 @@
-// Package schedule says when a component is looked at next and which requested upgrade comes next (design section 5,
-// Hourly). It is pure: the caller draws the jitter and brings the time.
+// Package schedule says when a component is looked at next and which requested upgrade comes next
+// (docs/how-an-upgrade-works.md#checks-and-requests). It is pure: the caller draws the jitter and brings the time.
 package schedule
 
 import (

@@ -1,4 +1,4 @@
-// Package times holds every duration of design section 5 "Times" in one struct: two named profiles and their
+// Package times holds every duration (docs/operations.md#times) in one struct: two named profiles and their
 // relations. It is configuration only; nobody reads a clock here.
 package times
 

@@ -99,7 +99,7 @@ func Render(options []Option) string {
 }
 
 // Hash is the sha1 of the rendered definition in hex, as in Fleet's unit
-// states, without the fencing token: a new token is no new definition (design §8).
+// states, without the fencing token: a new token is no new definition (docs/deployment.md#fencing).
 // Another version is another definition, also with the same text.
 func Hash(options []Option) string {
 	sum := sha1.Sum([]byte(Render(WithoutToken(options)))) //nolint:gosec // Fleet's identity of a unit, no security

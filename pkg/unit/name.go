@@ -21,7 +21,7 @@ var unitTypes = map[string]bool{
 // Instance `1` and Type `service`. Templated is set for every name with an
 // `@`, also for the template `manager@.service` itself, which has no instance.
 //
-// Names are compared whole (design §8): `manager@1` is not `fleet_manager@1`.
+// Names are compared whole (docs/deployment.md#units-that-left): `manager@1` is not `fleet_manager@1`.
 // Name is comparable, so == does that.
 type Name struct {
 	Base      string
@@ -83,7 +83,7 @@ func (n Name) WithInstance(instance string) Name {
 }
 
 // Module is the part of a module's hostname that stands for this unit:
-// the name without suffix, `@` as `-` (design §4), e.g. `manager-1`.
+// the name without suffix, `@` as `-` (docs/messaging.md#heartbeats), e.g. `manager-1`.
 func (n Name) Module() string {
 	return strings.ReplaceAll(n.Prefix(), "@", "-")
 }

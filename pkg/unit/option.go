@@ -4,7 +4,7 @@
 // It is pure: nothing here reads a file, a clock or the environment. Fleet,
 // unitd and the deployer compare definitions through Hash and Equal, so that
 // "the same unit" means the same everywhere. The version is a part of a
-// definition, the fencing token is none (design §8).
+// definition, the fencing token is none (docs/deployment.md#fencing).
 package unit
 
 import (

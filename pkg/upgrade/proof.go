@@ -16,7 +16,7 @@ func Proves(k component.ProofKind, t component.Type) bool {
 	return k != component.ProofUnits || (t != component.Manager && t != component.Overseer && t != component.Deployer)
 }
 
-// Need is what has to be seen before a phase counts as proven (design section 5, Proof).
+// Need is what has to be seen before a phase counts as proven (docs/how-an-upgrade-works.md#proof).
 type Need struct {
 	Type          component.Type
 	Service       string    // empty counts every module of the type

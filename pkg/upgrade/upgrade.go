@@ -22,7 +22,7 @@ type ID string
 // State of an Upgrade.
 type State string
 
-// The states of design section 5.
+// The states (docs/how-an-upgrade-works.md#in-short).
 const (
 	Requested      State = "requested"
 	InProgress     State = "in_progress"
@@ -131,7 +131,7 @@ const (
 
 // PhasesOf returns the phases for a type. Type deployer has two: deployer-oa replaces the deployers, then the new
 // deployer replaces deployer-oa from the repository with "_oa" appended. Seed types go through deployer-oa, all
-// others through deployer (design section 5, Workflows).
+// others through deployer (docs/how-an-upgrade-works.md#workflows-and-phases).
 func PhasesOf(t component.Type) []Phase {
 	switch {
 	case t == component.Deployer:

@@ -56,7 +56,20 @@ func quoted(text string) []string {
 // packages are the directories with Go code that is no test, and those with migrations.
 func packages() []string {
 	GinkgoHelper()
-	found := map[string]bool{}
+	var dirs []string
+	for _, source := range sources() {
+		if !strings.HasSuffix(source, "_test.go") {
+			dirs = append(dirs, filepath.Dir(source))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// sources are the files of Go and SQL.
+func sources() []string {
+	GinkgoHelper()
+	var found []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -65,18 +78,13 @@ func packages() []string {
 		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "testdata" || rel == "bin") {
 			return filepath.SkipDir
 		}
-		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".sql") {
-			found[filepath.Dir(rel)] = true
+		if strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".sql") {
+			found = append(found, rel)
 		}
 		return nil
 	})
 	Expect(err).NotTo(HaveOccurred())
-	var dirs []string
-	for d := range found {
-		dirs = append(dirs, d)
-	}
-	slices.Sort(dirs)
-	return dirs
+	return found
 }
 
 var _ = Describe("The documentation", func() {
@@ -107,6 +115,20 @@ var _ = Describe("The documentation", func() {
 				Expect(err).NotTo(HaveOccurred(), "%s links to %s", page, m[0])
 				if m[2] != "" {
 					Expect(anchors(read(target))).To(ContainElement(m[2]), "%s links to %s", page, m[0])
+				}
+			}
+		}
+	})
+
+	It("has every page and heading to which a comment in the code leads", func() {
+		link := regexp.MustCompile(`\bdocs/[a-z-]+\.md(?:#([\p{L}\p{N}_-]+))?`)
+		Expect(sources()).NotTo(BeEmpty())
+		for _, source := range sources() {
+			for _, m := range link.FindAllStringSubmatch(read(source), -1) {
+				page, heading, _ := strings.Cut(m[0], "#")
+				Expect(pages()).To(ContainElement(page), "%s leads to %s", source, m[0])
+				if heading != "" {
+					Expect(anchors(read(page))).To(ContainElement(heading), "%s leads to %s", source, m[0])
 				}
 			}
 		}

@@ -1,5 +1,5 @@
 // Package failure says why a milestone failed: the enumerated reason, and the cause that decides whether a version is
-// to blame (design section 5, Failure).
+// to blame (docs/how-an-upgrade-works.md#failure).
 package failure
 
 import (

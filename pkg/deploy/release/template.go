@@ -11,7 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 )
 
-// values are the closed set that templates may use (design section 8).
+// values are the closed set that templates may use (docs/deployment.md#deployment-repositories).
 type values map[string]string
 
 var valuePatterns = map[string]*regexp.Regexp{

@@ -124,7 +124,7 @@ type connection struct {
 }
 
 // listConnections shows passwords to services and modules alone, of a broker that their exchange may use; each such
-// read is in the journal (design section 9, Broker passwords).
+// read is in the journal (docs/rest.md#broker-passwords-and-other-secrets).
 func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, id int64) error {
 	if _, err := s.broker(r, id); err != nil {
 		return err

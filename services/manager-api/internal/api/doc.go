@@ -1,5 +1,5 @@
 // Package api is manager-api's REST server: authentication, the role × route table, the predecessor's families with
-// their error shapes, and the new resources with problem details (design section 9).
+// their error shapes, and the new resources with problem details (docs/rest.md).
 //
 // Invariants: every route states who may call it, or registration panics. Without tokens in the configuration every
 // request that needs one is refused. A token that is bound to an exchange sees nothing outside of it: foreign ids are

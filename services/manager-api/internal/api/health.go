@@ -13,7 +13,8 @@ func (s *Server) registerHealth() {
 	s.route("GET /messaging/exchanges/{id}/health", Readers, s.showHealth)
 }
 
-// exchangeHealth compares what is supposed to run in an exchange with what runs (design section 7).
+// exchangeHealth compares what is supposed to run in an exchange with what runs
+// (docs/concepts.md#health-of-an-exchange).
 type exchangeHealth struct {
 	ExchangeID component.ExchangeID `json:"messaging_exchange_id"`
 	At         time.Time            `json:"at"` // on the database's clock

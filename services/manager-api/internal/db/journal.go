@@ -40,7 +40,7 @@ type Entry struct {
 	Inputs  any // encoded as JSON; nil stores nothing
 }
 
-// WriteJournal appends an entry in the transaction of the change that it tells of (one journal, design section 5).
+// WriteJournal appends an entry in the transaction of the change that it tells of (docs/rest.md#the-journal).
 func WriteJournal(ctx context.Context, tx *sqlx.Tx, e Entry) error {
 	var inputs any
 	switch v := e.Inputs.(type) {

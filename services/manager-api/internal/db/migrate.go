@@ -15,7 +15,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// Release is the number of the schema that this binary was made for (design section 11).
+// Release is the number of the schema that this binary was made for (docs/compatibility.md#the-schema).
 const Release = 1
 
 //go:embed migrations/*.sql

@@ -168,7 +168,7 @@ func (r *upgradeRow) subject() string { return "upgrade/" + string(r.ID) }
 
 func (r *upgradeRow) restoring() bool { return r.State == upgrade.RollingBack }
 
-// wire is the upgrade as the API shows it (design section 9).
+// wire is the upgrade as the API shows it (docs/rest.md#upgrades).
 func (r *upgradeRow) wire(workflowIDs []string) managerapi.Upgrade {
 	u := managerapi.Upgrade{ID: r.ID, ComponentID: r.ComponentID, ComponentType: r.ComponentType, ExchangeID: r.ExchangeID,
 		Trigger:     r.Trigger,

@@ -13,7 +13,8 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
-// The brake on deletions (design section 6): more than half of an exchange's modules, and at least holdAtLeast.
+// The brake on deletions (docs/messaging.md#silence): more than half of an exchange's modules, and at least
+// holdAtLeast.
 const holdAtLeast = 5
 
 // holdFor is how many covered minutes a hold lasts: 30 with the default of 10 for inactive_after.

@@ -14,9 +14,10 @@ type Hearing interface {
 	Subscribed(queue string) bool
 }
 
-// Coverage knows whether the exchange is listened to without a break (design section 6): both queues are consumed, our own
-// heartbeats come back through the exchange, and batches commit. A break is reported as not covered at least once; covered
-// time then begins anew with the first own heartbeat that was received and committed after it. Safe for concurrent use.
+// Coverage knows whether the exchange is listened to without a break (docs/messaging.md#silence): both queues are
+// consumed, our own heartbeats come back through the exchange, and batches commit. A break is reported as not covered
+// at least once; covered time then begins anew with the first own heartbeat that was received and committed after it.
+// Safe for concurrent use.
 type Coverage struct {
 	hearing Hearing
 	queues  []string

@@ -31,7 +31,7 @@ type Invalid struct{ Err error }
 func (e Invalid) Error() string { return e.Err.Error() }
 func (e Invalid) Unwrap() error { return e.Err }
 
-// Superseded says that a change carried a lower token than the unit has seen (design §8).
+// Superseded says that a change carried a lower token than the unit has seen (docs/deployment.md#fencing).
 type Superseded struct {
 	Unit        string
 	Token, Held int64

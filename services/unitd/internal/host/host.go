@@ -4,7 +4,7 @@
 //
 // Invariants:
 //   - A change is on disk before it is answered, and is checked against the
-//     unit's token in the same critical section (design §8: fencing).
+//     unit's token in the same critical section (docs/deployment.md#fencing).
 //   - One unitd per state directory (flock); one activation per unit (the backend).
 //   - The end of Run leaves every unit running; Open finds them again.
 package host
