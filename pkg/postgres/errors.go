@@ -71,6 +71,10 @@ func translateState(err error, e *pq.Error) error {
 	case pqerror.LockNotAvailable, pqerror.ReadOnlySQLTransaction, pqerror.IdleInTransactionSessionTimeout:
 		return fault.Wrap(fault.Unavailable, err, "the database is busy")
 	}
+	switch e.Code {
+	case pqerror.SequenceGeneratorLimitExceeded, pqerror.DivisionByZero: // of class 22, but not about the input
+		return fault.Wrap(fault.Internal, err, "database")
+	}
 	switch e.Code.Class() {
 	case "22", "54": // data exception: too long, out of range, no such uuid; nested too deeply, too large for a row or an index
 		return fault.Wrap(fault.Invalid, err, "a value is not valid")

@@ -38,6 +38,8 @@ var _ = Describe("Translate", func() {
 		Entry("check", state("23514"), fault.Invalid, ""),
 		Entry("too long", state("22001"), fault.Invalid, ""),
 		Entry("nested too deeply", state("54001"), fault.Invalid, ""),
+		Entry("a sequence that has ended says nothing about the input", state("2200H"), fault.Internal, ""),
+		Entry("a division by zero is ours", state("22012"), fault.Internal, ""),
 		Entry("no uuid", state("22P02"), fault.Invalid, ""),
 		Entry("serialization", state("40001"), fault.Unavailable, postgres.CodeRetry),
 		Entry("deadlock", state("40P01"), fault.Unavailable, postgres.CodeRetry),

@@ -16,7 +16,7 @@ import (
 )
 
 // Release is the number of the schema that this binary was made for (docs/compatibility.md#the-schema).
-const Release = 1
+const Release = 2
 
 //go:embed migrations/*.sql
 var migrations embed.FS

@@ -40,6 +40,34 @@ var _ = Describe("Heartbeats", func() {
 			FROM messaging_exchange_modules`)).To(Equal("v1x"))
 	})
 
+	It("that are repeated use up no ids: a module that registers after a thousand beats gets the next id", func() {
+		w := newWorld()
+		beat(w, messages.ModuleStatus{Hostname: "first", BootID: "b"})
+		for seq := range int64(1000) {
+			beat(w, messages.ModuleStatus{Hostname: "first", BootID: "b", Seq: seq + 1})
+		}
+		beat(w, messages.ModuleStatus{Hostname: "second", BootID: "b"})
+		Expect(w.value(`SELECT max(id) - min(id) FROM messaging_exchange_modules`)).To(Equal("1"))
+	})
+
+	It("of a new host are stored also when two batches register the host at once", func() {
+		w := newWorldWith(4, func(*times.Times) {})
+		status := messages.ModuleStatus{EventType: "status", Type: "builder", Status: "active", BootID: "b"}
+		for i := range 50 {
+			status.Hostname = fmt.Sprintf("h%d", i)
+			older, newer := status, status
+			older.Seq, newer.Seq = 1, 2
+			done := make(chan error)
+			for _, m := range []messages.ModuleStatus{older, newer} {
+				go func() { _, err := w.Beat(ctx(), w.exchange, []messages.ModuleStatus{m}); done <- err }()
+			}
+			Expect(<-done).To(Succeed())
+			Expect(<-done).To(Succeed())
+		}
+		Expect(w.value(`SELECT count(*) || ' at ' || string_agg(DISTINCT seq::text, ',')
+			FROM messaging_exchange_modules`)).To(Equal("50 at 2"))
+	})
+
 	DescribeTable("do not lend their version to a successor on the same host", func(before, after, want string) {
 		w := newWorld()
 		beat(w, messages.ModuleStatus{Hostname: "h", BootID: before, SourceRepo: "src", SourceRepoGitRef: "v1",
@@ -353,12 +381,13 @@ var _ = Describe("The schema", func() {
 
 	It("may be newer than the binary, as long as it admits it", func() {
 		w := newWorld()
-		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = 1, min_release = 1`) })
-		w.exec(`UPDATE schema_info SET release = 2`)
+		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = $1, min_release = 1`, db.Release) })
+		w.exec(`UPDATE schema_info SET release = $1`, db.Release+1)
 		Expect(w.Usable(ctx())).To(Succeed())
 		Expect(db.Migrate(ctx(), database.Config())).To(Succeed())
-		w.exec(`UPDATE schema_info SET min_release = 2`)
-		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring("runs binaries of release 2 or newer")))
+		w.exec(`UPDATE schema_info SET min_release = $1`, db.Release+1)
+		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring(fmt.Sprintf("runs binaries of release %d or newer",
+			db.Release+1))))
 	})
 
 	It("keeps the journal as it was written", func() {

@@ -16,40 +16,74 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// batchSQL keeps a module's id, and of the same boot what a beat does not say: another process may be of another
-// version. (Those that state no boot at all count as one.) A beat of the same boot with a sequence number that was
-// seen before changes nothing, nor does one of a boot that was started before the one that is known, if that was first
-// heard a moment ago: the queue gave it out once more. (Later the host's clock is to blame.) boot_since restarts with
-// the boot, steady_since with boot, status or version.
+// batchSQL stores a batch of heartbeats. A module that is known is updated in place and keeps its id. A module that is
+// not known is inserted. The two parts are separate because INSERT … ON CONFLICT draws an id for every row, also for
+// the rows that exist: 3,300 heartbeats a second would use up a sequence of 32 bits in a week.
+//
+// Of the same boot, a beat that leaves a version field out keeps the known value. Another boot may be of another
+// version. (Beats that state no boot count as one boot.) These beats change nothing: a beat of the same boot with a
+// sequence number that was seen before; and a beat of a boot that was started before the known one, if the known one
+// was first heard a moment ago, because the queue gave such a beat out once more. (Later the host's clock is to blame.)
+// boot_since restarts with the boot. steady_since restarts with boot, status or version.
+//
+// The result is how many rows were updated, how many were inserted, and how many were missing. If fewer were inserted
+// than were missing, another batch has inserted the same hosts meanwhile.
 const batchSQL = `
-INSERT INTO messaging_exchange_modules AS m (messaging_exchange_id, hostname, type, service, status, boot_id, seq,
-workload,
-	source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, started_at)
-SELECT $1, b.hostname, b.type, b.service, b.status, b.boot_id, b.seq, coalesce(b.workload, '[]')::jsonb, b.source_repo,
-b.source_ref, b.deployment_repo, b.deployment_ref, b.started_at
-FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-$10::text[], $11::text[], $12::text[], $13::timestamptz[])
-	AS b (hostname, type, service, status, boot_id, seq, workload, source_repo, source_ref, deployment_repo,
-	deployment_ref, started_at)
-ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO UPDATE SET
-	type = excluded.type, service = excluded.service, status = excluded.status, boot_id = excluded.boot_id,
-	seq = excluded.seq, workload = excluded.workload,
-	source_repo = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.source_repo <> '' THEN excluded.source_repo
-	ELSE m.source_repo END,
-	source_repo_git_ref = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.source_repo_git_ref <> ''
-	THEN excluded.source_repo_git_ref ELSE m.source_repo_git_ref END,
-	deployment_repo = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.deployment_repo <> ''
-	THEN excluded.deployment_repo ELSE m.deployment_repo END,
-	deployment_repo_git_ref = CASE WHEN m.boot_id <> excluded.boot_id OR excluded.deployment_repo_git_ref <> ''
-	THEN excluded.deployment_repo_git_ref ELSE m.deployment_repo_git_ref END,
-	started_at = CASE WHEN m.boot_id <> excluded.boot_id THEN excluded.started_at
-	ELSE coalesce(excluded.started_at, m.started_at) END,
-	boot_since = CASE WHEN m.boot_id = excluded.boot_id THEN m.boot_since ELSE now() END,
-	steady_since = CASE WHEN m.boot_id = excluded.boot_id AND m.status = excluded.status
-		AND excluded.source_repo_git_ref IN ('', m.source_repo_git_ref) THEN m.steady_since ELSE now() END,
-	updated_at = now()
-WHERE CASE WHEN m.boot_id = excluded.boot_id THEN excluded.seq = 0 OR excluded.seq > m.seq
-	ELSE NOT coalesce(excluded.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END`
+WITH b AS (
+	SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+		$10::text[], $11::text[], $12::text[], $13::timestamptz[])
+	AS b (hostname, type, service, status, boot_id, seq, workload, source_repo, source_repo_git_ref,
+		deployment_repo, deployment_repo_git_ref, started_at)
+), known AS (
+	SELECT m.id, m.hostname FROM messaging_exchange_modules m
+	WHERE m.messaging_exchange_id = $1 AND m.hostname = ANY($2::text[]) ORDER BY m.hostname FOR UPDATE
+), updated AS (
+	UPDATE messaging_exchange_modules AS m SET
+		type = b.type,
+		service = b.service,
+		status = b.status,
+		boot_id = b.boot_id,
+		seq = b.seq,
+		workload = coalesce(b.workload, '[]')::jsonb,
+		source_repo = CASE WHEN m.boot_id <> b.boot_id OR b.source_repo <> ''
+			THEN b.source_repo ELSE m.source_repo END,
+		source_repo_git_ref = CASE WHEN m.boot_id <> b.boot_id OR b.source_repo_git_ref <> ''
+			THEN b.source_repo_git_ref ELSE m.source_repo_git_ref END,
+		deployment_repo = CASE WHEN m.boot_id <> b.boot_id OR b.deployment_repo <> ''
+			THEN b.deployment_repo ELSE m.deployment_repo END,
+		deployment_repo_git_ref = CASE WHEN m.boot_id <> b.boot_id OR b.deployment_repo_git_ref <> ''
+			THEN b.deployment_repo_git_ref ELSE m.deployment_repo_git_ref END,
+		started_at = CASE WHEN m.boot_id <> b.boot_id
+			THEN b.started_at ELSE coalesce(b.started_at, m.started_at) END,
+		boot_since = CASE WHEN m.boot_id = b.boot_id THEN m.boot_since ELSE now() END,
+		steady_since = CASE WHEN m.boot_id = b.boot_id AND m.status = b.status
+			AND b.source_repo_git_ref IN ('', m.source_repo_git_ref) THEN m.steady_since ELSE now() END,
+		updated_at = now()
+	FROM b JOIN known k ON k.hostname = b.hostname
+	WHERE m.id = k.id AND CASE WHEN m.boot_id = b.boot_id THEN b.seq = 0 OR b.seq > m.seq
+		ELSE NOT coalesce(b.started_at < m.started_at AND m.boot_since > now() - interval '2 minutes', false) END
+	RETURNING 1
+), missing AS (
+	SELECT * FROM b WHERE NOT EXISTS (SELECT 1 FROM messaging_exchange_modules m
+		WHERE m.messaging_exchange_id = $1 AND m.hostname = b.hostname)
+), inserted AS (
+	INSERT INTO messaging_exchange_modules (messaging_exchange_id, hostname, type, service, status, boot_id, seq,
+		workload, source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, started_at)
+	SELECT $1, hostname, type, service, status, boot_id, seq, coalesce(workload, '[]')::jsonb,
+		source_repo, source_repo_git_ref, deployment_repo, deployment_repo_git_ref, started_at
+	FROM missing ORDER BY hostname
+	ON CONFLICT ON CONSTRAINT messaging_exchange_modules_hostname_key DO NOTHING
+	RETURNING 1
+)
+SELECT (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM inserted) AS inserted,
+	(SELECT count(*) FROM missing) AS missing`
+
+// batchCounts is what one run of batchSQL did.
+type batchCounts struct {
+	Updated  int `db:"updated"`
+	Inserted int `db:"inserted"`
+	Missing  int `db:"missing"`
+}
 
 // Beat stores a batch of heartbeats in one statement and returns how many modules it changed. A deadlock repeats it,
 // for an error would cost the leader its covered time. It needs no term: it can only revive. The receipt is the
@@ -59,18 +93,21 @@ func (s *Presence) Beat(ctx context.Context, ex component.ExchangeID, beats []me
 		return 0, nil
 	}
 	c := columnsOf(beats)
-	var changed int64
+	var changed int
 	err := s.db.Pool.InTx(ctx, func(tx *sqlx.Tx) error {
-		res, err := tx.ExecContext(ctx, batchSQL, ex, pq.StringArray(c.hostname), pq.StringArray(c.kind),
-			pq.StringArray(c.service), pq.StringArray(c.status),
-			pq.StringArray(c.bootID), pq.Int64Array(c.seq), pq.Array(c.workload), pq.StringArray(c.sourceRepo),
-			pq.StringArray(c.sourceRef),
-			pq.StringArray(c.deploymentRepo), pq.StringArray(c.deploymentRef), pq.Array(c.startedAt))
-		if err != nil {
-			return err
+		var n batchCounts
+		changed = 0
+		for again := true; again; again = n.Inserted < n.Missing { // another batch was first: its rows are updated now
+			err := tx.GetContext(ctx, &n, batchSQL, ex, pq.StringArray(c.hostname), pq.StringArray(c.kind),
+				pq.StringArray(c.service), pq.StringArray(c.status), pq.StringArray(c.bootID), pq.Int64Array(c.seq),
+				pq.Array(c.workload), pq.StringArray(c.sourceRepo), pq.StringArray(c.sourceRef),
+				pq.StringArray(c.deploymentRepo), pq.StringArray(c.deploymentRef), pq.Array(c.startedAt))
+			if err != nil {
+				return err
+			}
+			changed += n.Updated + n.Inserted
 		}
-		changed, err = res.RowsAffected()
-		return err
+		return nil
 	})
 	if postgres.Constraint(err) == "messaging_exchange_modules_messaging_exchange_id_fkey" {
 		return 0, fault.Wrap(fault.NotFound, err, "there is no exchange %d", ex)
@@ -78,7 +115,7 @@ func (s *Presence) Beat(ctx context.Context, ex component.ExchangeID, beats []me
 	if err != nil {
 		return 0, fmt.Errorf("store %d heartbeats: %w", len(beats), err)
 	}
-	return int(changed), nil
+	return changed, nil
 }
 
 // columns is a batch turned by a quarter: one array per column.
