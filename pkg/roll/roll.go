@@ -1,12 +1,15 @@
-// Package roll decides the next step of a rolling deploy. It is pure: a plan, what the runtime shows, what was done so
-// far, and now; nothing here acts or reads a clock.
+// Package roll decides the next step of a rolling deploy, also whether and when an instance is restored (putBack). It is
+// pure: Next takes a plan, what the runtime shows, what was done so far, and now. Nothing here acts or reads a clock.
 //
-// Invariants (docs/deployment.md#rolling-deploy): one instance at a time, in the plan's order; an instance that has the
-// wanted definition and has been healthy for MinHealthy is left alone, so repeating a deploy changes nothing; instances
-// beyond the plan go last, after all others are healthy; the first instance that misses its deadline, or that the
-// order's deadline finds half done, gets back what it had, and then the deploy ends. A crash or an unhealthy spell
-// restarts the MinHealthy clock and nothing else: whichever instances break while others are waited for, each has one
-// clock until a further one is begun.
+// Invariants (docs/deployment.md#rolling-deploy):
+//   - One instance is replaced at a time, in the plan's order.
+//   - An instance that has the wanted definition and has been healthy for MinHealthy is left alone. So a repeated deploy
+//     changes nothing.
+//   - Instances beyond the plan are removed last, after all others are healthy.
+//   - The first instance that misses its deadline, or that the order's deadline finds half done, gets back the definition
+//     that it had. Then the deploy ends.
+//   - A crash or an unhealthy spell restarts the MinHealthy clock and nothing else. Of the instances that break while a
+//     later one is waited for, each has one clock until a further instance is begun.
 package roll
 
 import (

@@ -1,5 +1,6 @@
-// Package times holds every duration (docs/operations.md#times) in one struct: two named profiles and their
-// relations. It is configuration only; nobody reads a clock here.
+// Package times holds every duration (docs/operations.md#times) in one struct: two named profiles and their relations. For
+// example: after 10 minutes of silence a module is inactive (InactiveAfter), after 20 it is deleted (DeleteAfter). The
+// package is configuration only: nothing here reads a clock.
 package times
 
 import (
