@@ -1,4 +1,4 @@
-// Package silence judges who has been silent for too long, and when that is not believed (docs/messaging.md, Silence). It
+// Package silence judges who has been silent for too long, and when that is not believed (docs/messaging.md#silence). It
 // is pure. The sweep of manager-api is one conditional SQL statement, because a heartbeat may come in between; a spec of
 // services/manager-api/internal/presence holds the statement and these functions together.
 package silence

@@ -10,25 +10,27 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/silence"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
-// The brake on deletions (docs/messaging.md#silence): more than half of an exchange's modules, and at least
-// holdAtLeast.
-const holdAtLeast = 5
-
-// holdFor is how many covered minutes a hold lasts: 30 with the default of 10 for inactive_after.
-func (s *Presence) holdFor() time.Duration { return 3 * s.times.InactiveAfter }
-
-// sweepState is what a sweep decides on: the covered time of its term, and how much of the exchange is silent.
-type sweepState struct {
-	Since  time.Time `db:"covered_since"`
-	Until  time.Time `db:"covered_until"`
-	Silent int       `db:"silent"`
-	Total  int       `db:"total"`
+// limits are the silences after which a module is inactive and is deleted.
+func (s *Presence) limits() silence.Limits {
+	return silence.Limits{InactiveAfter: s.times.InactiveAfter, DeleteAfter: s.times.DeleteAfter}
 }
 
-// silenceSQL: silence = covered_until − max(last_seen, covered_since). Exactly the limit is not yet over.
+// sweepState is what a sweep decides on: the covered time of its term, and how many modules are missing
+// (silence.Missing).
+type sweepState struct {
+	Since   time.Time `db:"covered_since"`
+	Until   time.Time `db:"covered_until"`
+	Missing int       `db:"missing"`
+	Total   int       `db:"total"`
+}
+
+func (s sweepState) covered() silence.Covered { return silence.Covered{Since: s.Since, Until: s.Until} }
+
+// silenceSQL is silence.Covered.Silence in SQL; $2 is covered_until and $3 covered_since.
 const silenceSQL = `$2::timestamptz - greatest(updated_at, $3::timestamptz)`
 
 // Expire runs one sweep under the leader's term: silent modules become inactive, then they go. Without covered time
@@ -59,7 +61,7 @@ func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.Exc
 	var state []sweepState
 	err := tx.SelectContext(ctx, &state, `SELECT c.covered_since, c.covered_until, count(m.id) AS total,
 			count(m.id) FILTER (WHERE c.covered_until - greatest(m.updated_at, c.covered_since) >= $3 * interval '1 millisecond')
-			AS silent
+			AS missing
 		FROM coverage c LEFT JOIN messaging_exchange_modules m ON m.messaging_exchange_id = c.messaging_exchange_id
 		WHERE c.messaging_exchange_id = $1 AND c.term = $2 AND c.covered_since IS NOT NULL AND c.covered_until IS NOT NULL
 		GROUP BY c.covered_since, c.covered_until`, ex, term, s.times.InactiveAfter.Milliseconds())
@@ -72,57 +74,89 @@ func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.Exc
 	return &state[0], nil
 }
 
-// brake keeps the hold on deletions: it begins with a SystemEvent while too much of the exchange is silent, ages in
-// covered time, and goes with its cause.
+// brake keeps the hold on deletions by the rule of pkg/silence, and says whether deletions are held. A hold begins with
+// a SystemEvent and goes with its cause.
 func (s *Presence) brake(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState) (bool, error) {
-	if state.Silent < holdAtLeast || state.Silent*2 <= state.Total {
+	if !silence.Brake(state.Missing, state.Total) {
 		_, err := tx.ExecContext(ctx, `DELETE FROM deletion_holds WHERE messaging_exchange_id = $1`, ex)
 		if err != nil {
 			return false, fmt.Errorf("end hold of exchange %d: %w", ex, err)
 		}
 		return false, nil
 	}
-	var hold struct {
-		CoveredMS int64 `db:"covered_ms"`
-		Released  bool  `db:"released"`
-		Fresh     bool  `db:"fresh"`
+	hold, err := lockHold(ctx, tx, ex)
+	if err != nil {
+		return false, err
 	}
-	err := tx.GetContext(ctx, &hold, `INSERT INTO deletion_holds AS h (messaging_exchange_id, ticked_at, silent, total)
-		VALUES ($1, $2, $4, $5)
-		ON CONFLICT (messaging_exchange_id) DO UPDATE SET silent = excluded.silent, total = excluded.total,
-		ticked_at = greatest(h.ticked_at, $2::timestamptz),
-			covered_ms = h.covered_ms + greatest(0, extract(epoch FROM $2::timestamptz - greatest(h.ticked_at,
-			$3::timestamptz)) * 1000)::bigint
-		RETURNING covered_ms, released, xmax = 0 AS fresh`, ex, state.Until, state.Since, state.Silent, state.Total)
+	if hold == nil {
+		hold = new(silence.Begin(state.covered()))
+		if err := s.tellHeld(ctx, tx, ex, state); err != nil {
+			return false, err
+		}
+	} else {
+		*hold = hold.Tick(state.covered())
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO deletion_holds AS h
+			(messaging_exchange_id, covered_ms, ticked_at, silent, total)
+		VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (messaging_exchange_id) DO UPDATE SET
+			covered_ms = excluded.covered_ms,
+			ticked_at = excluded.ticked_at,
+			silent = excluded.silent,
+			total = excluded.total`, ex, hold.Age.Milliseconds(), hold.Ticked, state.Missing, state.Total)
 	if err != nil {
 		return false, fmt.Errorf("hold deletions of exchange %d: %w", ex, err)
 	}
-	if hold.Fresh {
-		message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts "+
-			"and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
-			state.Silent, state.Total, s.holdFor(), ex)
-		data := map[string]any{"messaging_exchange_id": ex, "silent": state.Silent, "total": state.Total}
-		if err := db.RaiseEvent(ctx, tx, &ex, "module_deletion_held", db.SeverityError, message, data); err != nil {
-			return false, err
-		}
-		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_held", Message: message,
-			Inputs: data}); err != nil {
-			return false, err
-		}
-	}
-	return !hold.Released && time.Duration(hold.CoveredMS)*time.Millisecond < s.holdFor(), nil
+	return hold.Lasts(s.limits()), nil
 }
 
-// sweepSQL takes the rows that it changes in the order of batchSQL, by hostname, so that a batch waits and does not
-// meet it in a deadlock. A module whose beat came while it waited is none of the due any more.
+// lockHold reads the hold on the deletions of an exchange and keeps others from changing it; nil: there is none.
+func lockHold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID) (*silence.Hold, error) {
+	var rows []struct {
+		CoveredMS int64     `db:"covered_ms"`
+		TickedAt  time.Time `db:"ticked_at"`
+		Released  bool      `db:"released"`
+	}
+	err := tx.SelectContext(ctx, &rows, `SELECT covered_ms, ticked_at, released FROM deletion_holds
+		WHERE messaging_exchange_id = $1 FOR UPDATE`, ex)
+	if err != nil {
+		return nil, fmt.Errorf("read hold of exchange %d: %w", ex, err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	return &silence.Hold{Age: time.Duration(rows[0].CoveredMS) * time.Millisecond, Ticked: rows[0].TickedAt,
+		Released: rows[0].Released}, nil
+}
+
+func (s *Presence) tellHeld(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, state sweepState) error {
+	message := fmt.Sprintf("%d of %d modules are silent: they are kept for %s of covered time, so look at their hosts "+
+		"and broker, or let them go by DELETE /messaging/exchanges/%d/deletion_hold",
+		state.Missing, state.Total, silence.HoldFor(s.limits()), ex)
+	data := map[string]any{"messaging_exchange_id": ex, "silent": state.Missing, "total": state.Total}
+	if err := db.RaiseEvent(ctx, tx, &ex, "module_deletion_held", db.SeverityError, message, data); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(ex), Code: "deletion_held", Message: message,
+		Inputs: data})
+}
+
+// sweepSQL is silence.Judge in SQL: one conditional statement, so that a beat that comes meanwhile is not lost. The
+// statement locks rows in the order of batchSQL, by hostname, so that a batch waits and there is no deadlock. A module
+// whose beat came while the statement waited is not due any more. $4 is inactive_after, $5 delete_after, $6 whether
+// deletions are held.
 const sweepSQL = `
 	WITH due AS (
-		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone FROM messaging_exchange_modules
-		WHERE messaging_exchange_id = $1 AND ` + silenceSQL + ` > $4 * interval '1 millisecond'
+		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone
+		FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1
+			AND ` + silenceSQL + ` > $4 * interval '1 millisecond'
 			AND (status <> 'inactive' OR (NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond'))
-		ORDER BY hostname COLLATE "C" FOR UPDATE),
+		ORDER BY hostname COLLATE "C"
+		FOR UPDATE),
 	gone AS (
-		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone RETURNING m.hostname),
+		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone
+		RETURNING m.hostname),
 	quiet AS (
 		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone
 		RETURNING m.hostname)
