@@ -1,6 +1,6 @@
-// Package silence judges who has been silent for too long, and when that is not believed (docs/messaging.md#silence). It
-// is pure. The sweep of manager-api is one conditional SQL statement, because a heartbeat may come in between; a spec of
-// services/manager-api/internal/presence holds the statement and these functions together.
+// Package silence judges who has been silent for too long, and when that is not believed (docs/messaging.md#silence).
+// It is pure. The sweep of manager-api is one conditional SQL statement, because a heartbeat may come in between; a
+// spec of services/manager-api/internal/presence holds the statement and these functions together.
 package silence
 
 import "time"
@@ -17,8 +17,8 @@ type Covered struct {
 	Since, Until time.Time
 }
 
-// Silence is how long a module has been silent in covered time, if its last heartbeat came at lastSeen: 0 if the exchange
-// is not covered. Time that nobody listened to is no silence of the module.
+// Silence is how long a module has been silent in covered time, if its last heartbeat came at lastSeen: 0 if the
+// exchange is not covered. Time that nobody listened to is no silence of the module.
 func (c Covered) Silence(lastSeen time.Time) time.Duration {
 	if c.Since.IsZero() || c.Until.IsZero() {
 		return 0
@@ -39,8 +39,8 @@ const (
 	Gone     Verdict = "gone"     // the module is deleted
 )
 
-// Judge says what becomes of a module that has been silent for so long. Exactly a limit is not yet over. While deletions
-// are held (Brake, Hold.Lasts) a module that would be deleted is inactive.
+// Judge says what becomes of a module that has been silent for so long. Exactly a limit is not yet over. While
+// deletions are held (Brake, Hold.Lasts) a module that would be deleted is inactive.
 func Judge(silent time.Duration, l Limits, held bool) Verdict {
 	switch {
 	case silent > l.DeleteAfter && !held:
@@ -59,8 +59,8 @@ const brakeAtLeast = 5
 // first module of a lost site is deleted.
 func Missing(silent time.Duration, l Limits) bool { return silent >= l.InactiveAfter }
 
-// Brake reports whether deletions are to be held: more than half of the modules of an exchange are missing, and at least
-// five. That says more about our hearing than about the modules.
+// Brake reports whether deletions are to be held: more than half of the modules of an exchange are missing, and at
+// least five. That says more about our hearing than about the modules.
 func Brake(missing, total int) bool { return missing >= brakeAtLeast && missing*2 > total }
 
 // Hold is a hold on the deletions of an exchange, from the sweep that put the brake on until one that takes it off.

@@ -97,6 +97,7 @@ var _ = Describe("The brake", func() {
 		h = h.Tick(at(time.Hour, time.Hour+2*time.Minute))
 		Expect(h.Age).To(Equal(7*time.Minute), "the break before is not counted")
 		h = h.Tick(at(0, time.Minute))
-		Expect(h).To(Equal(silence.Hold{Age: 7 * time.Minute, Ticked: noon.Add(time.Hour + 2*time.Minute)}), "nor time that was counted before")
+		Expect(h).To(Equal(silence.Hold{Age: 7 * time.Minute, Ticked: noon.Add(time.Hour + 2*time.Minute)}),
+			"nor time that was counted before")
 	})
 })
