@@ -98,6 +98,9 @@ func Retryable(err error) bool {
 	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil && !errors.Is(err, ErrCommitUnknown)
 }
 
+// LockTimeout says whether err is that of a statement that did not get a lock within lock_timeout.
+func LockTimeout(err error) bool { return pq.As(err, pqerror.LockNotAvailable) != nil }
+
 // commitError tells a refused commit, after which nothing has happened, from one
 // whose outcome nobody knows.
 func commitError(err error) error {

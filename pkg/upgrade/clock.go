@@ -34,22 +34,29 @@ const (
 	TickAbandon  Tick = "abandon"
 )
 
-// Tick moves the clock to now. A gap longer than maxGap was an absence of manager-api itself and counts as standing still.
-func (c Clock) Tick(now time.Time, runs bool, maxGap, abandonAfter time.Duration) (Clock, Tick) {
-	elapsed := max(now.Sub(c.TickedAt), 0)
+// Tick moves the clock to now. presentSince is since when manager-api has been there without a gap: time before that
+// instant is an absence of manager-api, and no time of the upgrade is used up in an absence. The clause clockSQL of
+// manager-api encodes this rule for all upgrades at once.
+func (c Clock) Tick(now time.Time, runs bool, presentSince time.Time, abandonAfter time.Duration) (Clock, Tick) {
+	elapsed, counted := max(now.Sub(c.TickedAt), 0), max(now.Sub(later(c.TickedAt, presentSince)), 0)
 	c.TickedAt = now
-	if runs && elapsed <= maxGap {
-		c.Left -= elapsed
+	if runs {
+		c.Left -= counted
 		c.Stalled = 0
 	} else {
 		c.Stalled += elapsed
 	}
+	return c, c.Over(abandonAfter)
+}
+
+// Over says whether the time of the clock is over, and why.
+func (c Clock) Over(abandonAfter time.Duration) Tick {
 	switch {
 	case c.Left <= 0:
-		return c, TickDeadline
+		return TickDeadline
 	case c.Stalled > abandonAfter:
-		return c, TickAbandon
+		return TickAbandon
 	default:
-		return c, TickGoesOn
+		return TickGoesOn
 	}
 }

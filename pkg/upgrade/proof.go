@@ -9,9 +9,9 @@ import (
 	"github.com/openaperture/openaperture/pkg/module"
 )
 
-// Proves says whether a kind of proof is enough for a type. Those that upgrade the others may be ready and deaf, and then
-// nobody is left to put the next version right: a deployer has to answer its probe, an overseer to lead, manager-api to
-// hear its own beats. Healthy units show none of that.
+// Proves says whether a kind of proof is enough for a type. Those that upgrade the others may be ready and deaf, and
+// then nobody is left to put the next version right: a deployer has to answer its probe, an overseer to lead,
+// manager-api to hear its own beats. Healthy units show none of that.
 func Proves(k component.ProofKind, t component.Type) bool {
 	return k != component.ProofUnits || (t != component.Manager && t != component.Overseer && t != component.Deployer)
 }
@@ -100,8 +100,8 @@ func (p Proof) String() string {
 
 // Prove judges the modules of an exchange against a need. The overseer judges with it, and manager-api checks that
 // judgement again in the transaction that records it. If the need names instances, each of them must be proven.
-// Otherwise as many modules as instances suffice. Modules of another version beside them are no obstacle: the deploy has
-// left them alone, and eligibility reports them.
+// Otherwise as many modules as instances suffice. Modules of another version beside them are no obstacle: the deploy
+// has left them alone, and eligibility reports them.
 func Prove(n Need, modules []module.Module) Proof {
 	p := Proof{Wanted: n.Count}
 	var steady []module.Module

@@ -19,7 +19,8 @@ const (
 var endedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func need(changes ...func(*upgrade.Need)) upgrade.Need {
-	n := upgrade.Need{Type: component.Builder, Count: 1, Ref: "v2", Commit: commit, WorkflowBegan: endedAt.Add(-time.Minute), WorkflowEnded: endedAt,
+	n := upgrade.Need{Type: component.Builder, Count: 1, Ref: "v2", Commit: commit,
+		WorkflowBegan: endedAt.Add(-time.Minute), WorkflowEnded: endedAt,
 		MinHealthy: 10 * time.Second, At: endedAt.Add(10 * time.Second), LiveWithin: 90 * time.Second}
 	for _, c := range changes {
 		c(&n)
@@ -29,8 +30,10 @@ func need(changes ...func(*upgrade.Need)) upgrade.Need {
 
 // mod is a module that has reported v2 since before the end and was last heard ten seconds after it, with changes.
 func mod(hostname string, changes ...func(*module.Module)) module.Module {
-	m := module.Module{Hostname: hostname, Type: component.Builder, Service: "builder", Status: module.Active, BootID: "b-" + hostname, SourceRepo: repo,
-		SourceRepoGitRef: "v2", LastSeen: endedAt.Add(10 * time.Second), BootSince: endedAt.Add(-30 * time.Second), SteadySince: endedAt.Add(-30 * time.Second)}
+	m := module.Module{Hostname: hostname, Type: component.Builder, Service: "builder", Status: module.Active,
+		BootID: "b-" + hostname, SourceRepo: repo,
+		SourceRepoGitRef: "v2", LastSeen: endedAt.Add(10 * time.Second), BootSince: endedAt.Add(-30 * time.Second),
+		SteadySince: endedAt.Add(-30 * time.Second)}
 	for _, c := range changes {
 		c(&m)
 	}
@@ -70,39 +73,51 @@ var _ = Describe("The proof", func() {
 		},
 		Entry("one that reports the target steadily", upgrade.ProofComplete, need(), mod("a")),
 		Entry("one that reports the target's commit", upgrade.ProofComplete, need(), mod("a", reports(commit))),
-		Entry("one that reports a part of the commit only", upgrade.ProofOtherVersion, need(), mod("a", reports(commit[:10]))),
-		Entry("one that reports nothing where no commit is known", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Commit = "" }),
+		Entry("one that reports a part of the commit only", upgrade.ProofOtherVersion, need(),
+			mod("a", reports(commit[:10]))),
+		Entry("one that reports nothing where no commit is known", upgrade.ProofComplete,
+			need(func(n *upgrade.Need) { n.Commit = "" }),
 			mod("a", reports(""), booted(-time.Second))),
 		Entry("one that reports another version", upgrade.ProofOtherVersion, need(), mod("a", reports("v1"))),
 		Entry("nobody", upgrade.ProofTooFew, need()),
-		Entry("nobody, although nobody is needed: a count of none proves nothing", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Count = 0 })),
+		Entry("nobody, although nobody is needed: a count of none proves nothing", upgrade.ProofTooFew,
+			need(func(n *upgrade.Need) { n.Count = 0 })),
 		Entry("one of two", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Count = 2 }), mod("a")),
 		Entry("two of two", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Count = 2 }), mod("a"), mod("b")),
 		Entry("enough, though an old one still talks", upgrade.ProofComplete, need(), mod("a"), mod("old", reports("v1"))),
 		Entry("one that was last heard before the end", upgrade.ProofTooFew, need(), mod("a", heard(-time.Second))),
-		Entry("one that was last heard at the very end", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(0))),
+		Entry("one that was last heard at the very end", upgrade.ProofTooFew,
+			need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(0))),
 		Entry("one that was heard over less than min_healthy", upgrade.ProofTooFew, need(), mod("a", heard(9*time.Second))),
-		Entry("one whose boot changed in between", upgrade.ProofTooFew, need(), mod("a", heard(15*time.Second), steady(6*time.Second))),
-		Entry("one beat where min_healthy is 0", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.MinHealthy = 0 }), mod("a", heard(time.Second), steady(time.Second))),
+		Entry("one whose boot changed in between", upgrade.ProofTooFew, need(),
+			mod("a", heard(15*time.Second), steady(6*time.Second))),
+		Entry("one beat where min_healthy is 0", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.MinHealthy = 0 }),
+			mod("a", heard(time.Second), steady(time.Second))),
 		Entry("one that was steady, then fell silent", upgrade.ProofTooFew, need(readAt(101*time.Second)), mod("a")),
 		Entry("one that is not silent for long yet", upgrade.ProofComplete, need(readAt(100*time.Second)), mod("a")),
-		Entry("two that were never there together", upgrade.ProofTooFew, need(readAt(8*time.Minute), func(n *upgrade.Need) { n.Count = 2 }),
+		Entry("two that were never there together", upgrade.ProofTooFew,
+			need(readAt(8*time.Minute), func(n *upgrade.Need) { n.Count = 2 }),
 			mod("a"), mod("b", heard(8*time.Minute))),
-		Entry("one of an old version that fell silent says nothing", upgrade.ProofTooFew, need(readAt(8*time.Minute)), mod("a", reports("v1"))),
+		Entry("one of an old version that fell silent says nothing", upgrade.ProofTooFew, need(readAt(8*time.Minute)),
+			mod("a", reports("v1"))),
 		Entry("one that has stopped", upgrade.ProofTooFew, need(), mod("a", stopped)),
 		Entry("one of another type", upgrade.ProofTooFew, need(), mod("a", ofType(component.Manager))),
-		Entry("one of another service of the type", upgrade.ProofTooFew, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),
-		Entry("one of the service", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer"))),
+		Entry("one of another service of the type", upgrade.ProofTooFew,
+			need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),
+		Entry("one of the service", upgrade.ProofComplete, need(func(n *upgrade.Need) { n.Service = "deployer" }),
+			mod("a", service("deployer"))),
 	)
 
 	// Two instances were deployed by workflow: a was started anew, b ran the target already.
 	deployed := func(n *upgrade.Need) {
 		n.Count = 2
-		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Hostname: "a", Applied: true}, {Unit: "builder@2.service", Hostname: "b"}}
+		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Hostname: "a", Applied: true},
+			{Unit: "builder@2.service", Hostname: "b"}}
 	}
 	nameless := func(n *upgrade.Need) {
 		n.Count = 2
-		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Applied: true}, {Unit: "builder@2.service", Applied: true}}
+		n.Instances = []upgrade.Instance{{Unit: "builder@1.service", Applied: true},
+			{Unit: "builder@2.service", Applied: true}}
 	}
 	DescribeTable("of the instances that were deployed",
 		func(want upgrade.ProofReason, missing []string, n upgrade.Need, modules ...module.Module) {
@@ -111,27 +126,33 @@ var _ = Describe("The proof", func() {
 			Expect(p.Missing).To(Equal(missing))
 		},
 		Entry("all of them beat", upgrade.ProofComplete, nil, need(deployed), mod("a"), mod("b")),
-		Entry("invented host names prove nothing (C3)", upgrade.ProofOtherHosts, []string{"builder@1.service", "builder@2.service"},
+		Entry("invented host names prove nothing (C3)", upgrade.ProofOtherHosts,
+			[]string{"builder@1.service", "builder@2.service"},
 			need(deployed), mod("x"), mod("y")),
 		Entry("a third one does not stand in for a deployed one", upgrade.ProofOtherHosts, []string{"builder@2.service"},
 			need(deployed), mod("a"), mod("x")),
-		Entry("one that was started anew counts from a boot since then", upgrade.ProofOtherHosts, []string{"builder@1.service"},
+		Entry("one that was started anew counts from a boot since then", upgrade.ProofOtherHosts,
+			[]string{"builder@1.service"},
 			need(deployed), mod("a", booted(-time.Hour)), mod("b")),
-		Entry("one that was left alone counts with its old boot", upgrade.ProofComplete, nil, need(deployed), mod("a"), mod("b", booted(-time.Hour))),
+		Entry("one that was left alone counts with its old boot", upgrade.ProofComplete, nil, need(deployed), mod("a"),
+			mod("b", booted(-time.Hour))),
 		Entry("a boot of the predecessor's modules is not known", upgrade.ProofComplete, nil,
 			need(deployed), mod("a", bootless, booted(-time.Hour)), mod("b")),
 		Entry("one of them reports another version", upgrade.ProofOtherVersion, []string{"builder@2.service"},
 			need(deployed), mod("a"), mod("b", reports("v1"))),
 		Entry("one of them is silent", upgrade.ProofTooFew, []string{"builder@2.service"}, need(deployed), mod("a")),
-		Entry("none was deployed", upgrade.ProofTooFew, nil, need(func(n *upgrade.Need) { n.Instances = []upgrade.Instance{} }), mod("a")),
+		Entry("none was deployed", upgrade.ProofTooFew, nil,
+			need(func(n *upgrade.Need) { n.Instances = []upgrade.Instance{} }), mod("a")),
 		Entry("names that nobody knew before: as many that were first heard since", upgrade.ProofComplete, nil,
 			need(nameless), mod("c1", firstHeard(-time.Second)), mod("c2", firstHeard(time.Second))),
-		Entry("one that was heard before the deploy proves no unnamed instance", upgrade.ProofOtherHosts, []string{"builder@2.service"},
+		Entry("one that was heard before the deploy proves no unnamed instance", upgrade.ProofOtherHosts,
+			[]string{"builder@2.service"},
 			need(nameless), mod("c1", firstHeard(-time.Second)), mod("old", firstHeard(-time.Hour))),
 	)
 
 	It("says how many instances it knows by new host names alone", func() {
-		p := upgrade.Prove(need(nameless), []module.Module{mod("c1", firstHeard(0)), mod("c2", firstHeard(0)), mod("c3", firstHeard(0))})
+		p := upgrade.Prove(need(nameless), []module.Module{mod("c1", firstHeard(0)), mod("c2", firstHeard(0)),
+			mod("c3", firstHeard(0))})
 		Expect(p.OK()).To(BeTrue())
 		Expect(p.Unnamed).To(Equal(2))
 		Expect(p.Hostnames).To(HaveLen(2))
@@ -143,7 +164,8 @@ var _ = Describe("The proof", func() {
 			Expect(p.Reason).To(Equal(want))
 			Expect(p.Unversioned).To(Equal(unversioned), "the record says so")
 		},
-		Entry("booted since the workflow began", upgrade.ProofComplete, mod("a", reports(""), booted(-30*time.Second)), []string{"a"}),
+		Entry("booted since the workflow began", upgrade.ProofComplete, mod("a", reports(""), booted(-30*time.Second)),
+			[]string{"a"}),
 		Entry("that was there before", upgrade.ProofTooFew, mod("a", reports(""), booted(-time.Hour)), nil),
 		Entry("nor a boot", upgrade.ProofComplete, mod("a", reports(""), booted(-time.Hour), bootless), []string{"a"}),
 	)
@@ -187,19 +209,31 @@ var _ = Describe("The clock", func() {
 	)
 
 	DescribeTable("ticks",
-		func(left, stalled, elapsed time.Duration, runs bool, wantLeft, wantStalled time.Duration, want upgrade.Tick) {
+		func(left, stalled, elapsed time.Duration, runs bool, absent, wantLeft, wantStalled time.Duration,
+			want upgrade.Tick) {
 			c := upgrade.Clock{Left: left, Stalled: stalled, TickedAt: endedAt}
 			now := endedAt.Add(elapsed)
-			after, tick := c.Tick(now, runs, 10*time.Second, time.Hour)
+			after, tick := c.Tick(now, runs, endedAt.Add(absent), time.Hour)
 			Expect(after).To(Equal(upgrade.Clock{Left: wantLeft, Stalled: wantStalled, TickedAt: now}))
 			Expect(tick).To(Equal(want))
 		},
-		Entry("down while it runs", 20*time.Second, time.Duration(0), 5*time.Second, true, 15*time.Second, time.Duration(0), upgrade.TickGoesOn),
-		Entry("to the deadline", 5*time.Second, time.Duration(0), 5*time.Second, true, time.Duration(0), time.Duration(0), upgrade.TickDeadline),
-		Entry("not while it stands still", 5*time.Second, time.Duration(0), 9*time.Second, false, 5*time.Second, 9*time.Second, upgrade.TickGoesOn),
-		Entry("not over an absence of manager-api", 5*time.Second, time.Duration(0), 11*time.Second, true, 5*time.Second, 11*time.Second, upgrade.TickGoesOn),
-		Entry("what stood still is forgotten when it runs again", 20*time.Second, 50*time.Minute, time.Second, true, 19*time.Second, time.Duration(0), upgrade.TickGoesOn),
-		Entry("what has stood still for too long is abandoned", 5*time.Second, time.Hour, time.Second, false, 5*time.Second, time.Hour+time.Second, upgrade.TickAbandon),
-		Entry("not backwards", 5*time.Second, time.Duration(0), -time.Hour, true, 5*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("down while it runs", 20*time.Second, time.Duration(0), 5*time.Second, true, -time.Hour,
+			15*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("to the deadline", 5*time.Second, time.Duration(0), 5*time.Second, true, -time.Hour,
+			time.Duration(0), time.Duration(0), upgrade.TickDeadline),
+		Entry("over all of the time in which its row was locked", 90*time.Second, time.Duration(0), time.Minute, true,
+			-time.Hour,
+			30*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("not while it stands still", 5*time.Second, time.Duration(0), 9*time.Second, false, -time.Hour,
+			5*time.Second, 9*time.Second, upgrade.TickGoesOn),
+		Entry("not over an absence of manager-api", 5*time.Second, time.Duration(0), time.Hour, true, time.Hour-time.Second,
+			4*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("what stood still is forgotten when it runs again", 20*time.Second, 50*time.Minute, time.Second, true,
+			-time.Hour,
+			19*time.Second, time.Duration(0), upgrade.TickGoesOn),
+		Entry("what has stood still for too long is abandoned", 5*time.Second, time.Hour, time.Second, false, -time.Hour,
+			5*time.Second, time.Hour+time.Second, upgrade.TickAbandon),
+		Entry("not backwards", 5*time.Second, time.Duration(0), -time.Hour, true, -2*time.Hour,
+			5*time.Second, time.Duration(0), upgrade.TickGoesOn),
 	)
 })

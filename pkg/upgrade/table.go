@@ -24,7 +24,8 @@ const (
 )
 
 // Events lists all kinds.
-var Events = []EventKind{EventStart, EventRefuse, EventCancel, EventExpire, EventWorkflowCompleted, EventWorkflowFailed, EventProven, EventUndone, EventDeadline, EventAbandon}
+var Events = []EventKind{EventStart, EventRefuse, EventCancel, EventExpire, EventWorkflowCompleted, EventWorkflowFailed,
+	EventProven, EventUndone, EventDeadline, EventAbandon}
 
 // Event is something that happened to an upgrade.
 type Event struct {
@@ -167,7 +168,8 @@ func (u Upgrade) fromRollingBack(e Event) (Upgrade, []Effect, error) {
 	return u, nil, ErrIllegal{u.State, e.Kind}
 }
 
-// rollbackFailed ends here and stays: nothing is tried by itself after a failed rollback. What was to blame first stays.
+// rollbackFailed ends here and stays: nothing is tried by itself after a failed rollback. What was to blame first
+// stays.
 func (u Upgrade) rollbackFailed(e Event) (Upgrade, []Effect, error) {
 	if e.Message != "" {
 		u.Message += "; the rollback failed: " + e.Message
@@ -228,7 +230,8 @@ func (u Upgrade) fail(e Event) (Upgrade, []Effect, error) {
 func (u Upgrade) end(s State, e Event) (Upgrade, []Effect, error) {
 	u.blame(e)
 	u.State, u.Step = s, StepNone
-	return u, append(u.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent}, Effect{Kind: EffectFreeSlot}), nil
+	return u, append(u.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent},
+		Effect{Kind: EffectFreeSlot}), nil
 }
 
 func (u *Upgrade) blame(e Event) { u.Cause, u.Reason, u.Message = e.Cause, e.Reason, e.Message }

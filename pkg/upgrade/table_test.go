@@ -15,7 +15,8 @@ type change func(*upgrade.Upgrade)
 
 // in is an upgrade of an overseer in a state, with a proven release to return to.
 func in(state upgrade.State, step upgrade.Step, changes ...change) upgrade.Upgrade {
-	u := upgrade.Upgrade{ID: "u1", Type: component.Overseer, Proof: component.ProofModules, Trigger: upgrade.TriggerHourly, State: state, Step: step, Proven: true}
+	u := upgrade.Upgrade{ID: "u1", Type: component.Overseer, Proof: component.ProofModules, Trigger: upgrade.TriggerHourly,
+		State: state, Step: step, Proven: true}
 	if state.Running() {
 		u.Phase = 1
 	}
@@ -50,7 +51,8 @@ func touching(e upgrade.Event) upgrade.Event { e.Touched = true; return e }
 
 // told is where an upgrade came to and what is to be done, in one line.
 func told(u upgrade.Upgrade, effects []upgrade.Effect) string {
-	parts := []string{fmt.Sprintf("%s %d%s:", u.State, u.Phase, map[upgrade.Step]string{"": "", "deploy": " deploying", "verify": " verifying"}[u.Step])}
+	parts := []string{fmt.Sprintf("%s %d%s:", u.State, u.Phase,
+		map[upgrade.Step]string{"": "", "deploy": " deploying", "verify": " verifying"}[u.Step])}
 	for _, e := range effects {
 		text := string(e.Kind)
 		if e.Phase > 0 {
@@ -68,10 +70,13 @@ const (
 )
 
 var positions = []upgrade.Upgrade{
-	in(upgrade.Requested, upgrade.StepNone), in(upgrade.InProgress, upgrade.StepDeploy), in(upgrade.Verifying, upgrade.StepVerify, touched),
+	in(upgrade.Requested, upgrade.StepNone), in(upgrade.InProgress, upgrade.StepDeploy),
+	in(upgrade.Verifying, upgrade.StepVerify, touched),
 	in(upgrade.RollingBack, upgrade.StepDeploy, touched), in(upgrade.RollingBack, upgrade.StepVerify, touched),
-	in(upgrade.Completed, upgrade.StepNone), in(upgrade.Ineligible, upgrade.StepNone), in(upgrade.Canceled, upgrade.StepNone), in(upgrade.Expired, upgrade.StepNone),
-	in(upgrade.Failed, upgrade.StepNone), in(upgrade.RolledBack, upgrade.StepNone), in(upgrade.RollbackFailed, upgrade.StepNone),
+	in(upgrade.Completed, upgrade.StepNone), in(upgrade.Ineligible, upgrade.StepNone),
+	in(upgrade.Canceled, upgrade.StepNone), in(upgrade.Expired, upgrade.StepNone),
+	in(upgrade.Failed, upgrade.StepNone), in(upgrade.RolledBack, upgrade.StepNone),
+	in(upgrade.RollbackFailed, upgrade.StepNone),
 }
 
 // matrix holds every legal pair of position and event; all others are refused.
@@ -126,7 +131,8 @@ var _ = Describe("The table", func() {
 
 	It("lets terminal states absorb, and no other (I4)", func() {
 		for _, s := range upgrade.States {
-			Expect(s.Open()).To(Equal(len(matrix[string(s)])+len(matrix[string(s)+" deploy"])+len(matrix[string(s)+" verify"]) > 0), string(s))
+			Expect(s.Open()).To(Equal(len(matrix[string(s)])+len(matrix[string(s)+" deploy"])+len(
+				matrix[string(s)+" verify"]) > 0), string(s))
 		}
 	})
 
@@ -136,7 +142,8 @@ var _ = Describe("The table", func() {
 			Expect(err).NotTo(HaveOccurred())
 			Expect(told(after, effects)).To(Equal(want))
 		},
-		Entry("a failure that touched nothing", in(upgrade.InProgress, upgrade.StepDeploy), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment),
+		Entry("a failure that touched nothing", in(upgrade.InProgress, upgrade.StepDeploy),
+			because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment),
 			"failed 1: "+ended),
 		Entry("one that touched something: back to the proven release", in(upgrade.InProgress, upgrade.StepDeploy),
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), goingBack),
@@ -146,23 +153,33 @@ var _ = Describe("The table", func() {
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), goingBackQ),
 		Entry("the version's fault with nothing to return to", in(upgrade.InProgress, upgrade.StepDeploy, unproven),
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), "failed 1: quarantine "+ended),
-		Entry("the version's fault of an operator's rollback, which does not quarantine", in(upgrade.InProgress, upgrade.StepDeploy, rollback),
+		Entry("the version's fault of an operator's rollback, which does not quarantine",
+			in(upgrade.InProgress, upgrade.StepDeploy, rollback),
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), goingBack),
-		Entry("an operator's cancel of a touched one", in(upgrade.Verifying, upgrade.StepVerify, touched), because(upgrade.EventCancel, upgrade.CauseOperator), goingBack),
-		Entry("a deploy that changed nothing and is not proven", in(upgrade.Verifying, upgrade.StepVerify), because(upgrade.EventDeadline, upgrade.CauseVersion),
+		Entry("an operator's cancel of a touched one", in(upgrade.Verifying, upgrade.StepVerify, touched),
+			because(upgrade.EventCancel, upgrade.CauseOperator), goingBack),
+		Entry("a deploy that changed nothing and is not proven", in(upgrade.Verifying, upgrade.StepVerify),
+			because(upgrade.EventDeadline, upgrade.CauseVersion),
 			"failed 1: quarantine "+ended),
-		Entry("a silence that is not proven in time (R7)", in(upgrade.Verifying, upgrade.StepVerify, touched), because(upgrade.EventDeadline, upgrade.CauseVersion), goingBackQ),
-		Entry("an abandoned one, which is left as it is", in(upgrade.Verifying, upgrade.StepVerify, touched), because(upgrade.EventAbandon, upgrade.CauseEnvironment),
+		Entry("a silence that is not proven in time (R7)", in(upgrade.Verifying, upgrade.StepVerify, touched),
+			because(upgrade.EventDeadline, upgrade.CauseVersion), goingBackQ),
+		Entry("an abandoned one, which is left as it is", in(upgrade.Verifying, upgrade.StepVerify, touched),
+			because(upgrade.EventAbandon, upgrade.CauseEnvironment),
 			"failed 1: "+ended),
-		Entry("a type without heartbeats, proven by its deploy", in(upgrade.InProgress, upgrade.StepDeploy, hello, units), kind(upgrade.EventWorkflowCompleted),
+		Entry("a type without heartbeats, proven by its deploy", in(upgrade.InProgress, upgrade.StepDeploy, hello, units),
+			kind(upgrade.EventWorkflowCompleted),
 			"completed 1: record_version system_event free_slot"),
-		Entry("a type without heartbeats, restored by its deploy", in(upgrade.RollingBack, upgrade.StepDeploy, hello, units, touched), kind(upgrade.EventWorkflowCompleted),
+		Entry("a type without heartbeats, restored by its deploy",
+			in(upgrade.RollingBack, upgrade.StepDeploy, hello, units, touched), kind(upgrade.EventWorkflowCompleted),
 			"rolled_back 1: system_event free_slot"),
-		Entry("an overseer that was once given that proof: it must lead all the same", in(upgrade.InProgress, upgrade.StepDeploy, units), kind(upgrade.EventWorkflowCompleted),
+		Entry("an overseer that was once given that proof: it must lead all the same",
+			in(upgrade.InProgress, upgrade.StepDeploy, units), kind(upgrade.EventWorkflowCompleted),
 			"verifying 1 verifying: reset_clock"),
-		Entry("deployers that were: they must answer", in(upgrade.InProgress, upgrade.StepDeploy, deployer, units), kind(upgrade.EventWorkflowCompleted),
+		Entry("deployers that were: they must answer", in(upgrade.InProgress, upgrade.StepDeploy, deployer, units),
+			kind(upgrade.EventWorkflowCompleted),
 			"verifying 1 verifying: probe(1) reset_clock"),
-		Entry("one of them, restored", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, units, touched), kind(upgrade.EventWorkflowCompleted),
+		Entry("one of them, restored", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, units, touched),
+			kind(upgrade.EventWorkflowCompleted),
 			"rolling_back 1 verifying: probe(1) reset_clock"),
 	)
 
@@ -172,35 +189,49 @@ var _ = Describe("The table", func() {
 			Expect(err).NotTo(HaveOccurred())
 			Expect(told(after, effects)).To(Equal(want))
 		},
-		Entry("phase 1 deployed: the new deployer is probed", in(upgrade.InProgress, upgrade.StepDeploy, deployer), kind(upgrade.EventWorkflowCompleted),
+		Entry("phase 1 deployed: the new deployer is probed", in(upgrade.InProgress, upgrade.StepDeploy, deployer),
+			kind(upgrade.EventWorkflowCompleted),
 			"verifying 1 verifying: probe(1) reset_clock"),
-		Entry("phase 1 proven: only now phase 2 begins (I7)", in(upgrade.Verifying, upgrade.StepVerify, deployer, touched), kind(upgrade.EventProven),
+		Entry("phase 1 proven: only now phase 2 begins (I7)", in(upgrade.Verifying, upgrade.StepVerify, deployer, touched),
+			kind(upgrade.EventProven),
 			"in_progress 2 deploying: start_workflow(2) reset_clock"),
-		Entry("phase 2 deployed: the new deployer-oa is probed", in(upgrade.InProgress, upgrade.StepDeploy, deployer, touched, phase(2)), kind(upgrade.EventWorkflowCompleted),
+		Entry("phase 2 deployed: the new deployer-oa is probed", in(upgrade.InProgress, upgrade.StepDeploy, deployer, touched,
+			phase(2)), kind(upgrade.EventWorkflowCompleted),
 			"verifying 2 verifying: probe(2) reset_clock"),
-		Entry("phase 2 proven: completed", in(upgrade.Verifying, upgrade.StepVerify, deployer, touched, phase(2)), kind(upgrade.EventProven),
+		Entry("phase 2 proven: completed", in(upgrade.Verifying, upgrade.StepVerify, deployer, touched, phase(2)),
+			kind(upgrade.EventProven),
 			"completed 2: record_version system_event free_slot"),
 		Entry("phase 2 fails untouched: phase 1 was touched, so both go back, the last first (R4)",
-			in(upgrade.InProgress, upgrade.StepDeploy, deployer, phase(2)), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment),
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, phase(2)),
+			because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment),
 			"rolling_back 2 deploying: close_workflow system_event restore_workflow(2) reset_clock"),
 		Entry("phase 2 fails untouched and has no release to return to, as in the first upgrade ever: phase 1 goes back",
-			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment), goingBack),
-		Entry("phase 2 fails perhaps touched, by an executor that is lost, and has no release to return to: phase 1 goes back all the same",
-			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)), touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), goingBack),
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)),
+			because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment), goingBack),
+		Entry("phase 2 fails perhaps touched, by an executor that is lost, and has no release to return to: phase 1 goes "+
+			"back all the same",
+			in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2)),
+			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), goingBack),
 		Entry("phase 2 is not proven and has no release to return to: who would restore phase 1 is what failed",
-			in(upgrade.Verifying, upgrade.StepVerify, deployer, touched, unproven, before, phase(2)), because(upgrade.EventDeadline, upgrade.CauseEnvironment), "failed 2: "+ended),
-		Entry("phase 2 redeployed: probed as well", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched, phase(2)), kind(upgrade.EventWorkflowCompleted),
+			in(upgrade.Verifying, upgrade.StepVerify, deployer, touched, unproven, before, phase(2)),
+			because(upgrade.EventDeadline, upgrade.CauseEnvironment), "failed 2: "+ended),
+		Entry("phase 2 redeployed: probed as well", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched, phase(2)),
+			kind(upgrade.EventWorkflowCompleted),
 			"rolling_back 2 verifying: probe(2) reset_clock"),
-		Entry("phase 2 restored: phase 1 follows", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched, phase(2)), kind(upgrade.EventProven),
+		Entry("phase 2 restored: phase 1 follows", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched, phase(2)),
+			kind(upgrade.EventProven),
 			"rolling_back 1 deploying: restore_workflow(1) reset_clock"),
-		Entry("phase 1 restored: rolled back", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched), kind(upgrade.EventProven),
+		Entry("phase 1 restored: rolled back", in(upgrade.RollingBack, upgrade.StepVerify, deployer, touched),
+			kind(upgrade.EventProven),
 			"rolled_back 1: system_event free_slot"),
-		Entry("phase 2 cannot be restored: it ends there (D6)", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched, phase(2)), kind(upgrade.EventWorkflowFailed),
+		Entry("phase 2 cannot be restored: it ends there (D6)", in(upgrade.RollingBack, upgrade.StepDeploy, deployer, touched,
+			phase(2)), kind(upgrade.EventWorkflowFailed),
 			"rollback_failed 2: "+ended),
 	)
 
 	It("remembers the first blame when the rollback fails too", func() {
-		u, _, err := in(upgrade.RollingBack, upgrade.StepDeploy, touched, blamed("unhealthy")).Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
+		u, _, err := in(upgrade.RollingBack, upgrade.StepDeploy, touched,
+			blamed("unhealthy")).Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(u.Cause).To(Equal(upgrade.CauseVersion))
 		Expect(u.Message).To(Equal("unhealthy; the rollback failed: m"))
@@ -217,14 +248,16 @@ var _ = Describe("The table", func() {
 	})
 
 	It("keeps cause, reason and message of a failure", func() {
-		u, _, err := in(upgrade.InProgress, upgrade.StepDeploy).Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
+		u, _, err := in(upgrade.InProgress, upgrade.StepDeploy).
+			Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
 		Expect(err).NotTo(HaveOccurred())
 		Expect([]any{u.Cause, u.Reason, u.Message}).To(Equal([]any{upgrade.CauseEnvironment, "r", "m"}))
 	})
 
 	// Every sequence of events of this length, from a request on, for each kind of upgrade.
 	It("keeps its invariants along every path", func() {
-		starts := []upgrade.Upgrade{in(upgrade.Requested, ""), in(upgrade.Requested, "", deployer), in(upgrade.Requested, "", hello, units), in(upgrade.Requested, "", unproven)}
+		starts := []upgrade.Upgrade{in(upgrade.Requested, ""), in(upgrade.Requested, "", deployer),
+			in(upgrade.Requested, "", hello, units), in(upgrade.Requested, "", unproven)}
 		events := []upgrade.Event{}
 		for _, k := range upgrade.Events {
 			events = append(events, because(k, upgrade.CauseVersion), touching(because(k, upgrade.CauseEnvironment)))
@@ -279,10 +312,12 @@ func check(before, after upgrade.Upgrade, effects []upgrade.Effect) {
 var _ = Describe("Phases", func() {
 	DescribeTable("of a type",
 		func(t component.Type, want ...upgrade.Phase) { Expect(upgrade.PhasesOf(t)).To(Equal(want)) },
-		Entry("one of OpenAperture's own goes through deployer-oa", component.Manager, upgrade.Phase{Milestone: upgrade.ExecDeployOA}),
+		Entry("one of OpenAperture's own goes through deployer-oa", component.Manager,
+			upgrade.Phase{Milestone: upgrade.ExecDeployOA}),
 		Entry("a user's own goes through deployer", component.Type("billing"), upgrade.Phase{Milestone: upgrade.ExecDeploy}),
 		Entry("the deployers replace each other", component.Deployer,
 			upgrade.Phase{Milestone: upgrade.ExecDeployOA, Service: "deployer", ProbeQueue: upgrade.ExecDeploy},
-			upgrade.Phase{Milestone: upgrade.ExecDeploy, Service: "deployer-oa", RepoSuffix: "_oa", ProbeQueue: upgrade.ExecDeployOA}),
+			upgrade.Phase{Milestone: upgrade.ExecDeploy, Service: "deployer-oa", RepoSuffix: "_oa",
+				ProbeQueue: upgrade.ExecDeployOA}),
 	)
 })

@@ -39,7 +39,8 @@ const (
 )
 
 // States lists all states in the order of the drawing.
-var States = []State{Requested, InProgress, Verifying, RollingBack, Completed, Ineligible, Canceled, Expired, Failed, RolledBack, RollbackFailed}
+var States = []State{Requested, InProgress, Verifying, RollingBack, Completed, Ineligible, Canceled, Expired, Failed,
+	RolledBack, RollbackFailed}
 
 // Running reports whether the upgrade occupies its exchange's slot.
 func (s State) Running() bool { return s == InProgress || s == Verifying || s == RollingBack }

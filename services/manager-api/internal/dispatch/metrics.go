@@ -8,6 +8,7 @@ type metrics struct {
 	waiting *prometheus.GaugeVec
 	oldest  *prometheus.GaugeVec
 	gaps    prometheus.Counter
+	passes  prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -22,9 +23,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Age of the oldest waiting message, by exchange."}, []string{"exchange"}),
 		gaps: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_sweeper_gaps_total",
 			Help: "Absences of manager-api after which all claims were prolonged."}),
+		passes: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_sweeper_pass_seconds",
+			Help:    "How long a sweep over deadlines, claims and requests takes.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	if r != nil {
-		r.MustRegister(m.relayed, m.results, m.waiting, m.oldest, m.gaps)
+		r.MustRegister(m.relayed, m.results, m.waiting, m.oldest, m.gaps, m.passes)
 	}
 	return m
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/loop"
@@ -27,8 +28,10 @@ type Sweeper struct {
 	pruned  time.Time
 }
 
-// pruneEvery is the pause between two removals of what has served its time.
-const pruneEvery = 10 * time.Second
+const (
+	pruneEvery = 10 * time.Second // between two removals of what has served its time
+	stepLimit  = 10 * time.Second // of one step of a pass
+)
 
 // Sweeper is the sweeper over the exchanges of these brokers.
 func (b *Brokers) Sweeper(t times.Times) *Sweeper {
@@ -36,40 +39,69 @@ func (b *Brokers) Sweeper(t times.Times) *Sweeper {
 		metrics: b.relay.metrics}
 }
 
-// Run sweeps once usable is closed, every second or ten times per tick_gap, until ctx ends.
+// Run sweeps once usable is closed, every second or ten times per tick_gap, until ctx ends. The presence of manager-api
+// is recorded by a loop of its own at the same pace: a sweep may be slow, and is no absence for that.
 func (s *Sweeper) Run(ctx context.Context, usable <-chan struct{}) error {
 	select {
 	case <-usable:
 	case <-ctx.Done():
 		return nil
 	}
-	return loop.Loop{Interval: min(time.Second, s.Times.TickGap/10),
-		Do:      func(ctx context.Context) error { return s.Pass(ctx, time.Now()) },
-		OnError: func(err error) { s.Log.Warn("sweep incomplete", zap.Error(err)) }}.Run(ctx)
+	pace := min(time.Second, s.Times.TickGap/10)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return loop.Loop{Interval: pace, Do: s.present,
+			OnError: func(err error) { s.Log.Warn("presence not recorded", zap.Error(err)) }}.Run(ctx)
+	})
+	group.Go(func() error {
+		return loop.Loop{Interval: pace,
+			Do:      func(ctx context.Context) error { return s.Pass(ctx, time.Now()) },
+			OnError: func(err error) { s.Log.Warn("sweep incomplete", zap.Error(err)) }}.Run(ctx)
+	})
+	return group.Wait()
 }
 
-// Pass does everything once. A step that fails does not keep the others from their turn; the next pass repairs it.
-func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
-	gap, err := s.Engine.Tick(ctx)
-	if err != nil {
-		return err // without the tick nothing may expire
-	}
+// present records that manager-api is there.
+func (s *Sweeper) present(ctx context.Context) error {
+	gap, err := s.Engine.RecordPresence(ctx)
 	if gap {
 		s.metrics.gaps.Inc()
 		s.Log.Info("manager-api was away; all claims get their full time")
 	}
+	return err
+}
+
+// Pass does everything once. A step that fails or takes longer than stepLimit does not keep the others from their turn;
+// the next pass repairs it.
+func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
+	began := time.Now()
+	defer func() { s.metrics.passes.Observe(time.Since(began).Seconds()) }()
+	if err := s.present(ctx); err != nil { // an absence gives time before anything may expire
+		return err
+	}
 	consuming := s.Consuming(now)
-	failed := errors.Join(
-		s.Engine.ExpireRequests(ctx),
-		s.Engine.TickUpgrades(ctx, consuming),
-		s.Engine.ExpireClaims(ctx, consuming),
-		s.Engine.ResendUnclaimed(ctx, consuming),
+	failed := s.steps(ctx,
+		func(ctx context.Context) error { return s.Engine.TickUpgrades(ctx, consuming) },
+		func(ctx context.Context) error { return s.Engine.ExpireClaims(ctx, consuming) },
+		func(ctx context.Context) error { return s.Engine.ResendUnclaimed(ctx, consuming) },
+		s.Engine.ExpireRequests,
 	)
 	if now.Sub(s.pruned) < pruneEvery {
 		return failed
 	}
 	s.pruned = now
-	return errors.Join(failed, s.Engine.Prune(ctx), s.measure(ctx))
+	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure))
+}
+
+// steps takes each step within stepLimit.
+func (s *Sweeper) steps(ctx context.Context, list ...func(context.Context) error) error {
+	var failed error
+	for _, step := range list {
+		bounded, cancel := context.WithTimeout(ctx, stepLimit)
+		failed = errors.Join(failed, step(bounded))
+		cancel()
+	}
+	return failed
 }
 
 func (s *Sweeper) measure(ctx context.Context) error {

@@ -300,10 +300,12 @@ var _ = Describe("A failing upgrade", func() {
 		u := w.started(w.component(component.Builder))
 		w.exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '4 seconds'`)
 		Expect(w.TickUpgrades(ctx(), nil)).To(Succeed())
-		w.exec(`UPDATE upgrades SET clock_ticked_at = now() - interval '1 hour'`)
+		w.exec(`UPDATE upgrades SET clock_ticked_at = now() - interval '1 hour', clock_left = 5000`)
+		w.exec(`UPDATE ticks SET ticked_at = now() - interval '1 hour'`)
+		Expect(w.RecordPresence(ctx())).To(BeTrue())
 		Expect(w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
 		Expect(w.state(u)).To(Equal(upgrade.InProgress))
-		Expect(w.value(`SELECT (clock_stalled > 3600000)::text FROM upgrades`)).To(Equal("true"))
+		Expect(w.value(`SELECT (clock_left > 4000)::text FROM upgrades`)).To(Equal("true"))
 	})
 
 	It("of type overseer does not wait for a judge: the missing leader is the failure", func() {

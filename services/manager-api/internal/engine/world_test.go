@@ -57,6 +57,7 @@ func newWorldWith(connections int, adjust func(*times.Times)) *world {
 		root_exchange_name) VALUES ('here', 'here', 'here', 'here') RETURNING id`))
 	w.insert(`INSERT INTO etcd_clusters (etcd_token, name, messaging_exchange_id, runtime, endpoint)
 		VALUES ('Tok', 'c', $1, 'fleet', 'http://unitd') RETURNING id`, w.exchange)
+	w.exec(`INSERT INTO ticks (name, ticked_at, present_since) VALUES ('sweeper', now(), now() - interval '1 day')`)
 	w.term = w.lead("overseer-1", 0).Term
 	w.lead("overseer-1", w.term) // from here on it covers
 	return w

@@ -11,47 +11,15 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/lease"
-	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
-// Tick records that manager-api is up, in one replica at least. After a gap of more than tick_gap every claim that is
-// held gets its full time: it expires only over time in which it could have been renewed. What was released, or is open
-// to the next one, is not kept from him. gap reports that.
-func (s *Engine) Tick(ctx context.Context) (gap bool, err error) {
-	err = s.db.Pool.InTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO ticks (name, ticked_at) VALUES ('sweeper', now())
-			ON CONFLICT DO NOTHING`); err != nil {
-			return fmt.Errorf("begin ticks: %w", err)
-		}
-		err := tx.GetContext(ctx, &gap, `SELECT now() - ticked_at > $1 * interval '1 millisecond' FROM ticks
-			WHERE name = 'sweeper' FOR UPDATE`, s.times.TickGap.Milliseconds())
-		if err != nil {
-			return fmt.Errorf("read tick: %w", err)
-		}
-		if gap {
-			_, err := tx.ExecContext(ctx, `UPDATE leases l SET expires_at = clock_timestamp() + $1 * interval '1 millisecond'
-				FROM orders o
-				WHERE o.state = 'claimed' AND l.name = `+ordersLease+` AND l.holder <> ''`, s.times.Claim.Milliseconds())
-			if err != nil {
-				return fmt.Errorf("prolong claims: %w", err)
-			}
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE ticks SET ticked_at = greatest(ticked_at, now())
-			WHERE name = 'sweeper'`); err != nil {
-			return fmt.Errorf("tick: %w", err)
-		}
-		return nil
-	})
-	return gap, err
-}
-
 // ExpireRequests ends the requests that nobody started within request_expiry.
 func (s *Engine) ExpireRequests(ctx context.Context) error {
-	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state = 'requested'
+	return s.forEachDue(ctx, `SELECT id, messaging_exchange_id FROM upgrades WHERE state = 'requested'
 		AND created_at < now() - $1 * interval '1 millisecond' ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
@@ -63,59 +31,6 @@ func (s *Engine) ExpireRequests(ctx context.Context) error {
 					", as no overseer led its exchange or other upgrades kept the slot: look at the overseer's log and GET " +
 					"/upgrades, then request it again"}, nil)
 		}, s.times.RequestExpiry.Milliseconds())
-}
-
-// TickUpgrades moves the clocks of all running upgrades. consuming lists the exchanges from whose brokers this process
-// has consumed for the settle time. What runs out of time has failed; what stood still for too long is abandoned.
-func (s *Engine) TickUpgrades(ctx context.Context, consuming []component.ExchangeID) error {
-	heard := map[component.ExchangeID]bool{}
-	for _, ex := range consuming {
-		heard[ex] = true
-	}
-	return s.forEachDue(ctx, `SELECT id FROM upgrades WHERE state IN `+RunningStates+` ORDER BY id`,
-		func(ctx context.Context, tx *sqlx.Tx, id string) error {
-			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
-			if err != nil || !row.State.Running() {
-				return err
-			}
-			return s.tickUpgrade(ctx, tx, row, heard[row.ExchangeID])
-		})
-}
-
-func (s *Engine) tickUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, consuming bool) error {
-	var now time.Time
-	if err := tx.GetContext(ctx, &now, `SELECT now()`); err != nil {
-		return fmt.Errorf("read the database's clock: %w", err)
-	}
-	clock := row.clock()
-	if !consuming && now.Sub(clock.TickedAt) < s.times.TickGap/2 {
-		return nil // another replica may consume where this one does not: leave it the tick
-	}
-	covers, err := s.db.JudgeCovers(ctx, tx, row.ExchangeID)
-	if err != nil {
-		return err
-	}
-	u := upgrade.Upgrade{Type: row.ComponentType, Step: row.Step}
-	clock, verdict := clock.Tick(now, u.Runs(upgrade.Conditions{Consuming: consuming, Judge: covers}), s.times.TickGap,
-		s.times.AbandonAfter)
-	if err := row.saveClock(ctx, tx, clock); err != nil {
-		return err
-	}
-	switch verdict {
-	case upgrade.TickDeadline:
-		e, err := s.deadlineEvent(ctx, tx, row)
-		if err != nil {
-			return err
-		}
-		return s.move(ctx, tx, row, e, nil)
-	case upgrade.TickAbandon:
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment,
-			Reason: "abandoned",
-			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() +
-				": look at its broker and overseer, and at what runs there"}, nil)
-	case upgrade.TickGoesOn:
-	}
-	return nil
 }
 
 // deadlineEvent says why there was no progress: the version did not prove itself, nobody took the order, or who took it
@@ -176,7 +91,8 @@ func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 // ExpireClaims gives the orders whose claims have expired to the next one, under a fresh deadline; after order_attempts
 // the executor is lost. Only exchanges whose results this process has drained count: a result may be on its way.
 func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.ExchangeID) error {
-	return s.forEachDue(ctx, `SELECT o.id FROM orders o LEFT JOIN leases l ON l.name = `+ordersLease+`
+	return s.forEachDue(ctx, `SELECT o.id, o.messaging_exchange_id FROM orders o LEFT JOIN leases l
+		ON l.name = `+ordersLease+`
 		WHERE o.state = 'claimed' AND o.messaging_exchange_id = ANY($1) AND (l.name IS NULL OR l.expires_at <= now())
 		ORDER BY o.id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
@@ -232,7 +148,8 @@ func (s *Engine) giveUp(ctx context.Context, tx *sqlx.Tx, x chained, f failure) 
 // ResendUnclaimed sends confirmed orders that nobody has claimed for a while again, under a new message id. An
 // upgrade's clock ends that; an order without upgrade fails at its deadline.
 func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.ExchangeID) error {
-	return s.forEachDue(ctx, `SELECT id FROM orders WHERE state = 'open' AND messaging_exchange_id = ANY($1)
+	return s.forEachDue(ctx, `SELECT id, messaging_exchange_id FROM orders WHERE state = 'open'
+		AND messaging_exchange_id = ANY($1)
 		AND confirmed_at < now() - $2 * interval '1 millisecond' ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			x, err := s.lockChain(ctx, tx, id)
@@ -291,22 +208,4 @@ func (s *Engine) Prune(ctx context.Context) error {
 		}
 		return nil
 	}))
-}
-
-// forEachDue runs fn for every id that the query finds, each in its own transaction: fn locks and looks again, as
-// another replica may have been there first. One that fails does not keep the others from their turn.
-func (s *Engine) forEachDue(ctx context.Context, query string,
-	fn func(ctx context.Context, tx *sqlx.Tx, id string) error, args ...any) error {
-	var ids []string
-	if err := s.db.Pool.SelectContext(ctx, &ids, query, args...); err != nil {
-		return fmt.Errorf("find what is due: %w", postgres.Translate(err))
-	}
-	var failed error
-	for _, id := range ids {
-		err := s.db.Tx(ctx, func(tx *sqlx.Tx) error { return fn(ctx, tx, id) })
-		if err != nil && !fault.Is(err, fault.NotFound) && failed == nil {
-			failed = fmt.Errorf("%s: %w", id, err)
-		}
-	}
-	return failed
 }
