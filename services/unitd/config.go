@@ -38,7 +38,8 @@ const (
 	backendSystemd = "systemd"
 )
 
-// unitDirs are the directories in which systemd looks for unit files of a host: until its next boot, and for good.
+// unitDirs are the directories in which systemd looks for unit files of a host. The files of the
+// first are gone after the next boot, those of the second stay.
 var unitDirs = []string{"/run/systemd/system", "/etc/systemd/system"}
 
 // DefaultConfig serves on loopback, without token.
@@ -47,7 +48,7 @@ func DefaultConfig() Config {
 		Backend: backendDirect, SystemdUnitDir: unitDirs[0]}
 }
 
-// Validate refuses a network address without a token: who may put a unit may run anything.
+// Validate refuses a network address without a token: whoever may put a unit may run anything.
 func (c Config) Validate() error {
 	switch {
 	case !filepath.IsAbs(c.StateDir):

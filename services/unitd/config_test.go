@@ -52,11 +52,13 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Entry("an unknown key", "state_dri: /x\n", "unknown key state_dri"),
 		Entry("a network address without token", "listen: 0.0.0.0:21000\n", "needs token_file"),
 		Entry("every address without token", "listen: :21000\n", "needs token_file"),
-		Entry("a token file that is not there", "token_file: /nowhere/token\n", "token_file: read secret: open /nowhere/token"),
+		Entry("a token file that is not there", "token_file: /nowhere/token\n",
+			"token_file: read secret: open /nowhere/token"),
 		Entry("a relative state_dir", "state_dir: x\n", `state_dir "x": want an absolute path`),
 		Entry("a relative socket", "socket: x\n", `socket "x": want an absolute path`),
 		Entry("a backend", "backend: docker\n", `backend "docker": want direct or systemd`),
-		Entry("a directory that systemd does not read", "systemd_unit_dir: /srv\n", `systemd_unit_dir "/srv": want /run/systemd/system or`),
+		Entry("a directory that systemd does not read", "systemd_unit_dir: /srv\n",
+			`systemd_unit_dir "/srv": want /run/systemd/system or`),
 		Entry("a log level", "log_level: loud\n", "log_level"),
 	)
 
@@ -66,7 +68,8 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Eventually(launch(string(sample), "--check-config")).WithTimeout(patience).Should(gexec.Exit(0))
 		token := filepath.Join(GinkgoT().TempDir(), "token")
 		Expect(os.WriteFile(token, []byte("t0ken\n"), 0o600)).To(Succeed())
-		Eventually(launch("listen: 0.0.0.0:21000\ntoken_file: "+token+"\n", "--check-config")).WithTimeout(patience).Should(gexec.Exit(0))
+		Eventually(launch("listen: 0.0.0.0:21000\ntoken_file: "+token+"\n", "--check-config")).WithTimeout(patience).
+			Should(gexec.Exit(0))
 		session := launch("", "--print-sample")
 		Eventually(session).WithTimeout(patience).Should(gexec.Exit(0))
 		Expect(string(session.Out.Contents())).To(Equal(string(sample)))
@@ -105,12 +108,14 @@ var _ = Describe("The command line", Label("direct"), func() {
 		u := startUnitd()
 		session := launch(fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s\n", u.path("state")))
 		Eventually(session).WithTimeout(patience).Should(gexec.Exit(1))
-		Expect(string(session.Err.Contents())).To(ContainSubstring(fmt.Sprintf("in use by another unitd (pid %d): stop it first", u.session.Command.Process.Pid)))
+		Expect(string(session.Err.Contents())).
+			To(ContainSubstring(fmt.Sprintf("in use by another unitd (pid %d): stop it first", u.session.Command.Process.Pid)))
 	})
 
 	It("does not take a socket that another process serves", func() {
 		u := startUnitd()
-		session := launch(fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s\nsocket: %s\n", GinkgoT().TempDir(), u.path("socket")))
+		session := launch(fmt.Sprintf("listen: 127.0.0.1:0\nstate_dir: %s\nsocket: %s\n", GinkgoT().TempDir(),
+			u.path("socket")))
 		Eventually(session).WithTimeout(patience).Should(gexec.Exit(1))
 		Expect(string(session.Err.Contents())).To(ContainSubstring("another process serves this socket"))
 		Expect(u.do("GET", "/fleet/v1/machines", "").status).To(Equal(200))

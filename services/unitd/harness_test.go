@@ -25,7 +25,8 @@ const (
 	noLinger = "GORACE=atexit_sleep_ms=0" // else every process waits for a second at its exit
 )
 
-// backend is what runs the units of every spec: the same specs hold for both. Those with Label("direct") are about shims.
+// backend runs the units of every spec. The same specs hold for both backends; those with
+// Label("direct") are about shims.
 var backend = cmp.Or(os.Getenv("UNITD_SPEC_BACKEND"), "direct")
 
 // by picks what differs between the backends.
@@ -68,7 +69,8 @@ func startUnitd() *unitd {
 			return (&net.Dialer{}).DialContext(ctx, "unix", u.path("socket"))
 		},
 	}}
-	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s\nmachine_metadata: {role: app}\nbackend: %s\n", u.path("socket"), u.path("state"), backend)
+	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s\nmachine_metadata: {role: app}\nbackend: %s\n",
+		u.path("socket"), u.path("state"), backend)
 	Expect(os.WriteFile(u.config, []byte(text), 0o600)).To(Succeed())
 	DeferCleanup(u.cleanUp)
 	u.start()
@@ -84,7 +86,8 @@ func (u *unitd) start() {
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	u.session = session
-	Eventually(func() error { _, err := u.request("GET", "/fleet/v1/machines", "", ""); return err }).WithTimeout(patience).Should(Succeed())
+	Eventually(func() error { _, err := u.request("GET", "/fleet/v1/machines", "", ""); return err }).
+		WithTimeout(patience).Should(Succeed())
 }
 
 // kill ends unitd as a power switch would, and only unitd.
@@ -151,7 +154,8 @@ func (u *unitd) noRaces() {
 	Expect(string(u.session.Err.Contents())).NotTo(ContainSubstring("DATA RACE"))
 }
 
-// processes are the living ones that have the spec's directory in their command line or environment, but for unitd itself.
+// processes are the living processes that have the spec's directory in their command line or
+// environment, without unitd itself.
 func (u *unitd) processes() []int {
 	var found []int
 	dirs, _ := filepath.Glob("/proc/[0-9]*")

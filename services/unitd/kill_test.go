@@ -60,7 +60,8 @@ var _ = Describe("unitd that is killed", func() {
 		u := startUnitd()
 		u.put("once.service", "launched", "ExecStart=/bin/sleep 3600")
 		u.put("again.service", "launched", "ExecStart=/bin/sleep 3600", "Restart=always", "RestartSec=10ms")
-		once, again := u.becomes("once.service", "active/running").MainPID, u.becomes("again.service", "active/running").MainPID
+		once := u.becomes("once.service", "active/running").MainPID
+		again := u.becomes("again.service", "active/running").MainPID
 		shims := []int{shim(once), shim(again)}
 		u.kill()
 		for _, pid := range []int{once, again} {
@@ -123,7 +124,9 @@ var _ = Describe("unitd that is killed", func() {
 		for round := range 8 {
 			put := make(chan error, 1)
 			go func() {
-				_, err := u.request("PUT", "/fleet/v1/units/x.service", body("launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=UNITD_SPEC="+u.dir, fmt.Sprintf("Environment=ROUND=%d", round)), "")
+				_, err := u.request("PUT", "/fleet/v1/units/x.service",
+					body("launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=UNITD_SPEC="+u.dir,
+						fmt.Sprintf("Environment=ROUND=%d", round)), "")
 				put <- err
 			}()
 			<-time.After(time.Duration(rand.IntN(30)) * time.Millisecond) // from before the request to after the start
@@ -133,8 +136,10 @@ var _ = Describe("unitd that is killed", func() {
 			u.start()
 		}
 		u.put("x.service", "launched", `ExecStart=/bin/sh -c "`+exclusive+`"`, "Environment=ROUND=last")
-		Eventually(func() string { return u.do("GET", "/fleet/v1/units/x.service", "").body }).Should(ContainSubstring("ROUND=last"))
-		Eventually(func() int { return len(u.processes()) }).WithTimeout(30 * time.Second).Should(Equal(by(3, 2))) // shim, sh, sleep
+		Eventually(func() string { return u.do("GET", "/fleet/v1/units/x.service", "").body }).
+			Should(ContainSubstring("ROUND=last"))
+		// A shim (direct), sh and sleep.
+		Eventually(func() int { return len(u.processes()) }).WithTimeout(30 * time.Second).Should(Equal(by(3, 2)))
 		u.becomes("x.service", "active/running")
 		Expect(u.logs("x.service")).NotTo(ContainSubstring("OVERLAP"))
 	})
@@ -143,7 +148,8 @@ var _ = Describe("unitd that is killed", func() {
 var _ = Describe("A shim that is killed", Label("direct"), func() {
 	// unit forks a child that leaves its session; both write their pids.
 	unit := func(u *unitd) []string {
-		return []string{`ExecStart=/bin/sh -c "setsid sh -c 'echo $$$$ > ` + u.path("child") + `; exec sleep 3600' & echo $$$$ > ` + u.path("main") + `; wait"`,
+		return []string{`ExecStart=/bin/sh -c "setsid sh -c 'echo $$$$ > ` + u.path("child") +
+			`; exec sleep 3600' & echo $$$$ > ` + u.path("main") + `; wait"`,
 			"Restart=on-failure", "RestartSec=10ms"}
 	}
 

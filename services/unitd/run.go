@@ -31,7 +31,7 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 		return err
 	}
 	panics := &contain.Panics{Log: env.Log.Named("panics")}
-	h, backend, err := open(ctx, cfg, env, panics)
+	h, backend, err := openHost(ctx, cfg, env, panics)
 	if err != nil {
 		return err
 	}
@@ -54,37 +54,39 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	return env.RunParts(ctx, parts...)
 }
 
-// opened is a backend with what must run beside it.
-type opened struct {
+// openedBackend is a backend with what must run beside it.
+type openedBackend struct {
 	host.Backend
 	parts []loop.Part
 	close func()
 }
 
-func openBackend(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (opened, error) {
+func openBackend(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (openedBackend, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return opened{}, fmt.Errorf("state_dir cannot be used: %w", err)
+		return openedBackend{}, fmt.Errorf("state_dir cannot be used: %w", err)
 	}
 	if cfg.Backend == backendDirect {
 		b, err := direct.New(cfg.StateDir, selfProgram, env.Log.Named("direct"))
-		return opened{Backend: b, close: func() {}}, err
+		return openedBackend{Backend: b, close: func() {}}, err
 	}
 	b, err := systemd.Open(ctx, cfg.StateDir, cfg.SystemdUnitDir, env.Log.Named("systemd"))
 	if err != nil {
-		return opened{}, err
+		return openedBackend{}, err
 	}
 	run := func(ctx context.Context) error { return panics.Keep(ctx, "hear systemd", b.Run) }
-	return opened{Backend: b, parts: []loop.Part{{Name: "systemd", Run: run}}, close: b.Close}, nil
+	return openedBackend{Backend: b, parts: []loop.Part{{Name: "systemd", Run: run}}, close: b.Close}, nil
 }
 
-func open(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (*host.Host, opened, error) {
+func openHost(
+	ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics,
+) (*host.Host, openedBackend, error) {
 	name, err := os.Hostname()
 	if err != nil {
-		return nil, opened{}, fmt.Errorf("find host name: %w", err)
+		return nil, openedBackend{}, fmt.Errorf("find host name: %w", err)
 	}
 	backend, err := openBackend(ctx, cfg, env, panics)
 	if err != nil {
-		return nil, opened{}, err
+		return nil, openedBackend{}, err
 	}
 	metadata := map[string]string{"hostname": name, "unitd_version": env.Version}
 	maps.Copy(metadata, cfg.MachineMetadata)
@@ -108,13 +110,13 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
 	panics := &contain.Panics{Log: env.Log.Named("panics")}
-	h, backend, err := open(ctx, cfg, env, panics)
+	h, backend, err := openHost(ctx, cfg, env, panics)
 	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
 		}
-		h, backend, err = open(ctx, cfg, env, panics)
+		h, backend, err = openHost(ctx, cfg, env, panics)
 	}
 	if err != nil {
 		return err

@@ -20,12 +20,14 @@ import (
 var _ = Describe("A unit on systemd", Label("systemd"), func() {
 	It("is a unit file of systemd's, whole and with everything that was put", func() {
 		u := startUnitd()
-		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "NoNewPrivileges=yes", "User=nobody", "X-Fleet.MachineMetadata=role=app")
+		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600", "NoNewPrivileges=yes", "User=nobody",
+			"X-Fleet.MachineMetadata=role=app")
 		s := u.becomes("x.service", "active/running")
 		text, err := os.ReadFile(unitDir + "/x.service")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(string(text)).To(And(HavePrefix("# X-OpenAperture: written by unitd "), ContainSubstring("NoNewPrivileges=yes\n"),
-			ContainSubstring("[X-Fleet]\nMachineMetadata=role=app\n")))
+		Expect(string(text)).
+			To(And(HavePrefix("# X-OpenAperture: written by unitd "), ContainSubstring("NoNewPrivileges=yes\n"),
+				ContainSubstring("[X-Fleet]\nMachineMetadata=role=app\n")))
 		Expect(strings.TrimSpace(systemctl("show", "-P", "MainPID", "x.service"))).To(Equal(strconv.Itoa(s.MainPID)))
 		Expect(systemctl("show", "-P", "NoNewPrivileges", "x.service")).To(Equal("yes\n"))
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.MainPID))
@@ -40,7 +42,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.becomes("x.service", "active/running")
 		Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
 		Eventually(unitDir + "/x.service").WithTimeout(patience).ShouldNot(BeAnExistingFile())
-		Eventually(func() string { return systemctl("show", "-P", "LoadState", "x.service") }).WithTimeout(patience).Should(Equal("not-found\n"))
+		Eventually(func() string { return systemctl("show", "-P", "LoadState", "x.service") }).WithTimeout(patience).
+			Should(Equal("not-found\n"))
 		record := u.path("state/systemd/x.service.json")
 		Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
 	})
@@ -51,7 +54,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		for i := range 5 {
 			u.put("x.service", "launched", "Type=oneshot", fmt.Sprintf("ExecStart=/bin/echo this is %d", i))
 			u.becomes("x.service", "inactive/dead")
-			Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).Should(ContainSubstring("\nthis is %d\n", i))
+			Eventually(func() string { return u.logs("x.service") }).WithTimeout(patience).
+				Should(ContainSubstring("\nthis is %d\n", i))
 			Expect(strings.Count(u.logs("x.service"), "\nthis is ")).To(Equal(1))
 			Expect(u.do("DELETE", "/fleet/v1/units/x.service", "").status).To(Equal(204))
 			Eventually(record).WithTimeout(patience).ShouldNot(BeAnExistingFile())
@@ -78,12 +82,14 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		foreign := "[Service]\nExecStart=/bin/sleep 7200\n"
 		Expect(os.WriteFile(unitDir+"/foreign.service", []byte(foreign), 0o600)).To(Succeed()) // systemd has not read it
 		for name, where := range map[string]string{
-			"foreign.service": unitDir + "/foreign.service", "systemd-journald.service": "/lib/systemd/system/systemd-journald.service",
-			"getty@tty9.service": "/lib/systemd/system/getty@.service",
+			"foreign.service":          unitDir + "/foreign.service",
+			"systemd-journald.service": "/lib/systemd/system/systemd-journald.service",
+			"getty@tty9.service":       "/lib/systemd/system/getty@.service",
 		} {
 			answer := u.do("PUT", "/fleet/v1/units/"+name, body("launched", "ExecStart=/bin/sleep 3600"))
 			Expect(answer.status).To(Equal(409), name)
-			Expect(answer.body).To(ContainSubstring("unit of this name exists on the host and was not written by unitd: " + where))
+			Expect(answer.body).
+				To(ContainSubstring("unit of this name exists on the host and was not written by unitd: " + where))
 			Expect(u.do("GET", "/fleet/v1/units/"+name, "").status).To(Equal(404))
 			Expect(u.do("DELETE", "/fleet/v1/units/"+name, "").status).To(Equal(404))
 		}
@@ -96,7 +102,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
 		u.becomes("x.service", "active/running")
 		u.put("x.service", "inactive")
-		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
+		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).
+			Should(Equal("inactive\n"))
 		foreign := "[Service]\nExecStart=/bin/sleep 7200\n"
 		Expect(os.WriteFile(unitDir+"/x.service", []byte(foreign), 0o600)).To(Succeed())
 		Expect(u.do("PUT", "/fleet/v1/units/x.service", body("launched")).status).To(Equal(409))
@@ -160,7 +167,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			text, err := os.ReadFile(file)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(json.Unmarshal(text, &note)).To(Succeed())
-			note["before"], note["taken"] = show("InvocationID"), false // as after a start from before the reload, and a kill before the order
+			// As after a start from before the reload, and a kill before the order.
+			note["before"], note["taken"] = show("InvocationID"), false
 			text, err = json.Marshal(note)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
@@ -180,7 +188,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 			Eventually(func() state { return u.state("x.service") }).WithTimeout(patience).
 				Should(And(HaveField("Active", "active"), HaveField("MainPID", Not(BeElementOf(0, failed)))))
 			Expect(alive(failed)).To(BeFalse())
-			Eventually(commandLine).WithArguments(u.state("x.service").MainPID).WithTimeout(patience).Should(ContainSubstring("7200"))
+			Eventually(commandLine).WithArguments(u.state("x.service").MainPID).WithTimeout(patience).
+				Should(ContainSubstring("7200"))
 		},
 			Entry("at once", false),
 			Entry("after unitd has seen it", true),
@@ -215,19 +224,20 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		}
 
 		// reached returns when unitd has come to a step of the start of what was put.
-		DescribeTable("is started by the next unitd, wherever the one before was killed", func(reached func(u *unitd, earlierNote string)) {
-			u := startUnitd()
-			u.put("x.service", "launched", "ExecStart=/bin/false")
-			u.becomes("x.service", "failed/failed")
-			earlierNote := read(u.path("state/systemd/x.service.json"))()
-			u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
-			reached(u, earlierNote)
-			u.restart()
-			pid := u.becomes("x.service", "active/running").MainPID
-			Eventually(commandLine).WithArguments(pid).WithTimeout(patience).Should(ContainSubstring("7200"))
-			Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
-			Expect(filepath.Glob(u.path("state/systemd/.unitd-*"))).To(BeEmpty())
-		},
+		DescribeTable("is started by the next unitd, wherever the one before was killed",
+			func(reached func(u *unitd, earlierNote string)) {
+				u := startUnitd()
+				u.put("x.service", "launched", "ExecStart=/bin/false")
+				u.becomes("x.service", "failed/failed")
+				earlierNote := read(u.path("state/systemd/x.service.json"))()
+				u.put("x.service", "launched", "ExecStart=/bin/sleep 7200")
+				reached(u, earlierNote)
+				u.restart()
+				pid := u.becomes("x.service", "active/running").MainPID
+				Eventually(commandLine).WithArguments(pid).WithTimeout(patience).Should(ContainSubstring("7200"))
+				Expect(filepath.Glob(unitDir + "/.unitd-*")).To(BeEmpty())
+				Expect(filepath.Glob(u.path("state/systemd/.unitd-*"))).To(BeEmpty())
+			},
 			Entry("before the unit file", func(*unitd, string) {}),
 			Entry("after it", func(*unitd, string) {
 				Eventually(read(file)).WithTimeout(patience).WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
@@ -237,21 +247,25 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 					WithPolling(time.Millisecond).Should(ContainSubstring("7200"))
 			}),
 			Entry("after the note", func(u *unitd, earlierNote string) {
-				Eventually(read(u.path("state/systemd/x.service.json"))).WithTimeout(patience).WithPolling(time.Millisecond).ShouldNot(Equal(earlierNote))
+				Eventually(read(u.path("state/systemd/x.service.json"))).WithTimeout(patience).WithPolling(time.Millisecond).
+					ShouldNot(Equal(earlierNote))
 			}),
 		)
 	})
 
 	It("that somebody starts while it is stopped is stopped again", func() {
 		u := startUnitd()
-		u.put("x.service", "launched", `ExecStart=/bin/sh -c "trap 'while [ ! -e `+u.path("end")+` ]; do sleep 0.05; done; exit 0' TERM; echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
+		u.put("x.service", "launched",
+			`ExecStart=/bin/sh -c "trap 'while [ ! -e `+u.path("end")+` ]; do sleep 0.05; done; exit 0' TERM; `+
+				`echo $$$$ > `+u.path("pid")+`; while :; do sleep 0.05; done"`)
 		u.becomes("x.service", "active/running")
 		pidIn(u.path("pid")) // the trap is set
 		u.put("x.service", "loaded")
 		u.becomes("x.service", "deactivating/stop-sigterm")
 		systemctl("start", "--no-block", "x.service")
 		Expect(os.WriteFile(u.path("end"), nil, 0o600)).To(Succeed())
-		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).Should(Equal("inactive\n"))
+		Eventually(func() string { return systemctl("show", "-P", "ActiveState", "x.service") }).WithTimeout(patience).
+			Should(Equal("inactive\n"))
 		u.becomes("x.service", "inactive/dead")
 		Expect(u.processes()).To(BeEmpty())
 	})
@@ -261,9 +275,11 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
 		before := u.becomes("x.service", "active/running")
 		systemctl("stop", "dbus.socket", "dbus.service")
-		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).
+			Should(ContainSubstring("connection to systemd is lost"))
 		systemctl("start", "dbus.socket", "dbus.service")
-		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is back"))
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).
+			Should(ContainSubstring("connection to systemd is back"))
 		Eventually(func() string { return systemctl("is-system-running") }).WithTimeout(patience).Should(Equal("running\n"))
 		Expect(u.state("x.service")).To(Equal(before))
 		u.put("x.service", "loaded")
@@ -286,7 +302,8 @@ var _ = Describe("A unit on systemd", Label("systemd"), func() {
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
 		Eventually(reached).WithTimeout(patience).Should(BeAnExistingFile()) // systemd reads the unit files
 		Expect(syscall.Kill(bus, syscall.SIGKILL)).To(Succeed())
-		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).Should(ContainSubstring("connection to systemd is lost"))
+		Eventually(func() string { return string(u.session.Err.Contents()) }).WithTimeout(patience).
+			Should(ContainSubstring("connection to systemd is lost"))
 		Expect(os.Remove(gate)).To(Succeed())
 		u.becomes("x.service", "active/running")
 	})

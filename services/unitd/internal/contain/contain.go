@@ -17,9 +17,9 @@ import (
 // Panics contains panics, logs each with its stack, and counts them. It is safe for concurrent use.
 type Panics struct {
 	Log *zap.Logger
-	// Pause is the time before work that has panicked is begun again by Keep, a second if zero.
-	// It doubles up to 30 times its length with every panic, and is itself again after work
-	// that lasted longer than that.
+	// Pause is the time before Keep begins work again that has panicked, a second if zero. With
+	// every further panic it doubles, up to 30 times its length. After work that lasted longer
+	// than that the first pause applies again.
 	Pause time.Duration
 
 	count atomic.Int64

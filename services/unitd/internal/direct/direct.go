@@ -1,4 +1,5 @@
-// Package direct is the backend that supervises processes itself: a shim beside each unit, without any service manager.
+// Package direct is the backend that supervises processes itself: a shim beside each unit, without
+// any service manager.
 package direct
 
 import (
@@ -27,8 +28,8 @@ type Backend struct {
 
 var _ host.Backend = (*Backend)(nil)
 
-// New returns the backend over the directories run and logs of a state directory, which it makes. program is the unitd
-// binary, which is the shim too.
+// New returns the backend over the directories run and logs of a state directory, which it makes.
+// program is the unitd binary, which is the shim too.
 func New(stateDir, program string, log *zap.Logger) (*Backend, error) {
 	for _, dir := range []string{"run", "logs"} {
 		if err := os.MkdirAll(filepath.Join(stateDir, dir), 0o700); err != nil {
@@ -76,7 +77,7 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	var found host.Found
 	if known {
 		found = host.Found{Generation: activation.Generation, Hash: activation.Service.Hash,
-			Restarts: activation.Restarts, Streak: activation.Streak, Status: show(status)}
+			Restarts: activation.Restarts, Streak: activation.Streak, Status: hostStatus(status)}
 	}
 	handle, err := shim.Attach(b.runDir(name))
 	switch {
@@ -88,8 +89,8 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 		ended := b.End(ctx, name, false)
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
 	case known && activation.BootID == b.bootID:
-		// The earlier unitd was killed between its order and the shim's first
-		// word: nothing has run, and the order stands.
+		// The earlier unitd was killed before the shim wrote its first status:
+		// nothing has run, and the order stands.
 		b.endRemains(ctx, name, activation, status)
 	}
 	return found, nil
@@ -110,20 +111,22 @@ func (b *Backend) Start(_ context.Context, name string, a host.Activation) (host
 	return running{handle}, nil
 }
 
-// End implements host.Backend. What a killed shim left behind is ended first: there are never two copies.
+// End implements host.Backend. Processes that a killed shim left behind are ended first, so that
+// there are never two copies.
 func (b *Backend) End(ctx context.Context, name string, requested bool) host.Ended {
 	activation, status, known, err := shim.Last(b.runDir(name))
 	if err != nil || !known {
 		b.log.Error("unit's last activation cannot be read", zap.String("unit", name), zap.Error(err))
 	}
 	if status.Exit == nil {
-		status.Exit = b.lost(ctx, name, activation, status, requested)
+		status.Exit = b.endLost(ctx, name, activation, status, requested)
 	}
-	return host.Ended{Status: show(status), Exit: *status.Exit, Up: status.Up()}
+	return host.Ended{Status: hostStatus(status), Exit: *status.Exit, Up: status.Up()}
 }
 
-// lost ends what a killed shim left behind, and says how the activation ended.
-func (b *Backend) lost(ctx context.Context, name string, activation shim.Activation, status shim.Status, requested bool) *service.Exit {
+// endLost ends what a killed shim left behind, and says how the activation ended.
+func (b *Backend) endLost(ctx context.Context, name string, activation shim.Activation, status shim.Status,
+	requested bool) *service.Exit {
 	b.endRemains(ctx, name, activation, status)
 	exit := &service.Exit{At: time.Now(), Result: service.ResultLost, Detail: "shim killed", Requested: requested}
 	if complaint := shim.Complaint(b.runDir(name)); status.Invocation == "" && complaint != "" {
@@ -162,7 +165,7 @@ type running struct{ *shim.Handle }
 
 // Follow implements host.Running.
 func (r running) Follow(ctx context.Context, report func(host.Status)) error {
-	return r.Handle.Follow(ctx, func(s shim.Status) { report(show(s)) })
+	return r.Handle.Follow(ctx, func(s shim.Status) { report(hostStatus(s)) })
 }
 
 // phases maps a living activation's phase to systemd's active and sub state.
@@ -177,7 +180,7 @@ var phases = map[shim.Phase][2]string{
 	shim.PhaseDead:     {"deactivating", "final"}, // its shim is about to end
 }
 
-func show(s shim.Status) host.Status {
+func hostStatus(s shim.Status) host.Status {
 	names := phases[s.Phase]
 	return host.Status{Active: names[0], Sub: names[1], MainPID: s.MainPID, Since: s.ActiveSince, Text: s.Text}
 }

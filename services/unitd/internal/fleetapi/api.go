@@ -67,13 +67,13 @@ func New(c Config) http.Handler {
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if value := recover(); value != nil {
-			a.refuse(w, r, a.Panics.Caught("answer request", value))
+			a.writeHostError(w, r, a.Panics.Caught("answer request", value))
 		}
 	}()
 	w.Header().Set("Server", "unitd/"+a.Version)
-	if !a.allowed(r) {
+	if !a.tokenMatches(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		fail(w, http.StatusUnauthorized, "Unauthorized")
+		writeError(w, http.StatusUnauthorized, "Unauthorized")
 		return
 	}
 	path := r.URL.Path
@@ -82,21 +82,21 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	logName, isLog = cutSuffix(logName, "/logs", isLog)
 	switch {
 	case path == base+"discovery":
-		a.get(w, r, func() { writeBody(w, discovery) })
+		a.answerGet(w, r, func() { writeBody(w, discovery) })
 	case path == base+"machines":
-		a.get(w, r, func() { a.machines(w, r) })
+		a.answerGet(w, r, func() { a.handleMachines(w, r) })
 	case path == base+"units":
-		a.get(w, r, func() { a.units(w, r) })
+		a.answerGet(w, r, func() { a.handleUnits(w, r) })
 	case path == base+"state":
-		a.get(w, r, func() { a.states(w, r) })
+		a.answerGet(w, r, func() { a.handleStates(w, r) })
 	case isLog:
-		a.get(w, r, func() { a.logs(w, r, logName) })
+		a.answerGet(w, r, func() { a.handleLogs(w, r, logName) })
 	case isUnit && name != "" && !strings.Contains(name, "/"):
-		a.unit(w, r, name)
+		a.handleUnit(w, r, name)
 	case path == "/":
-		fail(w, http.StatusMethodNotAllowed, "")
+		writeError(w, http.StatusMethodNotAllowed, "")
 	default:
-		fail(w, http.StatusNotFound, "")
+		writeError(w, http.StatusNotFound, "")
 	}
 }
 
@@ -108,8 +108,8 @@ func cutSuffix(text, suffix string, matched bool) (string, bool) {
 	return name, ok && name != "" && !strings.Contains(name, "/")
 }
 
-// allowed compares tokens in constant time.
-func (a *api) allowed(r *http.Request) bool {
+// tokenMatches compares tokens in constant time.
+func (a *api) tokenMatches(r *http.Request) bool {
 	if a.Token == "" {
 		return true
 	}
@@ -118,10 +118,10 @@ func (a *api) allowed(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], a.want[:]) == 1
 }
 
-func (a *api) get(w http.ResponseWriter, r *http.Request, answer func()) {
+func (a *api) answerGet(w http.ResponseWriter, r *http.Request, answer func()) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		fail(w, http.StatusMethodNotAllowed, "only GET supported against this resource")
+		writeError(w, http.StatusMethodNotAllowed, "only GET supported against this resource")
 		return
 	}
 	answer()
@@ -137,7 +137,7 @@ type errorDetail struct {
 	Message string `json:"message"`
 }
 
-func fail(w http.ResponseWriter, code int, message string) {
+func writeError(w http.ResponseWriter, code int, message string) {
 	text, err := json.Marshal(errorBody{errorDetail{code, message}})
 	if err != nil {
 		text = []byte("{}") // two plain fields: cannot be
@@ -151,7 +151,7 @@ func fail(w http.ResponseWriter, code int, message string) {
 func writeJSON(w http.ResponseWriter, body any) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, "")
+		writeError(w, http.StatusInternalServerError, "")
 		return
 	}
 	writeBody(w, text)
@@ -164,21 +164,21 @@ func writeBody(w http.ResponseWriter, text []byte) {
 	_, _ = w.Write(text) // a client that hung up is no news
 }
 
-// refuse maps the host's errors to answers. What it does not know is a fault
-// of this host: logged, and not explained to the caller.
-func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// writeHostError maps the host's errors to answers. Any other error is a fault
+// of this host: it is logged, and not explained to the caller.
+func (a *api) writeHostError(w http.ResponseWriter, r *http.Request, err error) {
 	var invalid host.Invalid
 	var superseded host.Superseded
 	switch {
 	case errors.As(err, &invalid):
-		fail(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 	case errors.As(err, &superseded), errors.Is(err, host.ErrForeign), errors.Is(err, host.ErrNoOptions),
 		errors.Is(err, host.ErrNoDesired):
-		fail(w, http.StatusConflict, err.Error())
+		writeError(w, http.StatusConflict, err.Error())
 	case errors.Is(err, host.ErrUnknown):
-		fail(w, http.StatusNotFound, err.Error())
+		writeError(w, http.StatusNotFound, err.Error())
 	default:
 		a.Log.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
-		fail(w, http.StatusInternalServerError, "")
+		writeError(w, http.StatusInternalServerError, "")
 	}
 }

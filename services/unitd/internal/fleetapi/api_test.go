@@ -26,7 +26,8 @@ var _ = Describe("Fencing tokens", func() {
 		Expect(h.put("x.service", "loaded", "7", sleeper).Status).To(Equal(201))
 		refused := h.put("x.service", "inactive", "5")
 		Expect(refused.Status).To(Equal(409))
-		Expect(refused.Body).To(Equal(`{"error":{"code":409,"message":"superseded: token 5 is lower than 7 held by unit x.service"}}`))
+		Expect(refused.Body).
+			To(Equal(`{"error":{"code":409,"message":"superseded: token 5 is lower than 7 held by unit x.service"}}`))
 		Expect(h.do("DELETE", "/fleet/v1/units/x.service", "", fleetapi.TokenHeader, "6").Status).To(Equal(409))
 		Expect(h.do("DELETE", "/fleet/v1/units/x.service", "", fleetapi.TokenHeader, "8").Status).To(Equal(204))
 		Expect(h.put("x.service", "loaded", "7", sleeper).Body).To(ContainSubstring("token 7 is lower than 8"))
@@ -184,11 +185,15 @@ var _ = Describe("The API", func() {
 		Entry("two values", `{"desiredState":"launched"} {}`, 400, "more than one JSON value"),
 		Entry("options that are no list", `{"options":{"a":1}}`, 400, "unable to decode body"),
 		Entry("an option that is no object", `{"options":["x"]}`, 400, "unable to decode body"),
-		Entry("a value that is no string", `{"options":[{"section":"Service","name":"ExecStart","value":1}]}`, 400, "unable to decode body"),
+		Entry("a value that is no string", `{"options":[{"section":"Service","name":"ExecStart","value":1}]}`, 400,
+			"unable to decode body"),
 		Entry("deep nesting", strings.Repeat("[", 100_000), 400, "unable to decode body"),
 		Entry("more than 1 MiB", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`, 413, "body exceeds 1 MiB"),
-		Entry("a type that cannot be run", `{"options":[{"section":"Service","name":"ExecStart","value":"/a"},{"section":"Service","name":"Type","value":"forking"}]}`, 400, `Type: "forking" is none of`),
-		Entry("an unknown specifier", `{"options":[{"section":"Service","name":"ExecStart","value":"/a %z"}]}`, 400, "unknown specifier %z"),
+		Entry("a type that cannot be run",
+			`{"options":[{"section":"Service","name":"ExecStart","value":"/a"},`+
+				`{"section":"Service","name":"Type","value":"forking"}]}`, 400, `Type: "forking" is none of`),
+		Entry("an unknown specifier", `{"options":[{"section":"Service","name":"ExecStart","value":"/a %z"}]}`, 400,
+			"unknown specifier %z"),
 	)
 
 	DescribeTable("refuses names that cannot be run or stored", func(name, message string) {
@@ -210,7 +215,8 @@ var _ = Describe("The API", func() {
 	It("shows the last lines of a unit's output, cleaned", func() {
 		h := serve("")
 		h.put("x.service", "launched", "", "Service.Type=oneshot",
-			`Service.ExecStart=/bin/sh -c 'for i in 1 2 3; do echo line $i; done; printf "\\033[31mred\\033[0m\\007 \\033]0;title\\007end\\r\\n"; echo err >&2'`)
+			`Service.ExecStart=/bin/sh -c 'for i in 1 2 3; do echo line $i; done; `+
+				`printf "\\033[31mred\\033[0m\\007 \\033]0;title\\007end\\r\\n"; echo err >&2'`)
 		logs := func(query string) string { return h.do("GET", "/openaperture/v1/units/x.service/logs"+query, "").Body }
 		Eventually(func() string { return logs("") }).Should(ContainSubstring("ended: success"))
 		Expect(logs("")).To(ContainSubstring("line 1\nline 2\nline 3\nred end\nerr\n"))

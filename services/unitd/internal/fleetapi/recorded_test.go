@@ -36,7 +36,8 @@ const stricter = "unitd is stricter: fleet takes what it then cannot run"
 
 // deviations are all differences to fleet. What is not here must be the same.
 var deviations = map[string]deviation{
-	"04-machines-post":            {405, "only GET supported against this resource", "unitd's metadata is configured, not patched"},
+	"04-machines-post": {405, "only GET supported against this resource",
+		"unitd's metadata is configured, not patched"},
 	"28-put-bad-desired-state":    {400, `invalid desiredState "running"`, stricter},
 	"32-put-bad-xfleet-key":       {400, `option 2: unknown key "Bogus" in section X-Fleet`, stricter},
 	"34-put-option-empty-section": {400, `option 1: "ExecStart" has an empty section`, stricter},
@@ -73,7 +74,8 @@ var _ = Describe("A real fleet's recordings", Ordered, ContinueOnFailure, func()
 				Expect(h.put("poison.service", "inactive", "", "Service.ExecStart=/bin/true").Status).To(Equal(201))
 			}
 			if r.method == http.MethodGet { // fleet's answers were recorded seconds after the change
-				Eventually(func() error { return r.compare(h) }).WithTimeout(10 * time.Second).WithPolling(10 * time.Millisecond).Should(Succeed())
+				Eventually(func() error { return r.compare(h) }).WithTimeout(10 * time.Second).WithPolling(10 * time.Millisecond).
+					Should(Succeed())
 				return
 			}
 			Expect(r.compare(h)).To(Succeed())
@@ -96,7 +98,8 @@ var _ = Describe("A real fleet's recordings", Ordered, ContinueOnFailure, func()
 	})
 
 	It("have instances that conflict: one of them is placed", func() {
-		first, third := h.do("GET", "/fleet/v1/units/t@1.service", "").Body, h.do("GET", "/fleet/v1/units/t@3.service", "").Body
+		first := h.do("GET", "/fleet/v1/units/t@1.service", "").Body
+		third := h.do("GET", "/fleet/v1/units/t@3.service", "").Body
 		Expect(first).To(ContainSubstring("machineID"))
 		Expect(third).NotTo(ContainSubstring("machineID"))
 		Expect(third).To(ContainSubstring(`"currentState":"inactive"`))

@@ -30,10 +30,10 @@ type statePage struct {
 	States        []host.State `json:"states,omitempty"`
 }
 
-func (a *api) machines(w http.ResponseWriter, r *http.Request) {
+func (a *api) handleMachines(w http.ResponseWriter, r *http.Request) {
 	page, err := parsePage(r.URL.Query().Get("nextPageToken"))
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	var body machinePage
@@ -41,10 +41,10 @@ func (a *api) machines(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, body)
 }
 
-func (a *api) units(w http.ResponseWriter, r *http.Request) {
+func (a *api) handleUnits(w http.ResponseWriter, r *http.Request) {
 	page, err := parsePage(r.URL.Query().Get("nextPageToken"))
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	var body unitPage
@@ -52,23 +52,23 @@ func (a *api) units(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, body)
 }
 
-// states answers /state, at once or, with unitName, index and wait, when the
+// handleStates answers /state, at once or, with unitName, index and wait, when the
 // unit's state has changed since index.
-func (a *api) states(w http.ResponseWriter, r *http.Request) {
+func (a *api) handleStates(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	page, err := parsePage(query.Get("nextPageToken"))
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	name := query.Get("unitName")
 	if query.Has("wait") || query.Has("index") {
-		if err := a.wait(w, r, name, query.Get("index"), query.Get("wait")); err != nil {
-			fail(w, http.StatusBadRequest, err.Error())
+		if err := a.awaitChange(w, r, name, query.Get("index"), query.Get("wait")); err != nil {
+			writeError(w, http.StatusBadRequest, err.Error())
 			return
 		}
 	}
-	list, index := a.list(name)
+	list, index := a.listStates(name)
 	if id := query.Get("machineID"); id != "" && id != a.Host.Machine().ID {
 		list = nil
 	}
@@ -78,7 +78,7 @@ func (a *api) states(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, body)
 }
 
-func (a *api) list(name string) ([]host.State, uint64) {
+func (a *api) listStates(name string) ([]host.State, uint64) {
 	if name == "" {
 		return a.Host.States()
 	}
@@ -89,7 +89,7 @@ func (a *api) list(name string) ([]host.State, uint64) {
 	return []host.State{state}, index
 }
 
-func (a *api) wait(w http.ResponseWriter, r *http.Request, name, index, span string) error {
+func (a *api) awaitChange(w http.ResponseWriter, r *http.Request, name, index, span string) error {
 	if name == "" {
 		return errors.New("wait and index need unitName")
 	}
@@ -111,30 +111,30 @@ func (a *api) wait(w http.ResponseWriter, r *http.Request, name, index, span str
 	return nil
 }
 
-func (a *api) unit(w http.ResponseWriter, r *http.Request, name string) {
+func (a *api) handleUnit(w http.ResponseWriter, r *http.Request, name string) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		shown, err := a.Host.Unit(name)
 		if err != nil {
-			a.refuse(w, r, err)
+			a.writeHostError(w, r, err)
 			return
 		}
 		writeJSON(w, shown)
 	case http.MethodPut:
-		a.put(w, r, name)
+		a.putUnit(w, r, name)
 	case http.MethodDelete:
 		token, err := tokenOf(r)
 		if err == nil {
 			err = a.Host.Delete(name, token)
 		}
 		if err != nil {
-			a.refuse(w, r, err)
+			a.writeHostError(w, r, err)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
-		fail(w, http.StatusMethodNotAllowed, "only GET, PUT and DELETE supported against this resource")
+		writeError(w, http.StatusMethodNotAllowed, "only GET, PUT and DELETE supported against this resource")
 	}
 }
 
@@ -145,34 +145,36 @@ type unitRequest struct {
 	Options      []unit.Option     `json:"options"`
 }
 
-func (a *api) put(w http.ResponseWriter, r *http.Request, name string) {
+func (a *api) putUnit(w http.ResponseWriter, r *http.Request, name string) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		fail(w, http.StatusUnsupportedMediaType, "only acceptable Content-Type is application/json")
+		writeError(w, http.StatusUnsupportedMediaType, "only acceptable Content-Type is application/json")
 		return
 	}
-	body, err := decode(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := decodeUnitRequest(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		fail(w, http.StatusRequestEntityTooLarge, "body exceeds 1 MiB")
+		writeError(w, http.StatusRequestEntityTooLarge, "body exceeds 1 MiB")
 		return
 	}
 	if err != nil {
-		fail(w, http.StatusBadRequest, "unable to decode body: "+err.Error())
+		writeError(w, http.StatusBadRequest, "unable to decode body: "+err.Error())
 		return
 	}
 	if body.Name != "" && body.Name != name {
-		fail(w, http.StatusBadRequest, fmt.Sprintf("name in URL %q differs from unit name in request body %q", name, body.Name))
+		writeError(w, http.StatusBadRequest, fmt.Sprintf("name in URL %q differs from unit name in request body %q", name,
+			body.Name))
 		return
 	}
 	token, err := tokenOf(r)
 	if err != nil {
-		a.refuse(w, r, err)
+		a.writeHostError(w, r, err)
 		return
 	}
-	created, err := a.Host.Put(r.Context(), name, host.Change{Options: body.Options, DesiredState: body.DesiredState, Token: token})
+	created, err := a.Host.Put(r.Context(), name,
+		host.Change{Options: body.Options, DesiredState: body.DesiredState, Token: token})
 	switch {
 	case err != nil:
-		a.refuse(w, r, err)
+		a.writeHostError(w, r, err)
 	case created:
 		w.WriteHeader(http.StatusCreated)
 	default:
@@ -180,8 +182,8 @@ func (a *api) put(w http.ResponseWriter, r *http.Request, name string) {
 	}
 }
 
-// decode reads exactly one JSON value.
-func decode(from io.Reader) (unitRequest, error) {
+// decodeUnitRequest reads exactly one JSON value.
+func decodeUnitRequest(from io.Reader) (unitRequest, error) {
 	var body unitRequest
 	decoder := json.NewDecoder(from)
 	if err := decoder.Decode(&body); err != nil {
@@ -209,20 +211,20 @@ func tokenOf(r *http.Request) (*int64, error) {
 	return &token, nil
 }
 
-// logs answers the last lines of a unit's output as plain text.
-func (a *api) logs(w http.ResponseWriter, r *http.Request, name string) {
+// handleLogs answers the last lines of a unit's output as plain text.
+func (a *api) handleLogs(w http.ResponseWriter, r *http.Request, name string) {
 	lines := 200
 	if text := r.URL.Query().Get("lines"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			fail(w, http.StatusBadRequest, fmt.Sprintf("lines %q is no positive number", text))
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("lines %q is no positive number", text))
 			return
 		}
 		lines = min(n, maxLogLines)
 	}
 	text, err := a.Host.Logs(r.Context(), name, lines, maxLogBytes)
 	if err != nil {
-		a.refuse(w, r, err)
+		a.writeHostError(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

@@ -9,54 +9,57 @@ import (
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
-// ErrForeign says that somebody else than unitd has a unit of this name on the host, which is never touched.
+// ErrForeign says that the host has a unit of this name that unitd did not write. Such a unit is never touched.
 var ErrForeign = errors.New("unit of this name exists on the host and was not written by unitd")
 
-// ErrUnreached says that an order may or may not have been taken: nobody answered. It says nothing about the unit.
+// ErrUnreached says that nobody answered an order. The order may have been taken or not; the unit may run or not.
 var ErrUnreached = errors.New("service manager is not reached")
 
-// Backend runs the activations of units, at most one per unit at a time: direct supervision or systemd. What it runs
-// outlives it. The host decides what runs when; a backend knows no records, tokens or placement.
+// Backend runs the activations of units: direct supervision or systemd. At most one activation of
+// a unit runs at a time. The processes outlive the backend. The host decides what runs when; a
+// backend knows no records, tokens or placement.
 type Backend interface {
 	// Name is the value of the configuration key `backend`.
 	Name() string
 	// Honours tells whether options of [Service] that unitd does not know have an effect all the same.
 	Honours() bool
-	// Units are the names of which something is left by an earlier unitd. It is called with the state directory locked, and
-	// removes what unfinished writes left.
+	// Units are the names of the units of which an earlier unitd left something. It is called with the state directory
+	// locked, and removes the remains of unfinished writes.
 	Units() ([]string, error)
 	// Check tells whether a unit may be run under this name; ErrForeign if not.
 	Check(ctx context.Context, name string) error
-	// Find says what is left of a unit's latest activation. What runs is not touched; half dead remains are ended.
+	// Find says what is left of a unit's latest activation. A running activation is not touched. Processes that are left
+	// of one that has ended are ended too.
 	Find(ctx context.Context, name string) (Found, error)
-	// Watch returns a channel that rings when somebody else may have started a unit, and the function that ends it. nil:
-	// nobody else can.
+	// Watch returns a channel and a function. The channel rings when somebody else may have started the unit; it is nil
+	// if nobody else can. The function ends the watch.
 	Watch(name string) (<-chan struct{}, func())
-	// Start starts an activation of a unit that does not run. ErrUnreached: Find tells what has become of the order.
+	// Start starts an activation of a unit that does not run. After ErrUnreached, Find tells what became of the order.
 	Start(ctx context.Context, name string, a Activation) (Running, error)
-	// End says how the activation that Follow saw end did so; nothing of it is left then. requested: a stop was asked for.
+	// End says how an activation ended whose end Follow has seen. No process of the activation is left when End returns.
+	// requested: unitd had asked for the end.
 	End(ctx context.Context, name string, requested bool) Ended
 	// Forget removes what a stopped unit leaves on the host.
 	Forget(ctx context.Context, name string) error
-	// Logs are the last lines of a unit's output as clean text, at most limit bytes. Before what a start
-	// writes stands a line that begins with unit.StartMark.
+	// Logs are the last lines of a unit's output as clean text, at most limit bytes. The output of each start follows a
+	// line that begins with unit.StartMark.
 	Logs(ctx context.Context, name string, lines, limit int) (string, error)
 }
 
 // Running is one living activation.
 type Running interface {
-	// Follow reports every status, one perhaps twice, until the activation has ended (nil) or ctx ends (ctx.Err()). Any
-	// other error says nothing about the activation: Follow is to be called again.
+	// Follow reports every status; the same status may be reported twice. It returns nil when the activation has ended,
+	// ctx.Err() when ctx ends. Any other error says nothing about the activation: the caller calls Follow again.
 	Follow(ctx context.Context, report func(Status)) error
-	// Stop asks for the end, which Follow sees. It returns at once.
+	// Stop asks the activation to end and returns at once. Follow sees the end.
 	Stop()
 }
 
 // Activation is an order to run a unit.
 type Activation struct {
 	Generation string // which definition of the unit this is
-	Restarts   int    // automatic ones of this definition by the host, before this one
-	Streak     int    // of which the last so many did not stay up
+	Restarts   int    // how often the host has restarted this definition before
+	Streak     int    // how many of the latest restarts in a row did not stay up
 	Previous   *service.Exit
 	Service    service.Service
 	Options    []unit.Option
@@ -70,8 +73,8 @@ type Found struct {
 	Streak     int
 	Status     Status
 	Running    Running       // nil: it does not run
-	Exit       *service.Exit // of the latest, or before the running one; nil: none, or it ended with the host
-	Up         time.Duration // of the one that ended
+	Exit       *service.Exit // of the latest ended activation; nil: none, or it ended with the host
+	Up         time.Duration // how long the ended activation was active
 }
 
 // Ended is how an activation ended.
@@ -87,6 +90,6 @@ type Status struct {
 	MainPID     int
 	Since       time.Time // when it became active
 	Text        string    // STATUS= of the service
-	Restarts    int       // automatic ones by the backend itself
-	Result      string    // of the run before, if the backend restarts by itself
+	Restarts    int       // how often the backend itself has restarted it
+	Result      string    // of the run before, if the backend itself restarts
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/unit"
 )
 
-// Errors that callers tell apart. Their text is meant for them, in Fleet's words where it has some.
+// Errors that callers tell apart. Their texts are for callers of the API, in Fleet's words if Fleet has the error.
 var (
 	ErrUnknown     = errors.New("unit does not exist")
 	ErrNoOptions   = errors.New("unit does not exist and options field empty")
@@ -25,7 +25,7 @@ var (
 // maxStoredLength keeps file names below 255 bytes.
 const maxStoredLength = 200
 
-// Invalid wraps what is wrong with a request.
+// Invalid says that a request is wrong, and how.
 type Invalid struct{ Err error }
 
 func (e Invalid) Error() string { return e.Err.Error() }
@@ -65,7 +65,8 @@ func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 			return false, Invalid{err}
 		}
 		if len(parsedService.Ignored) > 0 && !h.cfg.Backend.Honours() {
-			h.cfg.Log.Warn("unit has options without effect", zap.String("unit", name), zap.Strings("options", parsedService.Ignored))
+			h.cfg.Log.Warn("unit has options without effect", zap.String("unit", name),
+				zap.Strings("options", parsedService.Ignored))
 		}
 	}
 	if !parsed.IsTemplate() { // a template is kept, never run
@@ -76,17 +77,17 @@ func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 	h.change.Lock()
 	defer h.change.Unlock()
 	old := h.record(name)
-	changed, created, err := h.revise(old, c)
+	changed, created, err := h.reviseRecord(old, c)
 	if err != nil {
 		return false, err
 	}
-	return created, h.store(old, changed)
+	return created, h.storeRecord(old, changed)
 }
 
-// revise applies a change to a record without storing it.
-func (h *Host) revise(old record, c Change) (record, bool, error) {
+// reviseRecord applies a change to a record without storing it.
+func (h *Host) reviseRecord(old record, c Change) (record, bool, error) {
 	changed := old
-	if err := admit(&changed, c.Token); err != nil {
+	if err := admitToken(&changed, c.Token); err != nil {
 		return old, false, err
 	}
 	exists := old.Generation != "" && !old.Deleted
@@ -118,8 +119,8 @@ func (h *Host) revise(old record, c Change) (record, bool, error) {
 	return changed, created, nil
 }
 
-// admit checks the token and keeps the highest.
-func admit(r *record, token *int64) error {
+// admitToken refuses a token that is lower than the unit's, and keeps the higher one.
+func admitToken(r *record, token *int64) error {
 	if token == nil {
 		return nil
 	}
@@ -139,14 +140,14 @@ func (h *Host) Delete(name string, token *int64) error {
 		return ErrUnknown
 	}
 	changed := record{Name: name, Deleted: true, Token: old.Token}
-	if err := admit(&changed, token); err != nil {
+	if err := admitToken(&changed, token); err != nil {
 		return err
 	}
-	return h.store(old, changed)
+	return h.storeRecord(old, changed)
 }
 
-// store makes a changed record durable and then effective; h.change is held.
-func (h *Host) store(old, changed record) error {
+// storeRecord makes a changed record durable and then effective; h.change is held.
+func (h *Host) storeRecord(old, changed record) error {
 	if equalRecords(old, changed) {
 		return nil
 	}
@@ -191,7 +192,7 @@ func (h *Host) nextIndex() uint64 {
 	return h.index
 }
 
-// parseName accepts what Fleet accepts as far as it can be run and stored here.
+// parseName accepts the names of Fleet that can be run and stored here.
 func parseName(name string) (unit.Name, error) {
 	parsed, err := unit.ParseName(name)
 	switch {

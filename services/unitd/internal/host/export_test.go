@@ -16,11 +16,12 @@ type Situation struct {
 	Streak                                           int
 }
 
-var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", stop: "stop", wait: "wait", forget: "forget"}
+var verbs = map[verb]string{keep: "keep", start: "start", restart: "restart", stop: "stop", wait: "wait",
+	forget: "forget"}
 
 // Next is the decision as a word and the time it waits for.
 func Next(s Situation, now time.Time) (string, time.Duration) {
-	then := next(
+	then := nextStep(
 		want{generation: s.Want, launched: s.Launched, forgotten: s.Forgotten, unreadable: s.Unreadable,
 			service: service.Service{Restart: s.Restart, RestartPause: time.Second}},
 		have{alive: s.Alive, stopping: s.Stopping, generation: s.Have, exit: s.Exit, streak: s.Streak}, now)
@@ -53,7 +54,7 @@ func Place(m Machine, names []string, options map[string][]unit.Option) []string
 		}
 		list = append(list, newCandidate(parsed, options[name]))
 	}
-	placed := place(m, list)
+	placed := placeUnits(m, list)
 	var here []string
 	for _, name := range names {
 		if placed[name] {

@@ -1,12 +1,14 @@
-// Package host keeps the units of one host as they are desired: it owns the
-// records, decides which units this machine takes, has a
-// backend run each, and knows every unit's state.
+// Package host keeps the units of one host as they are desired. It owns the
+// records, decides which units this machine takes, has a backend run each of
+// them, and knows every unit's state.
 //
 // Invariants:
 //   - A change is on disk before it is answered, and is checked against the
 //     unit's token in the same critical section (docs/deployment.md#fencing).
 //   - One unitd per state directory (flock); one activation per unit (the backend).
 //   - The end of Run leaves every unit running; Open finds them again.
+//   - A panic in the work on one unit ends that work alone: the unit is found
+//     anew, as after a kill of unitd, and the others are supervised on.
 package host
 
 import (
@@ -99,7 +101,7 @@ func Open(cfg Config) (*Host, error) {
 		h.cfg.parse = service.Parse
 	}
 	h.index = h.epoch
-	if err := h.read(); err != nil {
+	if err := h.readState(); err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
@@ -109,9 +111,9 @@ func Open(cfg Config) (*Host, error) {
 // Close releases the state directory. Run must have returned.
 func (h *Host) Close() error { return h.lock.Close() }
 
-// read loads what is on disk and makes a supervisor for every unit that is
+// readState loads what is on disk and makes a supervisor for every unit that is
 // recorded or has a runtime directory (deleted, but perhaps not stopped).
-func (h *Host) read() error {
+func (h *Host) readState() error {
 	id, err := MachineID(h.cfg.StateDir)
 	if err != nil {
 		return err
@@ -127,7 +129,7 @@ func (h *Host) read() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, name := range left {
-		h.supervise(name)
+		h.ensureSupervisor(name)
 	}
 	h.reconcile()
 	return nil
@@ -163,7 +165,7 @@ func (h *Host) Run(ctx context.Context) error {
 // supervised again.
 func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 	for s.run(ctx) {
-		s.forget(ctx)
+		s.removeRemains(ctx)
 		h.mu.Lock()
 		again := !s.wanted().forgotten
 		if !again {
@@ -178,8 +180,8 @@ func (h *Host) superviseUntilForgotten(ctx context.Context, s *supervisor) {
 	}
 }
 
-// supervise makes a unit's supervisor where there is none; h.mu is held.
-func (h *Host) supervise(name string) *supervisor {
+// ensureSupervisor makes a unit's supervisor where there is none; h.mu is held.
+func (h *Host) ensureSupervisor(name string) *supervisor {
 	if s, ok := h.supervisors[name]; ok {
 		return s
 	}
@@ -191,7 +193,7 @@ func (h *Host) supervise(name string) *supervisor {
 		events: make(chan event),
 		want:   want{forgotten: true},
 	}
-	s.report = func(have have, status Status, then step) { h.observe(s, have, status, then) }
+	s.report = func(have have, status Status, then step) { h.observeUnit(s, have, status, then) }
 	h.supervisors[name] = s
 	h.waiting = append(h.waiting, s)
 	select {
@@ -202,7 +204,7 @@ func (h *Host) supervise(name string) *supervisor {
 }
 
 // takeLock makes this process the only one that works on the state directory.
-// The holder writes its pid for those who come later.
+// The holder writes its pid, for the error of a second unitd.
 func takeLock(stateDir string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(stateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -212,7 +214,8 @@ func takeLock(stateDir string) (*os.File, error) {
 		holder := make([]byte, 32)
 		n, _ := file.Read(holder)
 		_ = file.Close()
-		return nil, fmt.Errorf("state_dir %s is in use by another unitd (pid %s)%w", stateDir, strings.TrimSpace(string(holder[:n])), ErrInUse)
+		return nil, fmt.Errorf("state_dir %s is in use by another unitd (pid %s)%w", stateDir,
+			strings.TrimSpace(string(holder[:n])), ErrInUse)
 	}
 	if err := file.Truncate(0); err != nil {
 		_ = file.Close()

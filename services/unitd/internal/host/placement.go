@@ -25,15 +25,15 @@ func newCandidate(name unit.Name, options []unit.Option) candidate {
 	return candidate{name.String(), unit.Placement(name, options)}
 }
 
-// place decides which candidates this machine takes: those whose requirements
+// placeUnits decides which candidates this machine takes: those whose requirements
 // (MachineID, MachineMetadata) it fulfils, whose MachineOf is placed, and which
 // conflict with none that was placed before. Older units win.
-func place(m Machine, candidates []candidate) map[string]bool {
+func placeUnits(m Machine, candidates []candidate) map[string]bool {
 	placed := map[string]bool{}
 	for changed := true; changed; { // MachineOf may name a younger unit
 		changed = false
 		for _, c := range candidates {
-			if !placed[c.name] && fits(m, c) && peersPlaced(c, placed) && !conflicts(c, candidates, placed) {
+			if !placed[c.name] && fitsMachine(m, c) && peersPlaced(c, placed) && !conflictsWithPlaced(c, candidates, placed) {
 				placed[c.name] = true
 				changed = true
 			}
@@ -42,7 +42,7 @@ func place(m Machine, candidates []candidate) map[string]bool {
 	return placed
 }
 
-func fits(m Machine, c candidate) bool {
+func fitsMachine(m Machine, c candidate) bool {
 	if id := unit.Value(c.options, unit.SectionFleet, "MachineID"); id != "" && id != m.ID {
 		return false
 	}
@@ -74,19 +74,19 @@ func peersPlaced(c candidate, placed map[string]bool) bool {
 	return true
 }
 
-func conflicts(c candidate, candidates []candidate, placed map[string]bool) bool {
+func conflictsWithPlaced(c candidate, candidates []candidate, placed map[string]bool) bool {
 	for _, other := range candidates {
 		if other.name == c.name || !placed[other.name] {
 			continue
 		}
-		if excludes(c, other.name) || excludes(other, c.name) {
+		if excludesName(c, other.name) || excludesName(other, c.name) {
 			return true
 		}
 	}
 	return false
 }
 
-func excludes(c candidate, name string) bool {
+func excludesName(c candidate, name string) bool {
 	return slices.ContainsFunc(unit.Values(c.options, unit.SectionFleet, "Conflicts"), func(pattern string) bool {
 		ok, err := path.Match(pattern, name)
 		return ok && err == nil

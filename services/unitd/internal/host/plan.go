@@ -9,7 +9,7 @@ import (
 
 // want is what should be of one unit.
 type want struct {
-	generation string // which definition; a new one replaces what runs
+	generation string // of the definition; a run of another generation is replaced
 	launched   bool   // desired, placed on this host
 	forgotten  bool   // deleted: nothing is kept once it is stopped
 	unreadable bool   // this unitd cannot read the definition: what runs is left alone, nothing is started
@@ -46,8 +46,8 @@ type step struct {
 	until time.Time
 }
 
-// next decides what to do for one unit. It looks at nothing but its arguments.
-func next(w want, h have, now time.Time) step {
+// nextStep decides what to do for one unit. It looks at nothing but its arguments.
+func nextStep(w want, h have, now time.Time) step {
 	switch {
 	case h.alive && h.stopping:
 		return step{verb: keep}

@@ -46,8 +46,8 @@ const tombstoneLife = 30 * 24 * time.Hour
 // records is the directory of record files.
 type records struct{ dir string }
 
-// load reads every record and removes tombstones that have had their time. A file that cannot be read is an error, not a unit
-// less: its processes would be stopped as nobody's.
+// load reads every record, and removes tombstones that are older than tombstoneLife. A file that cannot be read is an
+// error. Without its record a unit would count as deleted, and its processes would be stopped.
 func (r records) load() (map[string]record, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {

@@ -21,8 +21,8 @@ type State struct {
 	StatusText string `json:"statusText,omitempty"` // STATUS= of the service
 }
 
-// describe fills in what depends on the processes. status is the backend's latest of a living activation.
-func describe(s State, h have, status Status, then step) State {
+// describeState fills in what depends on the processes. status is the backend's latest of a living activation.
+func describeState(s State, h have, status Status, then step) State {
 	s.Load = "loaded"
 	s.Restarts = h.restarts + status.Restarts
 	if h.exit != nil {

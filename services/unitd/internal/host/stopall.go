@@ -61,7 +61,7 @@ func (h *Host) stopOne(ctx context.Context, name string) error {
 // nobody is what the file `backend` says when nothing runs.
 const nobody = "none"
 
-// keepBackend refuses a state directory whose units another backend runs: a unit would run twice.
+// keepBackend refuses a state directory whose units another backend runs. Otherwise a unit would run twice.
 func keepBackend(stateDir string, b Backend) error {
 	file := filepath.Join(stateDir, "backend")
 	text, err := os.ReadFile(file)
@@ -73,7 +73,8 @@ func keepBackend(stateDir string, b Backend) error {
 		held = "direct" // it left them before this file was kept
 	}
 	if held != "" && held != nobody && held != b.Name() {
-		return fmt.Errorf("backend %s: units of this state_dir run on backend %s; end them by unitd stop-all with that backend first", b.Name(), held)
+		return fmt.Errorf("backend %s: units of this state_dir run on backend %s; "+
+			"end them by unitd stop-all with that backend first", b.Name(), held)
 	}
 	return saveBackend(stateDir, b.Name())
 }

@@ -41,8 +41,8 @@ type event struct {
 	dead   bool
 }
 
-// demand sets what should be.
-func (s *supervisor) demand(w want) {
+// setWanted sets what should be.
+func (s *supervisor) setWanted(w want) {
 	s.mu.Lock()
 	s.want = w
 	s.mu.Unlock()
@@ -71,21 +71,21 @@ func (s *supervisor) run(ctx context.Context) bool {
 	defer done()
 	s.takeOver(ctx)
 	for ctx.Err() == nil {
-		then := next(s.wanted(), s.have, s.now())
+		then := nextStep(s.wanted(), s.have, s.now())
 		s.report(s.have, s.status, then)
 		switch then.verb {
 		case forget, start, restart:
-			// Where others can start it too, what was down may run by now.
-			if s.others != nil && s.revived(ctx, s.find(ctx)) || ctx.Err() != nil {
+			// If others can start the unit too, it may run by now.
+			if s.others != nil && s.adoptRevived(ctx, s.findActivation(ctx)) || ctx.Err() != nil {
 				continue
 			}
-			if next(s.wanted(), s.have, s.now()).verb != then.verb { // to find it may have taken long
+			if nextStep(s.wanted(), s.have, s.now()).verb != then.verb { // the search may have taken long
 				continue
 			}
 			if then.verb == forget {
 				return true
 			}
-			s.start(ctx, then.verb == restart)
+			s.startActivation(ctx, then.verb == restart)
 			continue
 		case stop:
 			s.have.stopping = true
@@ -93,13 +93,13 @@ func (s *supervisor) run(ctx context.Context) bool {
 			continue
 		case keep, wait:
 		}
-		s.sleep(ctx, then)
+		s.awaitChange(ctx, then)
 	}
 	return false
 }
 
-// sleep returns when something has changed or it is time.
-func (s *supervisor) sleep(ctx context.Context, then step) {
+// awaitChange returns when something has changed or it is time.
+func (s *supervisor) awaitChange(ctx context.Context, then step) {
 	var timer <-chan time.Time
 	if then.verb == wait {
 		timer = time.After(then.until.Sub(s.now()))
@@ -114,21 +114,22 @@ func (s *supervisor) sleep(ctx context.Context, then step) {
 	case <-s.wake:
 	case <-others:
 		if found, err := s.backend.Find(ctx, s.name); err == nil { // else the next ring tells
-			s.revived(ctx, found)
+			s.adoptRevived(ctx, found)
 		}
 	case e := <-s.events:
 		if !e.dead {
 			s.status = e.status
 			return
 		}
-		s.bury(s.backend.End(ctx, s.name, s.have.stopping))
+		s.recordEnd(s.backend.End(ctx, s.name, s.have.stopping))
 	}
 }
 
-// takeOver finds what an earlier unitd or an order without an answer left: a
-// running unit is followed and not touched, one that ended is judged by how it did.
+// takeOver finds what an earlier unitd, or an order without an answer, left. A
+// running unit is followed and not touched. For a unit that has ended, the way
+// in which it ended decides what follows.
 func (s *supervisor) takeOver(ctx context.Context) {
-	found := s.find(ctx)
+	found := s.findActivation(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -138,37 +139,38 @@ func (s *supervisor) takeOver(ctx context.Context) {
 	switch {
 	case found.Running != nil:
 		s.log.Info("unit is taken over", zap.Int("main_pid", found.Status.MainPID), zap.String("state", found.Status.Active))
-		s.adopt(ctx, found.Running)
+		s.followRunning(ctx, found.Running)
 	case found.Exit != nil:
-		s.bury(Ended{Status: found.Status, Exit: *found.Exit, Up: found.Up})
+		s.recordEnd(Ended{Status: found.Status, Exit: *found.Exit, Up: found.Up})
 	}
 }
 
-// find looks for the unit until that works or ctx ends: to start it unseen could make a second copy.
-func (s *supervisor) find(ctx context.Context) Found {
+// findActivation looks for the unit until that works or ctx ends. To start a unit without having looked could make a
+// second copy of it.
+func (s *supervisor) findActivation(ctx context.Context) Found {
 	for ctx.Err() == nil {
 		found, err := s.backend.Find(ctx, s.name)
 		if err == nil {
 			return found
 		}
 		s.log.Error("unit cannot be looked for, trying again", zap.Error(err))
-		s.pause(ctx)
+		s.pauseBeforeRetry(ctx)
 	}
 	return Found{}
 }
 
-// revived adopts a unit that was down and was started by somebody else, and tells whether it did.
-func (s *supervisor) revived(ctx context.Context, found Found) bool {
+// adoptRevived adopts a unit that was down and was started by somebody else, and tells whether it did.
+func (s *supervisor) adoptRevived(ctx context.Context, found Found) bool {
 	if found.Running == nil {
 		return false
 	}
 	s.log.Info("unit was started by somebody else", zap.Int("main_pid", found.Status.MainPID))
 	s.have.generation, s.have.hash, s.status = found.Generation, found.Hash, found.Status
-	s.adopt(ctx, found.Running)
+	s.followRunning(ctx, found.Running)
 	return true
 }
 
-func (s *supervisor) start(ctx context.Context, again bool) {
+func (s *supervisor) startActivation(ctx context.Context, again bool) {
 	w := s.wanted()
 	if again {
 		s.have.restarts++
@@ -184,7 +186,7 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 	})
 	if errors.Is(err, ErrUnreached) {
 		s.log.Error("unit cannot be started, trying again", zap.Error(err))
-		s.pause(ctx)
+		s.pauseBeforeRetry(ctx)
 		s.takeOver(ctx)
 		return
 	}
@@ -194,24 +196,25 @@ func (s *supervisor) start(ctx context.Context, again bool) {
 		s.have.exit = &service.Exit{At: s.now(), Result: service.ResultResources, Detail: err.Error()}
 		return
 	}
-	s.adopt(ctx, running)
+	s.followRunning(ctx, running)
 }
 
-// forget removes what a deleted unit leaves until that works, ctx ends or the unit is wanted again: a unit that somebody
-// can start from its remains would run unseen.
-func (s *supervisor) forget(ctx context.Context) {
+// removeRemains removes what a deleted unit leaves. It tries until that works, ctx ends or the
+// unit is wanted again. As long as something is left, somebody could start the unit from it, and
+// the unit would run unseen.
+func (s *supervisor) removeRemains(ctx context.Context) {
 	for ctx.Err() == nil && s.wanted().forgotten {
 		err := s.backend.Forget(ctx, s.name)
 		if err == nil {
 			return
 		}
 		s.log.Warn("remains of a deleted unit cannot be removed, trying again", zap.Error(err))
-		s.pause(ctx)
+		s.pauseBeforeRetry(ctx)
 	}
 }
 
-// adopt follows a running activation until it is dead.
-func (s *supervisor) adopt(ctx context.Context, running Running) {
+// followRunning follows a running activation until it is dead.
+func (s *supervisor) followRunning(ctx context.Context, running Running) {
 	s.running = running
 	s.have.alive = true
 	tell := func(e event) {
@@ -227,9 +230,9 @@ func (s *supervisor) adopt(ctx context.Context, running Running) {
 	}
 	s.follow.Go(func() {
 		err := follow()
-		for err != nil && ctx.Err() == nil { // that it cannot be seen does not mean that it is dead
+		for err != nil && ctx.Err() == nil { // a unit that cannot be seen may still run
 			s.log.Error("unit cannot be followed, trying again", zap.Error(err))
-			s.pause(ctx)
+			s.pauseBeforeRetry(ctx)
 			err = follow()
 		}
 		if ctx.Err() == nil {
@@ -238,16 +241,16 @@ func (s *supervisor) adopt(ctx context.Context, running Running) {
 	})
 }
 
-// pause is the time between attempts of what the host refuses at the moment; it ends with ctx.
-func (s *supervisor) pause(ctx context.Context) {
+// pauseBeforeRetry waits between two attempts at something that fails at the moment; it ends with ctx.
+func (s *supervisor) pauseBeforeRetry(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(time.Second):
 	}
 }
 
-// bury records how the latest activation ended.
-func (s *supervisor) bury(ended Ended) {
+// recordEnd records how the latest activation ended.
+func (s *supervisor) recordEnd(ended Ended) {
 	s.have.alive, s.have.stopping, s.running = false, false, nil
 	s.have.streak = service.Streak(s.have.streak, ended.Up)
 	s.have.exit = &ended.Exit

@@ -43,7 +43,8 @@ func (b *lone) Start(context.Context, string, host.Activation) (host.Running, er
 
 func (b *lone) End(context.Context, string, bool) host.Ended {
 	b.ends.Add(1)
-	return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultSuccess, Detail: "success", Requested: true}}
+	return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultSuccess, Detail: "success",
+		Requested: true}}
 }
 
 func (b *lone) Follow(ctx context.Context, report func(host.Status)) error {
@@ -59,7 +60,8 @@ func (b *lone) Follow(ctx context.Context, report func(host.Status)) error {
 	}
 }
 
-// unanswered is a backend whose first Start is not answered. What is found then depends on the generation that was ordered.
+// unanswered is a backend whose first Start is not answered. found says what is left then, given
+// the ordered generation.
 type unanswered struct {
 	lone
 	ordered atomic.Value
@@ -128,7 +130,8 @@ func openWith(cfg host.Config) (*host.Host, func()) {
 // put puts a unit that runs /bin/true.
 func put(h *host.Host, name string, desired host.DesiredState, token *int64) error {
 	_, err := h.Put(context.Background(), name, host.Change{
-		Options: []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/true"}}, DesiredState: desired, Token: token,
+		Options: []unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/true"}}, DesiredState: desired,
+		Token: token,
 	})
 	return err
 }
@@ -149,26 +152,29 @@ var _ = Describe("A supervisor", func() {
 		Expect(b.ends.Load()).To(BeEquivalentTo(1))
 	})
 
-	DescribeTable("that gets no answer to its order looks what has become of it", func(found func(*unanswered, string) host.Found, active string, starts int32) {
-		b := &unanswered{lone: lone{end: make(chan struct{})}, found: found}
-		b.follows.Store(1) // the next one doesn't fail
-		h := open(GinkgoT().TempDir(), b)
-		Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
-		Eventually(func() string {
-			state, _, _ := h.State("x.service")
-			return state.Active
-		}).WithTimeout(10 * time.Second).Should(Equal(active))
-		Expect(b.starts.Load()).To(Equal(starts))
-	},
+	DescribeTable("that gets no answer to its order looks what has become of it",
+		func(found func(*unanswered, string) host.Found, active string, starts int32) {
+			b := &unanswered{lone: lone{end: make(chan struct{})}, found: found}
+			b.follows.Store(1) // the next one doesn't fail
+			h := open(GinkgoT().TempDir(), b)
+			Expect(put(h, "x.service", host.Launched, nil)).To(Succeed())
+			Eventually(func() string {
+				state, _, _ := h.State("x.service")
+				return state.Active
+			}).WithTimeout(10 * time.Second).Should(Equal(active))
+			Expect(b.starts.Load()).To(Equal(starts))
+		},
 		Entry("nothing: it is given again", func(*unanswered, string) host.Found { return host.Found{} }, "active", int32(2)),
 		Entry("an earlier definition ended: it is given again", func(*unanswered, string) host.Found {
-			return host.Found{Generation: "earlier", Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode, Final: true}}
+			return host.Found{Generation: "earlier", Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode,
+				Final: true}}
 		}, "active", int32(2)),
 		Entry("it runs", func(b *unanswered, generation string) host.Found {
 			return host.Found{Generation: generation, Running: b}
 		}, "active", int32(1)),
 		Entry("it has failed", func(_ *unanswered, generation string) host.Found {
-			return host.Found{Generation: generation, Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode, Final: true}}
+			return host.Found{Generation: generation, Exit: &service.Exit{At: time.Now(), Result: service.ResultExitCode,
+				Final: true}}
 		}, "failed", int32(1)),
 		Entry("something else runs: it is stopped", func(b *unanswered, _ string) host.Found {
 			return host.Found{Running: ending{b}}

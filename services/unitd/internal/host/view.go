@@ -22,23 +22,23 @@ type Unit struct {
 // reconcile tells every supervisor what is wanted of its unit; h.mu is held.
 // Units without a supervisor get one when they are to run.
 func (h *Host) reconcile() {
-	h.placed = place(h.machine, h.candidates())
+	h.placed = placeUnits(h.machine, h.candidates())
 	for name, r := range h.records {
 		if !runnable(name) || r.Deleted || r.DesiredState == Inactive && h.supervisors[name] == nil {
 			continue
 		}
-		h.supervise(name).demand(h.wants(r))
+		h.ensureSupervisor(name).setWanted(h.wantedOf(r))
 	}
 	for name, s := range h.supervisors {
 		if r, ok := h.records[name]; !ok || r.Deleted {
-			s.demand(want{forgotten: true})
+			s.setWanted(want{forgotten: true})
 		}
 	}
-	h.refresh()
+	h.refreshStates()
 }
 
-// wants derives from a record what is wanted of its unit; h.mu is held.
-func (h *Host) wants(r record) want {
+// wantedOf derives from a record what is wanted of its unit; h.mu is held.
+func (h *Host) wantedOf(r record) want {
 	d := h.definition(r)
 	return want{
 		generation: r.Generation, options: r.Options, service: d.service, unreadable: d.err != nil,
@@ -69,27 +69,27 @@ func (h *Host) candidates() []candidate {
 	return list
 }
 
-// observe takes a supervisor's news.
-func (h *Host) observe(s *supervisor, have have, status Status, then step) {
+// observeUnit takes a supervisor's news.
+func (h *Host) observeUnit(s *supervisor, have have, status Status, then step) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	state := describe(State{Name: s.name, MachineID: h.machine.ID}, have, status, then)
+	state := describeState(State{Name: s.name, MachineID: h.machine.ID}, have, status, then)
 	state.Hash = s.wanted().service.Hash
 	if have.alive {
-		state.Hash = have.hash // what runs, not what will
+		state.Hash = have.hash // of the running definition, not of the wanted one
 	}
-	h.note(s.name, unitState{state: state, alive: have.alive, generation: have.generation})
+	h.recordState(s.name, unitState{state: state, alive: have.alive, generation: have.generation})
 }
 
-// refresh reconsiders which states are shown after a change of records; h.mu is held.
-func (h *Host) refresh() {
+// refreshStates reconsiders which states are shown after a change of records; h.mu is held.
+func (h *Host) refreshStates() {
 	for name, s := range h.states {
-		h.note(name, s)
+		h.recordState(name, s)
 	}
 }
 
-// note stores a unit's state and wakes who waits if it shows something new; h.mu is held.
-func (h *Host) note(name string, s unitState) {
+// recordState stores a unit's state. If the state shows something new, it wakes everybody who waits; h.mu is held.
+func (h *Host) recordState(name string, s unitState) {
 	before := h.states[name]
 	r, ok := h.records[name]
 	wanted := ok && !r.Deleted && r.DesiredState != Inactive
@@ -115,7 +115,7 @@ func (h *Host) Units() []Unit {
 	var list []Unit
 	for _, name := range slices.Sorted(maps.Keys(h.records)) {
 		if r := h.records[name]; !r.Deleted {
-			list = append(list, h.unit(r, h.placed[name]))
+			list = append(list, h.showUnit(r, h.placed[name]))
 		}
 	}
 	return list
@@ -129,15 +129,15 @@ func (h *Host) Unit(name string) (Unit, error) {
 	if !ok || r.Deleted {
 		return Unit{}, ErrUnknown
 	}
-	shown := h.unit(r, h.placed[name])
+	shown := h.showUnit(r, h.placed[name])
 	if unit.IsGlobal(r.Options) {
 		shown.CurrentState = ""
 	}
 	return shown, nil
 }
 
-// unit is h.mu's.
-func (h *Host) unit(r record, placed bool) Unit {
+// showUnit is the unit of a record as Fleet shows one; h.mu is held.
+func (h *Host) showUnit(r record, placed bool) Unit {
 	shown := Unit{Name: r.Name, Options: r.Options, DesiredState: r.DesiredState, CurrentState: Inactive}
 	if unit.IsGlobal(r.Options) {
 		return shown
@@ -168,7 +168,7 @@ func (h *Host) States() ([]State, uint64) {
 	return list, h.index
 }
 
-// State shows one unit's state and its change index; false where it has none.
+// State shows one unit's state and its change index; false if the unit has no state.
 func (h *Host) State(name string) (State, uint64, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -179,8 +179,8 @@ func (h *Host) State(name string) (State, uint64, bool) {
 	return s.state, s.index, s.listed
 }
 
-// Wait returns when the change index of a unit is another than seen, after
-// limit, or when ctx ends or stopping is closed, whichever is first.
+// Wait returns when the change index of a unit differs from seen, after limit,
+// when ctx ends, or when stopping is closed.
 func (h *Host) Wait(ctx context.Context, name string, seen uint64, limit time.Duration, stopping <-chan struct{}) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -22,7 +22,7 @@ func ParseEnvironment(text string) []string {
 	return assignments
 }
 
-// environmentFile is what is left to read of one, and the latest assignment.
+// environmentFile is the unread rest of an EnvironmentFile, and the latest assignment.
 type environmentFile struct {
 	text       string
 	key, value string
@@ -113,7 +113,7 @@ func (p *environmentFile) readValue() {
 }
 
 // readQuoted reads to the closing quote, or to the end where there is none.
-// escapable is what a backslash takes its meaning from, none: the backslash has none.
+// escapable are the characters that a backslash escapes; without any a backslash is plain text.
 func (p *environmentFile) readQuoted(value *strings.Builder, quote byte, escapable string) {
 	for p.text != "" {
 		c := p.take()

@@ -5,7 +5,7 @@ import "time"
 // Result says how an activation of a service ended.
 type Result string
 
-// The results, named as systemd names them as far as it has them.
+// The results. Those that systemd has too have systemd's names.
 const (
 	ResultSuccess   Result = "success"
 	ResultExitCode  Result = "exit-code"
@@ -33,10 +33,12 @@ const (
 // restartsOn is the table of systemd.service(5), except that a lost shim
 // counts as a signal.
 var restartsOn = map[Restart]map[Result]bool{
-	RestartNo:         {},
-	RestartAlways:     {ResultSuccess: true, ResultExitCode: true, ResultSignal: true, ResultTimeout: true, ResultProtocol: true, ResultResources: true, ResultLost: true},
-	RestartOnSuccess:  {ResultSuccess: true},
-	RestartOnFailure:  {ResultExitCode: true, ResultSignal: true, ResultTimeout: true, ResultProtocol: true, ResultResources: true, ResultLost: true},
+	RestartNo: {},
+	RestartAlways: {ResultSuccess: true, ResultExitCode: true, ResultSignal: true, ResultTimeout: true,
+		ResultProtocol: true, ResultResources: true, ResultLost: true},
+	RestartOnSuccess: {ResultSuccess: true},
+	RestartOnFailure: {ResultExitCode: true, ResultSignal: true, ResultTimeout: true, ResultProtocol: true,
+		ResultResources: true, ResultLost: true},
 	RestartOnAbnormal: {ResultSignal: true, ResultTimeout: true, ResultLost: true},
 	RestartOnAbort:    {ResultSignal: true, ResultLost: true},
 	RestartOnWatchdog: {},
@@ -47,8 +49,8 @@ func (r Restart) After(result Result) bool {
 	return restartsOn[r][result]
 }
 
-// Back-off of restarts: the delay doubles per start that did not stay up for
-// steadyAfter, to at most maxDelay (or RestartSec, where that is longer).
+// Back-off of restarts. The delay doubles with every start that did not stay up
+// for steadyAfter, to at most maxDelay, or RestartSec if that is longer.
 const (
 	maxDelay    = 30 * time.Second
 	steadyAfter = 10 * time.Second
@@ -67,7 +69,7 @@ func Delay(pause time.Duration, streak int) time.Duration {
 	return delay
 }
 
-// Streak counts on: 0 after an activation that was up for ten seconds, one more otherwise.
+// Streak is the next count of unsteady starts: 0 after an activation that was up for ten seconds, else one more.
 func Streak(streak int, up time.Duration) int {
 	if up >= steadyAfter {
 		return 0

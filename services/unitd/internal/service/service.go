@@ -1,9 +1,9 @@
 // Package service gives the options of a unit their meaning: the typed
 // settings of one service, its restart policy, its environment.
 //
-// It is pure. A value that unitd could not honour is an error here, so that it
-// is refused when it is put, not discovered when it is started; keys that
-// unitd does not know are reported in Ignored and have no effect.
+// It is pure. A value that unitd could not honour is an error here, so that a
+// PUT is refused and no start fails later. Keys that unitd does not know are
+// reported in Ignored and have no effect.
 package service
 
 import (
@@ -100,8 +100,10 @@ func Parse(name unit.Name, host string, options []unit.Option) (Service, error) 
 		User:         r.text("User"),
 		Group:        r.text("Group"),
 		RestartPause: r.span("RestartSec", defaultRestartPause),
-		KillMode:     KillMode(r.choice("KillMode", string(KillControlGroup), string(KillMixed), string(KillProcess), string(KillNone))),
-		Restart: Restart(r.choice("Restart", string(RestartNo), string(RestartAlways), string(RestartOnSuccess), string(RestartOnFailure),
+		KillMode: KillMode(r.choice("KillMode",
+			string(KillControlGroup), string(KillMixed), string(KillProcess), string(KillNone))),
+		Restart: Restart(r.choice("Restart",
+			string(RestartNo), string(RestartAlways), string(RestartOnSuccess), string(RestartOnFailure),
 			string(RestartOnAbnormal), string(RestartOnAbort), string(RestartOnWatchdog))),
 		RemainAfterExit: r.boolean("RemainAfterExit"),
 		NotifyAll:       slices.Contains([]string{"all", "exec"}, r.choice("NotifyAccess", "main", "all", "exec", "none")),
@@ -261,7 +263,7 @@ func (r *reader) environmentFiles() []EnvironmentFile {
 	return files
 }
 
-// ignored lists what stands in [Service] and was not asked for.
+// ignored lists the keys of [Service] that no setting has read.
 func (r *reader) ignored() []string {
 	unknown := map[string]bool{}
 	for _, o := range r.options {

@@ -34,9 +34,12 @@ var _ = Describe("A service", func() {
 	})
 
 	It("reads every setting that has an effect", func() {
-		s, err := parse("Type=notify", "ExecStartPre=-/bin/pre %i", "ExecStartPre=/bin/pre2", "ExecStart=/bin/a --port ${PORT}", "ExecStop=/bin/b $MAINPID",
-			`Environment="A=one two" HOSTNAME=%H.%p-%i`, "Environment=B=2", "EnvironmentFile=-/etc/%p.env", "WorkingDirectory=-/srv/%p", "User=nobody", "Group=nogroup",
-			"Restart=on-failure", "RestartSec=2", "TimeoutStartSec=1min 30s", "TimeoutStopSec=500ms", "KillMode=mixed", "RemainAfterExit=yes", "NotifyAccess=all")
+		s, err := parse("Type=notify", "ExecStartPre=-/bin/pre %i", "ExecStartPre=/bin/pre2",
+			"ExecStart=/bin/a --port ${PORT}", "ExecStop=/bin/b $MAINPID",
+			`Environment="A=one two" HOSTNAME=%H.%p-%i`, "Environment=B=2", "EnvironmentFile=-/etc/%p.env",
+			"WorkingDirectory=-/srv/%p", "User=nobody", "Group=nogroup",
+			"Restart=on-failure", "RestartSec=2", "TimeoutStartSec=1min 30s", "TimeoutStopSec=500ms", "KillMode=mixed",
+			"RemainAfterExit=yes", "NotifyAccess=all")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Type).To(Equal(service.Notify))
 		Expect(s.StartPre).To(HaveLen(2))
@@ -47,7 +50,8 @@ var _ = Describe("A service", func() {
 		Expect(s.DirectoryOptional).To(BeTrue())
 		Expect([]string{s.User, s.Group}).To(Equal([]string{"nobody", "nogroup"}))
 		Expect(s.Restart).To(Equal(service.RestartOnFailure))
-		Expect([]time.Duration{s.RestartPause, s.TimeoutStart, s.TimeoutStop}).To(Equal([]time.Duration{2 * time.Second, 90 * time.Second, 500 * time.Millisecond}))
+		Expect([]time.Duration{s.RestartPause, s.TimeoutStart, s.TimeoutStop}).
+			To(Equal([]time.Duration{2 * time.Second, 90 * time.Second, 500 * time.Millisecond}))
 		Expect(s.KillMode).To(Equal(service.KillMixed))
 		Expect(s.RemainAfterExit).To(BeTrue())
 		Expect(s.NotifyAll).To(BeTrue())
@@ -89,7 +93,9 @@ var _ = Describe("A service", func() {
 })
 
 var _ = Describe("A time span", func() {
-	DescribeTable("is read as systemd does", func(text string, want time.Duration) { Expect(service.ParseSpan(text)).To(Equal(want)) },
+	DescribeTable("is read as systemd does", func(text string, want time.Duration) {
+		Expect(service.ParseSpan(text)).To(Equal(want))
+	},
 		Entry("seconds", "90", 90*time.Second), Entry("a fraction", "1.5", 1500*time.Millisecond),
 		Entry("units", "5min 20s", 320*time.Second), Entry("without space", "1h30m", 90*time.Minute),
 		Entry("with space", "2 hours", 2*time.Hour), Entry("small", "500ms 250us", 500250*time.Microsecond),
@@ -100,7 +106,8 @@ var _ = Describe("A time span", func() {
 		_, err := service.ParseSpan(text)
 		Expect(err).To(HaveOccurred())
 	},
-		Entry("empty", ""), Entry("words", "soon"), Entry("a foreign unit", "5 parsecs"), Entry("negative", "-5"), Entry("two points", "1.2.3s"))
+		Entry("empty", ""), Entry("words", "soon"), Entry("a foreign unit", "5 parsecs"), Entry("negative", "-5"),
+		Entry("two points", "1.2.3s"))
 })
 
 var _ = Describe("Restarting", func() {
@@ -117,9 +124,11 @@ var _ = Describe("Restarting", func() {
 		Expect(got).To(HaveExactElements(want))
 	},
 		Entry("no", service.RestartNo),
-		Entry("always", service.RestartAlways, service.ResultSuccess, service.ResultExitCode, service.ResultSignal, service.ResultTimeout, service.ResultProtocol, service.ResultResources, service.ResultLost),
+		Entry("always", service.RestartAlways, service.ResultSuccess, service.ResultExitCode, service.ResultSignal,
+			service.ResultTimeout, service.ResultProtocol, service.ResultResources, service.ResultLost),
 		Entry("on-success", service.RestartOnSuccess, service.ResultSuccess),
-		Entry("on-failure", service.RestartOnFailure, service.ResultExitCode, service.ResultSignal, service.ResultTimeout, service.ResultProtocol, service.ResultResources, service.ResultLost),
+		Entry("on-failure", service.RestartOnFailure, service.ResultExitCode, service.ResultSignal, service.ResultTimeout,
+			service.ResultProtocol, service.ResultResources, service.ResultLost),
 		Entry("on-abnormal", service.RestartOnAbnormal, service.ResultSignal, service.ResultTimeout, service.ResultLost),
 		Entry("on-abort", service.RestartOnAbort, service.ResultSignal, service.ResultLost),
 		Entry("on-watchdog", service.RestartOnWatchdog))
@@ -154,7 +163,8 @@ var _ = Describe("An environment file", func() {
 		Entry("backslashes in double quotes", `A="x\ty \"\\\$\`+"`\"", "A=x\\ty \"\\$`"),
 		Entry("a line continued in double quotes", "A=\"1\\\n2\"", "A=12"),
 		Entry("backslashes without quotes", `A=a\b\\c\ `+"\n"+`B=\"q`, `A=ab\c `, `B="q`),
-		Entry("values of several lines", "KEY=\"-----BEGIN\nabc=\n\n-----END\"\nB='1\n2'\nC=3", "KEY=-----BEGIN\nabc=\n\n-----END", "B=1\n2", "C=3"),
+		Entry("values of several lines", "KEY=\"-----BEGIN\nabc=\n\n-----END\"\nB='1\n2'\nC=3",
+			"KEY=-----BEGIN\nabc=\n\n-----END", "B=1\n2", "C=3"),
 		Entry("quotes beside one another", `A="x"'y' "z" w`+"\n"+`B=it's "so"`, "A=xyzw", `B=it's "so"`),
 		Entry("blanks around", " A = x y \t\nB=\t'z ' \n", "A=x y", "B=z "),
 		Entry("an end within a value", "A=1\nB='2 ", "A=1", "B=2 "),

@@ -9,8 +9,8 @@
 //
 // Invariants:
 //   - `lock` in the unit's runtime directory is held (flock) from before the
-//     shim is forked until it is dead: who gets the lock knows that there is no
-//     shim, so there are never two.
+//     shim is forked until it is dead. Whoever gets the lock knows that there
+//     is no shim, so there are never two.
 //   - The shim's status file is replaced atomically and says `dead` only after
 //     the unit's processes have ended. A free lock without that record means
 //     that the shim was killed; KillRemains then ends what it left behind.
@@ -45,7 +45,7 @@ type Activation struct {
 	Generation string // which definition of the unit this is
 	BootID     string // of the host
 	Restarts   int    // automatic restarts of this definition before this one
-	Streak     int    // of which the last so many did not stay up
+	Streak     int    // how many of the latest restarts in a row did not stay up
 	Previous   *Exit  // how the activation before this one ended, nil for the first of a definition
 	LogDir     string
 	Service    service.Service
@@ -66,7 +66,7 @@ const (
 	PhaseDead     Phase = "dead"
 )
 
-// Status is what the shim makes known, whole each time.
+// Status is what the shim tells about its activation, all of it each time.
 type Status struct {
 	Invocation  string
 	ShimPID     int

@@ -47,26 +47,26 @@ func listenControl(dir string) (net.Listener, error) {
 	return l, nil
 }
 
-// accept serves connections of a unitd that was started later, until the shim ends.
-func (c *controller) accept(l net.Listener) {
+// acceptConnections serves connections of a unitd that was started later, until the shim ends.
+func (c *controller) acceptConnections(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		c.add(conn)
+		c.addConnection(conn)
 	}
 }
 
-func (c *controller) add(conn net.Conn) {
+func (c *controller) addConnection(conn net.Conn) {
 	c.mu.Lock()
 	c.conns[conn] = true
-	c.send(conn)
+	c.sendStatus(conn)
 	c.mu.Unlock()
-	go c.read(conn) // ends with the connection, at the latest with the shim
+	go c.readRequests(conn) // ends with the connection, at the latest with the shim
 }
 
-func (c *controller) read(conn net.Conn) {
+func (c *controller) readRequests(conn net.Conn) {
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
 		if lines.Text() == stopRequest {
@@ -79,8 +79,8 @@ func (c *controller) read(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// tell sends a status to everyone who is connected.
-func (c *controller) tell(status Status) {
+// tellStatus sends a status to everyone who is connected.
+func (c *controller) tellStatus(status Status) {
 	text, err := json.Marshal(status)
 	if err != nil {
 		return // a struct of plain fields
@@ -89,13 +89,14 @@ func (c *controller) tell(status Status) {
 	defer c.mu.Unlock()
 	c.last = append(text, '\n')
 	for conn := range c.conns {
-		c.send(conn)
+		c.sendStatus(conn)
 	}
 }
 
-// send drops a connection that does not take a status within a second: the
-// unit matters more than who watches it, and unitd connects anew.
-func (c *controller) send(conn net.Conn) {
+// sendStatus sends the latest status. A connection that does not take it within
+// a second is closed: the unit must not wait for whoever watches it, and unitd
+// connects anew.
+func (c *controller) sendStatus(conn net.Conn) {
 	if c.last == nil {
 		return
 	}

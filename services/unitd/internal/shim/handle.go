@@ -65,7 +65,8 @@ func fork(program, dir string, lock, control *os.File) (*exec.Cmd, error) {
 	defer func() { _ = complaints.Close() }()
 	command := exec.Command(program, "shim", dir) //nolint:noctx // the shim outlives every context of unitd
 	command.Args[0] = "unitd"
-	command.Env = []string{"PATH=" + service.DefaultPath, "GOMAXPROCS=2", "GORACE=" + os.Getenv("GORACE")} // the last for builds with the race detector
+	// GORACE is for builds with the race detector.
+	command.Env = []string{"PATH=" + service.DefaultPath, "GOMAXPROCS=2", "GORACE=" + os.Getenv("GORACE")}
 	command.Dir = "/"
 	command.Stderr = complaints
 	command.ExtraFiles = []*os.File{lock, control} // lockDescriptor, controlDescriptor
@@ -120,25 +121,25 @@ func (h *Handle) Follow(ctx context.Context, report func(Status)) error {
 				return err
 			}
 			if dead {
-				h.bury()
+				h.reapShim()
 				return nil
 			}
 		}
-		if err := h.converse(ctx, report); err != nil {
+		if err := h.readStatuses(ctx, report); err != nil {
 			return err
 		}
 	}
 }
 
-// bury reaps a shim that this process started.
-func (h *Handle) bury() {
+// reapShim reaps a shim that this process started.
+func (h *Handle) reapShim() {
 	if h.command != nil {
 		_ = h.command.Wait() // how it ended is in its record
 	}
 }
 
-// converse reads statuses until the connection breaks; an error only if ctx ended.
-func (h *Handle) converse(ctx context.Context, report func(Status)) error {
+// readStatuses reads statuses until the connection breaks; an error only if ctx ended.
+func (h *Handle) readStatuses(ctx context.Context, report func(Status)) error {
 	conn := h.conn
 	done := make(chan struct{})
 	joined := make(chan struct{})

@@ -47,7 +47,7 @@ func runShim(dir string) error {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 		return fmt.Errorf("become subreaper: %w", errno)
 	}
-	r, err := prepare(dir)
+	r, err := prepareRunner(dir)
 	if err != nil {
 		return err
 	}
@@ -64,8 +64,8 @@ func runShim(dir string) error {
 	return nil
 }
 
-// prepare reads the order and the shim's own identity.
-func prepare(dir string) (*runner, error) {
+// prepareRunner reads the order and the shim's own identity.
+func prepareRunner(dir string) (*runner, error) {
 	r := &runner{dir: dir, exits: map[int]*syscall.WaitStatus{}, childless: true}
 	if err := readJSON(filepath.Join(dir, activationFile), &r.activation); err != nil {
 		return nil, fmt.Errorf("read activation: %w", err)
@@ -102,14 +102,14 @@ func (r *runner) connect(stops chan<- struct{}) error {
 	if err != nil {
 		return err
 	}
-	go r.control.accept(listener) // for the life of the process
+	go r.control.acceptConnections(listener) // for the life of the process
 	inherited := os.NewFile(controlDescriptor, "control")
 	conn, err := net.FileConn(inherited)
 	if err != nil {
 		return fmt.Errorf("use control connection: %w", err)
 	}
 	_ = inherited.Close()
-	r.control.add(conn)
+	r.control.addConnection(conn)
 	if r.activation.Service.Type != service.Notify {
 		return nil
 	}
@@ -124,9 +124,9 @@ func (r *runner) connect(stops chan<- struct{}) error {
 	return nil
 }
 
-// openLog makes the pipe that is the unit's stdout and stderr, and copies what
-// comes out of it. Processes that KillMode leaves alive would be killed by a
-// pipe without a reader: such a unit writes into the log file itself.
+// openLog makes the pipe that is the unit's stdout and stderr, and copies its
+// output into the log. A unit of KillMode=process or none writes into the log
+// file itself. Its surviving processes would be killed by a pipe without reader.
 func (r *runner) openLog() error {
 	survivors := slices.Contains([]service.KillMode{service.KillProcess, service.KillNone}, r.activation.Service.KillMode)
 	out, err := openOutput(r.activation.LogDir, survivors)

@@ -14,8 +14,9 @@ type notification struct {
 	fields map[string]string
 }
 
-// listenNotify opens the unit's notify socket. It is an abstract one: it needs
-// no permissions of the unit's user, has no length of path and dies with the shim.
+// listenNotify opens the unit's notify socket. The socket is abstract: the
+// unit's user needs no permissions for it, its name is not limited by the length
+// of a path, and it goes with the shim.
 func listenNotify(invocation string) (*net.UnixConn, string, error) {
 	name := "@openaperture/unitd/" + invocation
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})

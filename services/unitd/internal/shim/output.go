@@ -47,7 +47,7 @@ func openOutput(dir string, shared bool) (*output, error) {
 		return nil, err
 	}
 	o := &output{dir: dir, shared: shared}
-	o.use(file)
+	o.setFile(file)
 	if shared {
 		o.rotateShared()
 	}
@@ -66,8 +66,8 @@ func openLogFile(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// use makes file the current one.
-func (o *output) use(file *os.File) {
+// setFile makes file the current one.
+func (o *output) setFile(file *os.File) {
 	o.file, o.size, o.rotateAt, o.complaint = file, 0, maxLog, ""
 	if info, err := file.Stat(); err == nil {
 		o.size = info.Size()
@@ -150,7 +150,7 @@ func (o *output) rotate() {
 	file, err := o.nextFile()
 	if err == nil {
 		_ = o.file.Close()
-		o.use(file)
+		o.setFile(file)
 		return
 	}
 	if o.size >= 2*maxLog && o.file.Truncate(0) == nil {
@@ -184,8 +184,8 @@ func (o *output) complain(err error) {
 	o.append([]byte("unitd: the log cannot be rotated and goes on in the same file: " + o.complaint + "\n"))
 }
 
-// say adds a line of the shim's own.
-func (o *output) say(format string, args ...any) {
+// writeLine adds a line of the shim's own.
+func (o *output) writeLine(format string, args ...any) {
 	_, _ = fmt.Fprintf(o, "unitd: "+format+"\n", args...)
 }
 

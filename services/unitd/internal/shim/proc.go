@@ -60,14 +60,15 @@ func readProcess(pid int) (process, bool) {
 	parent, _ := strconv.Atoi(fields[1])
 	session, _ := strconv.Atoi(fields[3])
 	start, _ := strconv.ParseUint(fields[19], 10, 64)
-	return process{pid: pid, parent: parent, session: session, dead: fields[0] == "Z" || fields[0] == "X", start: start}, true
+	dead := fields[0] == "Z" || fields[0] == "X"
+	return process{pid: pid, parent: parent, session: session, dead: dead, start: start}, true
 }
 
 // descendants are the living processes below root.
 func descendants(root int) []int {
 	list, err := processes()
 	if err != nil {
-		return nil // as without processes: the next scan finds them, or TimeoutStopSec ends
+		return nil // the next scan finds them, or TimeoutStopSec ends
 	}
 	children := map[int][]process{}
 	for _, p := range list {
@@ -108,7 +109,7 @@ func childrenOf(parent int) []int {
 func KillRemains(ctx context.Context, activation Activation, status Status) error {
 	wait := time.Millisecond
 	for {
-		pids, err := remains(activation, status)
+		pids, err := findRemains(activation, status)
 		if err != nil || len(pids) == 0 {
 			return err
 		}
@@ -118,19 +119,19 @@ func KillRemains(ctx context.Context, activation Activation, status Status) erro
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait): // orphans of a dead shim belong to nobody who could be told of their end
+		case <-time.After(wait): // nobody is told of the end of a dead shim's orphans
 		}
 		wait = min(2*wait, 100*time.Millisecond)
 	}
 }
 
-func remains(activation Activation, status Status) ([]int, error) {
+func findRemains(activation Activation, status Status) ([]int, error) {
 	list, err := processes()
 	if err != nil {
 		return nil, err
 	}
-	// The pid of a session leader is not given away while the session has
-	// members; if another process has it now, the session is empty.
+	// The kernel does not give the pid of a session leader away while the session
+	// has members. If another process has the pid now, the session is empty.
 	session := status.ShimPID
 	if leader, ok := readProcess(session); ok && leader.start != status.ShimStart {
 		session = 0

@@ -36,7 +36,7 @@ type runner struct {
 	stopping  bool                        // a stop was requested
 }
 
-// outcome is why pump returned.
+// outcome is why handleEvents returned.
 type outcome int
 
 const (
@@ -45,8 +45,8 @@ const (
 	expired
 )
 
-// pump handles events until done, until a stop is requested (where heedStop) or until deadline.
-func (r *runner) pump(deadline <-chan time.Time, heedStop bool, done func() bool) outcome {
+// handleEvents handles events until done, until a stop is requested (where heedStop) or until deadline.
+func (r *runner) handleEvents(deadline <-chan time.Time, heedStop bool, done func() bool) outcome {
 	for {
 		switch {
 		case done():
@@ -56,9 +56,9 @@ func (r *runner) pump(deadline <-chan time.Time, heedStop bool, done func() bool
 		}
 		select {
 		case <-r.children:
-			r.reap()
+			r.reapChildren()
 		case n := <-r.notifications:
-			r.heed(n)
+			r.heedNotification(n)
 		case <-r.stops:
 			r.stopping = true
 		case <-deadline:
@@ -67,16 +67,16 @@ func (r *runner) pump(deadline <-chan time.Time, heedStop bool, done func() bool
 	}
 }
 
-// after is a timer for a time span that may be infinite.
-func after(span time.Duration) <-chan time.Time {
+// timerFor is a timer for a time span that may be infinite.
+func timerFor(span time.Duration) <-chan time.Time {
 	if span == service.Infinity {
 		return nil
 	}
 	return time.After(span)
 }
 
-// reap collects every dead child, adopted ones too.
-func (r *runner) reap() {
+// reapChildren collects every dead child, adopted ones too.
+func (r *runner) reapChildren() {
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
@@ -95,8 +95,8 @@ func (r *runner) reap() {
 	}
 }
 
-// heed acts on a notification if its sender may send it.
-func (r *runner) heed(n notification) {
+// heedNotification acts on a notification if its sender may send it.
+func (r *runner) heedNotification(n notification) {
 	allowed := n.pid == r.main && r.main != 0
 	if r.activation.Service.NotifyAll {
 		allowed = allowed || n.uid == r.identity.uid || n.uid == 0
@@ -108,33 +108,33 @@ func (r *runner) heed(n notification) {
 		r.ready = true
 	}
 	if n.fields["STOPPING"] == "1" && r.status.Phase == PhaseRunning {
-		r.publish(PhaseSigterm) // it ends by itself: not active any more
+		r.publishPhase(PhaseSigterm) // it ends by itself: not active any more
 	}
 	if text, ok := n.fields["STATUS"]; ok && text != r.status.Text {
 		r.status.Text = text
-		r.publish(r.status.Phase)
+		r.publishPhase(r.status.Phase)
 	}
 }
 
-// publish records a phase and tells it.
-func (r *runner) publish(phase Phase) {
+// publishPhase records a phase and tells every connected unitd.
+func (r *runner) publishPhase(phase Phase) {
 	r.status.Phase = phase
 	if err := writeJSON(filepath.Join(r.dir, statusFile), r.status); err != nil {
-		r.out.say("status cannot be recorded: %v", err) // the connected unitd still learns it
+		r.out.writeLine("status cannot be recorded: %v", err) // the connected unitd still learns it
 	}
-	r.control.tell(r.status)
+	r.control.tellStatus(r.status)
 }
 
-func (r *runner) gone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
-func (r *runner) mainGone() bool    { return r.gone(r.main) }
-func (r *runner) noneLeft() bool    { return r.childless }
+func (r *runner) processGone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
+func (r *runner) mainGone() bool           { return r.processGone(r.main) }
+func (r *runner) noneLeft() bool           { return r.childless }
 func (r *runner) active() bool {
 	return r.status.Phase == PhaseRunning || r.status.Phase == PhaseExited
 }
 
-// run is the whole activation.
+// run performs the whole activation.
 func (r *runner) run() {
-	r.publish(PhaseStart) // before any process: an activation without status never ran
+	r.publishPhase(PhaseStart) // before any process: an activation without status never ran
 	exit := r.activate()
 	r.terminate() // what a main process that ended by itself left behind
 	_ = r.pipe.Close()
@@ -144,10 +144,10 @@ func (r *runner) run() {
 	}
 	exit.At = time.Now().UTC()
 	exit.Requested = r.stopping
-	r.out.say("ended: %s", exit.Detail)
+	r.out.writeLine("ended: %s", exit.Detail)
 	r.status.MainPID = 0
 	r.status.Exit = &exit
-	r.publish(PhaseDead)
+	r.publishPhase(PhaseDead)
 }
 
 func (r *runner) activate() Exit {
@@ -158,7 +158,7 @@ func (r *runner) activate() Exit {
 		return resources(err)
 	}
 	r.identity = identity
-	startBy := after(s.TimeoutStart)
+	startBy := timerFor(s.TimeoutStart)
 	if exit, ok := r.startPre(startBy); !ok {
 		return exit
 	}
@@ -171,7 +171,7 @@ func (r *runner) activate() Exit {
 // startPre runs the ExecStartPre commands one after another.
 func (r *runner) startPre(startBy <-chan time.Time) (Exit, bool) {
 	for _, command := range r.activation.Service.StartPre {
-		r.publish(PhaseStartPre)
+		r.publishPhase(PhaseStartPre)
 		exit, ok := r.runCommand(command, startBy)
 		if !ok {
 			return exit, false
@@ -182,11 +182,11 @@ func (r *runner) startPre(startBy <-chan time.Time) (Exit, bool) {
 
 // runCommand runs one command to its end; false: the activation must not go on.
 func (r *runner) runCommand(command unit.Command, by <-chan time.Time) (Exit, bool) {
-	pid, err := r.spawn(command)
+	pid, err := r.spawnCommand(command)
 	if err != nil {
 		return resources(err), command.IgnoreFailure
 	}
-	switch r.pump(by, true, func() bool { return r.gone(pid) }) {
+	switch r.handleEvents(by, true, func() bool { return r.processGone(pid) }) {
 	case stopped:
 		return r.stop(), false
 	case expired:
@@ -209,8 +209,8 @@ func (r *runner) daemon(startBy <-chan time.Time) Exit {
 		}
 	}
 	r.status.ActiveSince = time.Now().UTC()
-	r.publish(PhaseRunning)
-	if r.pump(nil, true, r.mainGone) == stopped {
+	r.publishPhase(PhaseRunning)
+	if r.handleEvents(nil, true, r.mainGone) == stopped {
 		return r.stop()
 	}
 	exit := r.mainExit(command)
@@ -221,8 +221,8 @@ func (r *runner) daemon(startBy <-chan time.Time) Exit {
 }
 
 func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
-	r.publish(PhaseStart)
-	switch r.pump(startBy, true, func() bool { return r.ready || r.mainGone() }) {
+	r.publishPhase(PhaseStart)
+	switch r.handleEvents(startBy, true, func() bool { return r.ready || r.mainGone() }) {
 	case stopped:
 		return r.stop(), false
 	case expired:
@@ -241,12 +241,12 @@ func (r *runner) awaitReady(startBy <-chan time.Time) (Exit, bool) {
 
 // oneshot runs its commands one after another.
 func (r *runner) oneshot(startBy <-chan time.Time) Exit {
-	r.publish(PhaseStart)
+	r.publishPhase(PhaseStart)
 	for _, command := range r.activation.Service.Start {
 		if err := r.startMain(command); err != nil {
 			return resources(err)
 		}
-		switch r.pump(startBy, true, r.mainGone) {
+		switch r.handleEvents(startBy, true, r.mainGone) {
 		case stopped:
 			return r.stop()
 		case expired:
@@ -270,13 +270,13 @@ func (r *runner) completed(exit Exit) Exit {
 	if r.status.ActiveSince.IsZero() {
 		r.status.ActiveSince = time.Now().UTC()
 	}
-	r.publish(PhaseExited)
-	r.pump(nil, true, func() bool { return false })
+	r.publishPhase(PhaseExited)
+	r.handleEvents(nil, true, func() bool { return false })
 	return r.stop()
 }
 
 func (r *runner) startMain(command unit.Command) error {
-	pid, err := r.spawn(command)
+	pid, err := r.spawnCommand(command)
 	if err != nil {
 		return err
 	}
@@ -302,12 +302,15 @@ func resources(err error) Exit {
 	return Exit{Result: service.ResultResources, Detail: err.Error()}
 }
 
-// exitOf judges an exit as systemd does: 0 is success, and for a daemon the
-// signals that ask to end are too. A command that they end has not done its work.
+// endingSignals ask a daemon to end: one that obeys has not failed.
+var endingSignals = []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}
+
+// exitOf judges an exit as systemd does. Code 0 is success. For a daemon the
+// ending signals are success too; a command that they end has not done its work.
 func exitOf(status syscall.WaitStatus, daemon bool) Exit {
 	if status.Signaled() {
 		exit := Exit{Result: service.ResultSignal, Detail: "signal " + status.Signal().String()}
-		if daemon && slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}, status.Signal()) {
+		if daemon && slices.Contains(endingSignals, status.Signal()) {
 			exit.Result = service.ResultSuccess
 		}
 		return exit

@@ -14,7 +14,7 @@ import (
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
-// identity is as whom the unit runs.
+// identity is the user and the groups that the unit runs as.
 type identity struct {
 	credential  *syscall.Credential // nil: as unitd itself
 	environment []string            // HOME, USER, LOGNAME where User= is set
@@ -36,10 +36,10 @@ func lookUp(userName, groupName string) (identity, error) {
 		if err != nil {
 			return identity{}, fmt.Errorf("user %s is unknown", userName)
 		}
-		credential.Uid, credential.Gid = number(account.Uid), number(account.Gid)
+		credential.Uid, credential.Gid = parseID(account.Uid), parseID(account.Gid)
 		groups, _ := account.GroupIds() // none known: only the primary one
 		for _, group := range groups {
-			credential.Groups = append(credential.Groups, number(group))
+			credential.Groups = append(credential.Groups, parseID(group))
 		}
 		environment = []string{"HOME=" + account.HomeDir, "USER=" + account.Username, "LOGNAME=" + account.Username}
 	}
@@ -51,7 +51,7 @@ func lookUp(userName, groupName string) (identity, error) {
 		if err != nil {
 			return identity{}, fmt.Errorf("group %s is unknown", groupName)
 		}
-		credential.Gid = number(group.Gid)
+		credential.Gid = parseID(group.Gid)
 	}
 	if int(credential.Uid) == os.Getuid() && int(credential.Gid) == os.Getgid() {
 		credential = nil // setgroups would need privileges that are not called for
@@ -63,12 +63,12 @@ func lookUp(userName, groupName string) (identity, error) {
 	return id, nil
 }
 
-func number(text string) uint32 {
+func parseID(text string) uint32 {
 	n, _ := strconv.ParseUint(text, 10, 32)
 	return uint32(n)
 }
 
-// environment of the unit's processes: nothing of unitd's own but what is listed here.
+// environment is that of the unit's processes. Of unitd's own environment they get nothing.
 func (r *runner) environment() ([]string, error) {
 	s := r.activation.Service
 	layers := [][]string{
@@ -101,8 +101,8 @@ func (r *runner) environment() ([]string, error) {
 	return list, nil
 }
 
-// spawn starts one command of the unit in a process group of its own.
-func (r *runner) spawn(command unit.Command) (int, error) {
+// spawnCommand starts one command of the unit in a process group of its own.
+func (r *runner) spawnCommand(command unit.Command) (int, error) {
 	s := r.activation.Service
 	environment, err := r.environment()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // stop performs a requested stop: ExecStop if the service had started, then
-// signals by KillMode. What goes wrong first is the result.
+// signals by KillMode. The first failure is the result.
 func (r *runner) stop() Exit {
 	exit := success
 	if r.active() {
@@ -30,15 +30,15 @@ func (r *runner) stopCommands(exit Exit) Exit {
 	if len(r.activation.Service.Stop) == 0 {
 		return exit
 	}
-	r.publish(PhaseStop)
-	stopBy := after(r.activation.Service.TimeoutStop)
+	r.publishPhase(PhaseStop)
+	stopBy := timerFor(r.activation.Service.TimeoutStop)
 	for _, command := range r.activation.Service.Stop {
-		pid, err := r.spawn(command)
+		pid, err := r.spawnCommand(command)
 		var failure Exit
 		switch {
 		case err != nil:
 			failure = resources(err)
-		case r.pump(stopBy, false, func() bool { return r.gone(pid) }) == expired:
+		case r.handleEvents(stopBy, false, func() bool { return r.processGone(pid) }) == expired:
 			_ = syscall.Kill(-pid, syscall.SIGKILL) // its group; the rest follows with the unit
 			failure = timeout
 		default:
@@ -47,7 +47,7 @@ func (r *runner) stopCommands(exit Exit) Exit {
 		if failure.Result == service.ResultSuccess {
 			continue
 		}
-		r.out.say("ExecStop: %s", failure.Detail)
+		r.out.writeLine("ExecStop: %s", failure.Detail)
 		if failure.Result == service.ResultTimeout || !command.IgnoreFailure {
 			return failure
 		}
@@ -58,24 +58,24 @@ func (r *runner) stopCommands(exit Exit) Exit {
 // terminate ends the unit's processes by KillMode and returns when they are
 // gone; true if it needed SIGKILL. Called again it has nothing to do.
 func (r *runner) terminate() bool {
-	r.reap()
+	r.reapChildren()
 	switch r.activation.Service.KillMode {
 	case service.KillNone:
 		return false
 	case service.KillProcess:
-		return r.end(r.mainOnly, nobody, r.mainOnly, r.mainGone)
+		return r.endProcesses(r.mainOnly, noProcesses, r.mainOnly, r.mainGone)
 	case service.KillMixed:
-		forced := r.end(r.mainOnly, nobody, r.mainOnly, r.mainGone)
+		forced := r.endProcesses(r.mainOnly, noProcesses, r.mainOnly, r.mainGone)
 		if !r.childless {
-			r.kill(r.everyone, r.noneLeft)
+			r.killProcesses(r.everyone, r.noneLeft)
 		}
 		return forced
 	case service.KillControlGroup:
 	}
-	return r.end(r.everyone, r.orphans, r.everyone, r.noneLeft)
+	return r.endProcesses(r.everyone, r.orphans, r.everyone, r.noneLeft)
 }
 
-func nobody() []int { return nil }
+func noProcesses() []int { return nil }
 
 func (r *runner) everyone() []int { return descendants(r.status.ShimPID) }
 
@@ -97,14 +97,15 @@ func (r *runner) mainOnly() []int {
 	return []int{r.main}
 }
 
-// end sends SIGTERM, waits for TimeoutStopSec and then kills. A process that
-// was forked while its parent was being signalled is asked when its parent has
-// ended (later); what a living parent forks to clean up is left to it.
-func (r *runner) end(ask, later, force func() []int, gone func() bool) bool {
+// endProcesses sends SIGTERM to ask, waits for TimeoutStopSec and then kills
+// force. It returns true if it had to kill. A process that was forked while its
+// parent was being signalled gets SIGTERM after its parent has ended (later). A
+// process that a living parent forks to clean up is left to that parent.
+func (r *runner) endProcesses(ask, later, force func() []int, gone func() bool) bool {
 	if gone() {
 		return false
 	}
-	r.publish(PhaseSigterm)
+	r.publishPhase(PhaseSigterm)
 	asked := map[int]bool{}
 	signal := func(pids []int) {
 		for _, pid := range pids {
@@ -123,21 +124,21 @@ func (r *runner) end(ask, later, force func() []int, gone func() bool) bool {
 		signal(later())
 		return false
 	}
-	if r.pump(after(r.activation.Service.TimeoutStop), false, ended) == met {
+	if r.handleEvents(timerFor(r.activation.Service.TimeoutStop), false, ended) == met {
 		return false
 	}
-	r.kill(force, gone)
+	r.killProcesses(force, gone)
 	return true
 }
 
-// kill repeats SIGKILL until the processes are gone: one may have forked meanwhile.
-func (r *runner) kill(targets func() []int, gone func() bool) {
-	r.publish(PhaseSigkill)
+// killProcesses repeats SIGKILL until the processes are gone: one may have forked meanwhile.
+func (r *runner) killProcesses(targets func() []int, gone func() bool) {
+	r.publishPhase(PhaseSigkill)
 	for {
 		for _, pid := range targets() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is as good
 		}
-		if r.pump(time.After(100*time.Millisecond), false, gone) == met {
+		if r.handleEvents(time.After(100*time.Millisecond), false, gone) == met {
 			return
 		}
 	}

@@ -18,19 +18,23 @@ import (
 const (
 	callLimit   = 10 * time.Second
 	reloadLimit = 60 * time.Second
-	lookEvery   = time.Second // between two looks at a unit of which no signal came
+	lookEvery   = time.Second // between two looks at a unit without signals
 	redialEvery = time.Second
-	// The same for the units that are down: a start by somebody else is signalled, but a signal may be lost.
+	// The same for units that are down. A start by somebody else is signalled, but the signal may be lost.
 	sweepEvery = 15 * time.Second
 )
 
 // errNoBus says that there is no connection at the moment.
 var errNoBus = errors.New("no D-Bus connection")
 
-// unanswered are the errors by which the bus says that systemd did not answer.
+// unanswered are the errors with which the bus says that systemd did not answer.
 var unanswered = []string{
-	"org.freedesktop.DBus.Error.Disconnected", "org.freedesktop.DBus.Error.NameHasNoOwner", "org.freedesktop.DBus.Error.NoReply",
-	"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.TimedOut", "org.freedesktop.DBus.Error.Timeout",
+	"org.freedesktop.DBus.Error.Disconnected",
+	"org.freedesktop.DBus.Error.NameHasNoOwner",
+	"org.freedesktop.DBus.Error.NoReply",
+	"org.freedesktop.DBus.Error.ServiceUnknown",
+	"org.freedesktop.DBus.Error.TimedOut",
+	"org.freedesktop.DBus.Error.Timeout",
 }
 
 // bus is the connection with systemd, made anew when it breaks, and its signals by unit.
@@ -45,13 +49,13 @@ type bus struct {
 
 // dial connects; it is called by Open and by Run.
 func (b *bus) dial(ctx context.Context) error {
-	conn, err := dbus.NewWithContext(context.WithoutCancel(ctx)) // the context would be the connection's life
+	conn, err := dbus.NewWithContext(context.WithoutCancel(ctx)) // ctx would end the connection
 	if err != nil {
 		return fmt.Errorf("connect to systemd over D-Bus: %w", err)
 	}
 	updates := make(chan *dbus.PropertiesUpdate, 1024)
 	// Before Subscribe: the library reads the channel without a lock once there are signals.
-	conn.SetPropertiesSubscriber(updates, make(chan error, 1)) // what does not fit is found by the next look
+	conn.SetPropertiesSubscriber(updates, make(chan error, 1)) // errors are dropped: the next look finds the state
 	if err := conn.Subscribe(); err != nil {
 		conn.Close()
 		return fmt.Errorf("subscribe to systemd: %w", err)
@@ -78,14 +82,14 @@ func (b *bus) run(ctx context.Context) error {
 		case update := <-updates:
 			b.wake(update.UnitName)
 		case <-ticker.C:
-			b.keep(ctx)
+			b.keepConnected(ctx)
 		case <-sweep.C:
 			b.wakeAll()
 		}
 	}
 }
 
-func (b *bus) keep(ctx context.Context) {
+func (b *bus) keepConnected(ctx context.Context) {
 	conn, err := b.connected()
 	if err == nil {
 		return
@@ -98,7 +102,7 @@ func (b *bus) keep(ctx context.Context) {
 		b.mu.Unlock()
 	}
 	if err := b.dial(ctx); err != nil {
-		return // connected() tells everyone who asks
+		return // the next tick tries again; connected tells every caller meanwhile
 	}
 	b.log.Info("connection to systemd is back")
 }
@@ -124,18 +128,18 @@ func (b *bus) close() {
 func (b *bus) wake(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ring(b.waiters[name])
+	ringAll(b.waiters[name])
 }
 
 func (b *bus) wakeAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, waiters := range b.waiters {
-		ring(waiters)
+		ringAll(waiters)
 	}
 }
 
-func ring(waiters map[chan struct{}]bool) {
+func ringAll(waiters map[chan struct{}]bool) {
 	for c := range waiters {
 		select {
 		case c <- struct{}{}:
@@ -163,8 +167,9 @@ func (b *bus) watch(name string) (<-chan struct{}, func()) {
 	}
 }
 
-// do performs one call within limit. host.ErrUnreached: systemd did not answer.
-func (b *bus) do(ctx context.Context, limit time.Duration, what string, call func(context.Context, *dbus.Conn) error) error {
+// callSystemd performs one call within limit. host.ErrUnreached: systemd did not answer.
+func (b *bus) callSystemd(ctx context.Context, limit time.Duration, what string,
+	call func(context.Context, *dbus.Conn) error) error {
 	conn, err := b.connected()
 	if err == nil {
 		limited, cancel := context.WithTimeout(ctx, limit)
@@ -172,13 +177,13 @@ func (b *bus) do(ctx context.Context, limit time.Duration, what string, call fun
 		err = call(limited, conn)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, judge(err))
+		return fmt.Errorf("%s: %w", what, classifyError(err))
 	}
 	return nil
 }
 
-// judge tells a call that was not answered (host.ErrUnreached) from one that systemd has refused.
-func judge(err error) error {
+// classifyError tells a call that was not answered (host.ErrUnreached) from one that systemd has refused.
+func classifyError(err error) error {
 	var answer godbus.Error
 	if errors.As(err, &answer) && !slices.Contains(unanswered, answer.Name) {
 		return err
@@ -187,33 +192,37 @@ func judge(err error) error {
 }
 
 func (b *bus) properties(ctx context.Context, name string) (p properties, err error) {
-	return p, b.do(ctx, callLimit, "read state of unit", func(ctx context.Context, c *dbus.Conn) (err error) {
+	return p, b.callSystemd(ctx, callLimit, "read state of unit", func(ctx context.Context, c *dbus.Conn) (err error) {
 		p, err = c.GetAllPropertiesContext(ctx, name)
 		return err
 	})
 }
 
 func (b *bus) reload(ctx context.Context) error {
-	return b.do(ctx, reloadLimit, "reload unit files", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
+	return b.callSystemd(ctx, reloadLimit, "reload unit files",
+		func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
 }
 
-// start has systemd take the order; the start itself is seen in the unit's state. It is a restart: on a unit that somebody
-// else has started just before, a start would do nothing, and what they started would pass for what was ordered.
+// start has systemd take the order; the start itself is seen in the unit's state. The order is a
+// restart. If somebody else has started the unit just before, a start would do nothing, and their
+// process would pass for the ordered one.
 func (b *bus) start(ctx context.Context, name string) error {
-	return b.do(ctx, callLimit, "start unit", func(ctx context.Context, c *dbus.Conn) error {
+	return b.callSystemd(ctx, callLimit, "start unit", func(ctx context.Context, c *dbus.Conn) error {
 		_, err := c.RestartUnitContext(ctx, name, "replace", nil)
 		return err
 	})
 }
 
 func (b *bus) stop(ctx context.Context, name string) error {
-	return b.do(ctx, callLimit, "stop unit", func(ctx context.Context, c *dbus.Conn) error {
+	return b.callSystemd(ctx, callLimit, "stop unit", func(ctx context.Context, c *dbus.Conn) error {
 		_, err := c.StopUnitContext(ctx, name, "replace", nil)
 		return err
 	})
 }
 
-// resetFailed forgets failures and counts of restarts. That a unit is not loaded is no error.
+// resetFailed forgets failures and counts of restarts. A unit that is not loaded is no error.
 func (b *bus) resetFailed(ctx context.Context, name string) {
-	_ = b.do(ctx, callLimit, "reset unit", func(ctx context.Context, c *dbus.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
+	_ = b.callSystemd(ctx, callLimit, "reset unit", func(ctx context.Context, c *dbus.Conn) error {
+		return c.ResetFailedUnitContext(ctx, name)
+	})
 }

@@ -19,7 +19,10 @@ var _ = Describe("unitd's own specs", Label("systemd"), func() {
 	It("hold on systemd too", func(ctx context.Context) {
 		dir := GinkgoT().TempDir()
 		program, specs := filepath.Join(dir, "unitd"), filepath.Join(dir, "unitd.test")
-		for _, args := range [][]string{{"build", "-race", "-o", program, "../.."}, {"test", "-race", "-tags", "systemd", "-c", "-o", specs, "../.."}} {
+		for _, args := range [][]string{
+			{"build", "-race", "-o", program, "../.."},
+			{"test", "-race", "-tags", "systemd", "-c", "-o", specs, "../.."},
+		} {
 			out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
 			Expect(err).NotTo(HaveOccurred(), string(out))
 		}

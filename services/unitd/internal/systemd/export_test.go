@@ -15,15 +15,15 @@ func Alive(p map[string]any) bool { return properties(p).alive() }
 
 // Ran tells whether a unit was started since the order that a note is of.
 func Ran(before string, taken bool, p map[string]any) bool {
-	return note{Before: before, Taken: taken}.ran(p)
+	return note{Before: before, Taken: taken}.ranSinceOrder(p)
 }
 
 // Judge is what the error of a call over D-Bus says.
-func Judge(err error) error { return judge(err) }
+func Judge(err error) error { return classifyError(err) }
 
 // Render writes journal entries as lines.
 func Render(name, journal string, lines, limit int) string {
-	return render(name, []byte(journal), lines, limit)
+	return renderJournal(name, []byte(journal), lines, limit)
 }
 
 // Write writes a unit file with a machine's mark.

@@ -12,8 +12,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/unit"
 )
 
-// markPrefix begins the first line of every unit file that a unitd has written. The machine's id follows, so that a
-// second unitd on the host leaves it alone.
+// markPrefix begins the first line of every unit file that a unitd has written. The machine's id
+// follows: a second unitd on the host has another id and leaves the file alone.
 const markPrefix = "# X-OpenAperture: written by unitd "
 
 // unitFiles is the directory in which unitd writes its unit files.
@@ -24,13 +24,14 @@ type unitFiles struct {
 
 func (f unitFiles) mark() string { return markPrefix + f.machine }
 
-// temporary begins the names of unfinished writes, by machine: those of a second unitd on the host are its own.
+// temporary begins the names of unfinished writes of this machine's unitd. A second unitd on the
+// host has another prefix.
 func (f unitFiles) temporary() string { return temporaryPrefix + f.machine + "-" }
 
 func (f unitFiles) path(name string) string { return filepath.Join(f.dir, name) }
 
-// ours tells whether there is a regular file of that name, and whether it has the mark.
-func (f unitFiles) ours(name string) (exists, ours bool, err error) {
+// ownership tells whether there is a regular file of that name, and whether it has the mark.
+func (f unitFiles) ownership(name string) (exists, ours bool, err error) {
 	info, err := os.Lstat(f.path(name))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, false, nil
@@ -38,7 +39,7 @@ func (f unitFiles) ours(name string) (exists, ours bool, err error) {
 	if err != nil {
 		return false, false, fmt.Errorf("look for unit file: %w", err)
 	}
-	if !info.Mode().IsRegular() { // a link is somebody's, and masks the unit where it leads to /dev/null
+	if !info.Mode().IsRegular() { // a link is not unitd's; a link to /dev/null masks the unit
 		return true, false, nil
 	}
 	file, err := os.Open(f.path(name))
@@ -64,7 +65,7 @@ func (f unitFiles) list() ([]string, error) {
 		if !strings.HasSuffix(entry.Name(), ".service") {
 			continue
 		}
-		if _, ours, err := f.ours(entry.Name()); err == nil && ours {
+		if _, ours, err := f.ownership(entry.Name()); err == nil && ours {
 			names = append(names, entry.Name())
 		}
 	}
@@ -81,7 +82,7 @@ func (f unitFiles) write(name string, options []unit.Option) error {
 
 // remove removes a unit file that has the mark.
 func (f unitFiles) remove(name string) (bool, error) {
-	_, ours, err := f.ours(name)
+	_, ours, err := f.ownership(name)
 	if err != nil || !ours {
 		return false, err
 	}
@@ -101,7 +102,7 @@ func withoutStartLimit(options []unit.Option) []unit.Option {
 	return append(slices.Clone(options), unit.Option{Section: "Unit", Name: "StartLimitIntervalSec", Value: "0"})
 }
 
-// temporaryPrefix begins the names of temporary files. They are no unit's, so systemd never reads one.
+// temporaryPrefix begins the names of temporary files. No unit has such a name, so systemd never reads the files.
 const temporaryPrefix = ".unitd-"
 
 // replaceFile writes a temporary file in the same directory, whose name begins with prefix, syncs and renames it.
@@ -122,7 +123,7 @@ func replaceFile(name, prefix string, text []byte, mode os.FileMode) error {
 	return syncDirectory(filepath.Dir(name))
 }
 
-// removeUnfinished removes what killed calls of replaceFile left.
+// removeUnfinished removes the temporary files of calls of replaceFile that were killed.
 func removeUnfinished(dir, prefix string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

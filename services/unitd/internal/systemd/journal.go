@@ -15,7 +15,7 @@ import (
 	"github.com/openaperture/openaperture/services/unitd/internal/shim"
 )
 
-// entry is what is read of one of the journal's entries.
+// entry is the part of a journal entry that unitd reads.
 type entry struct {
 	Message    json.RawMessage `json:"MESSAGE"` // text, or bytes where it is no UTF-8
 	Process    string          `json:"_SYSTEMD_INVOCATION_ID"`
@@ -30,25 +30,26 @@ func (b *Backend) Logs(ctx context.Context, name string, lines, limit int) (stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run() // what cannot be synced comes a moment later
+	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run() // if it fails, the newest lines are missing
 	command := exec.CommandContext(ctx, "journalctl", "--unit="+name, "--output=json", "--no-pager", "--quiet", "--all",
-		"--lines="+strconv.Itoa(lines), "--since="+since(kept.Created))
+		"--lines="+strconv.Itoa(lines), "--since="+journalTime(kept.Created))
 	var complaint bytes.Buffer
 	command.Stderr = &complaint
 	text, err := command.Output()
 	if err != nil {
 		return "", fmt.Errorf("read journal: %w: %s", err, strings.TrimSpace(complaint.String()))
 	}
-	return render(name, text, lines, limit), nil
+	return renderJournal(name, text, lines, limit), nil
 }
 
-// since is a time for journalctl, to the microsecond: the unit of that name before this one may have ended in the same second.
-func since(at time.Time) string {
+// journalTime is a time for journalctl, to the microsecond. An earlier unit of the same name may
+// have ended in the same second.
+func journalTime(at time.Time) string {
 	return fmt.Sprintf("@%d.%06d", at.Unix(), at.Nanosecond()/1000)
 }
 
-// render writes the entries as lines, with one line before each start, as the shim does.
-func render(name string, journal []byte, lines, limit int) string {
+// renderJournal writes the entries as lines, with one line before each start, as the shim does.
+func renderJournal(name string, journal []byte, lines, limit int) string {
 	var out []string
 	invocation := ""
 	scanner := bufio.NewScanner(bytes.NewReader(journal))
@@ -68,7 +69,7 @@ func render(name string, journal []byte, lines, limit int) string {
 		}
 		out = append(out, shim.Clean(e.text()))
 	}
-	return tail(out, lines, limit)
+	return lastLines(out, lines, limit)
 }
 
 func (e entry) text() string {
@@ -86,7 +87,7 @@ func (e entry) text() string {
 	return string(raw)
 }
 
-func tail(list []string, lines, limit int) string {
+func lastLines(list []string, lines, limit int) string {
 	from, size := len(list), 0
 	for from > 0 && len(list)-from < lines && size+len(list[from-1])+1 <= limit {
 		from--

@@ -15,19 +15,19 @@ type note struct {
 	Generation string    `json:"generation"`
 	Hash       string    `json:"hash"`
 	BootID     string    `json:"boot_id"`
-	Before     string    `json:"before"`  // its invocation ID before the order to start it, empty: none
+	Before     string    `json:"before"`  // its invocation ID before the order to start it; empty: none
 	Taken      bool      `json:"taken"`   // systemd has taken the order to start it
 	Stopped    bool      `json:"stopped"` // it ended because unitd asked for it
-	Created    time.Time `json:"created"` // since when the unit is ours: its log begins there
+	Created    time.Time `json:"created"` // when unitd took the unit: its log begins there
 }
 
-// ran tells whether a unit with these properties was started since the order that the note is of.
-func (n note) ran(p properties) bool {
+// ranSinceOrder tells whether a unit with these properties was started since the order that the note is of.
+func (n note) ranSinceOrder(p properties) bool {
 	invocation := p.invocation()
 	return n.Taken || invocation != "" && invocation != n.Before
 }
 
-// notes is their directory.
+// notes is the directory of the notes.
 type notes struct{ dir string }
 
 func (n notes) path(name string) string { return filepath.Join(n.dir, name+".json") }

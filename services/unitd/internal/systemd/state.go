@@ -10,7 +10,7 @@ import (
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
-// properties are a unit's on D-Bus, read in one call. What is missing is zero.
+// properties are those of one unit on D-Bus, read in one call. A missing property is zero.
 type properties map[string]any
 
 func property[T any](p properties, name string) T {
@@ -65,9 +65,10 @@ func (p properties) status() host.Status {
 	return s
 }
 
-// ended is how a unit that does not run did end.
+// ended is how a unit that does not run has ended.
 func (p properties) ended(requested bool, now time.Time) host.Ended {
-	exit := service.Exit{At: p.moment("InactiveEnterTimestamp"), Result: p.result(), Detail: p.detail(), Requested: requested, Final: true}
+	exit := service.Exit{At: p.moment("InactiveEnterTimestamp"), Result: p.result(), Detail: p.detail(),
+		Requested: requested, Final: true}
 	if exit.At.IsZero() {
 		exit.At = now
 	}
@@ -91,7 +92,8 @@ func (p properties) result() service.Result {
 
 // execFailures are exit codes of systemd's own, before the program ran (systemd.exec(5)).
 var execFailures = map[int32]string{
-	200: "working directory does not exist", 203: "program cannot be executed", 216: "group is unknown", 217: "user is unknown",
+	200: "working directory does not exist", 203: "program cannot be executed", 216: "group is unknown",
+	217: "user is unknown",
 }
 
 // detail is the result for people.
@@ -122,15 +124,15 @@ const (
 	dumped = 3
 )
 
-// exit is the code and status of the command that ended badly, the main process's where none did.
+// exit is the code and status of the command that failed, or of the main process if no command failed.
 func (p properties) exit() (code, status int32) {
 	code, status = property[int32](p, "ExecMainCode"), property[int32](p, "ExecMainStatus")
-	if p.caused(code, status) {
+	if p.mayBeCause(code, status) {
 		return code, status
 	}
 	for _, key := range []string{"ExecStartPre", "ExecStart", "ExecStop"} {
 		for _, command := range property[[][]any](p, key) {
-			if c, s := commandExit(command); p.caused(c, s) {
+			if c, s := commandExit(command); p.mayBeCause(c, s) {
 				return c, s
 			}
 		}
@@ -138,9 +140,9 @@ func (p properties) exit() (code, status int32) {
 	return code, status
 }
 
-// caused tells whether a command's end may be what the result names. After an ExecStop that failed, that of the main process
-// is not.
-func (p properties) caused(code, status int32) bool {
+// mayBeCause tells whether a command's end may be the one that the result names. After an ExecStop
+// that failed, the end of the main process is not.
+func (p properties) mayBeCause(code, status int32) bool {
 	switch p.result() {
 	case service.ResultSuccess: // the failure was ignored
 		return false

@@ -29,7 +29,8 @@ var _ host.Backend = (*Backend)(nil)
 
 // Open connects to systemd. unitDir is where unit files are written, /run/systemd/system or /etc/systemd/system.
 func Open(ctx context.Context, stateDir, unitDir string, log *zap.Logger) (*Backend, error) {
-	b := &Backend{bus: &bus{log: log, waiters: map[string]map[chan struct{}]bool{}}, notes: notes{filepath.Join(stateDir, "systemd")}, log: log}
+	b := &Backend{bus: &bus{log: log, waiters: map[string]map[chan struct{}]bool{}},
+		notes: notes{filepath.Join(stateDir, "systemd")}, log: log}
 	if err := os.MkdirAll(b.notes.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
 	}
@@ -58,7 +59,8 @@ func (b *Backend) Honours() bool { return true }
 
 // Units implements host.Backend.
 func (b *Backend) Units() ([]string, error) {
-	if err := errors.Join(removeUnfinished(b.notes.dir, temporaryPrefix), removeUnfinished(b.files.dir, b.files.temporary())); err != nil {
+	if err := errors.Join(removeUnfinished(b.notes.dir, temporaryPrefix),
+		removeUnfinished(b.files.dir, b.files.temporary())); err != nil {
 		return nil, err
 	}
 	noted, err := b.notes.list()
@@ -74,15 +76,15 @@ func (b *Backend) Units() ([]string, error) {
 	return slices.Compact(all), nil
 }
 
-// Check implements host.Backend: nobody else has a unit of this name, in whatever directory.
+// Check implements host.Backend: no unit of this name is somebody else's, in any of systemd's directories.
 func (b *Backend) Check(ctx context.Context, name string) error {
-	_, _, err := b.look(ctx, name)
+	_, _, err := b.lookUpUnit(ctx, name)
 	return err
 }
 
-// look reads a unit's properties, and whether its file is there. host.ErrForeign: the unit is somebody else's.
-func (b *Backend) look(ctx context.Context, name string) (p properties, written bool, err error) {
-	exists, ours, err := b.files.ours(name)
+// lookUpUnit reads a unit's properties, and whether its file is there. host.ErrForeign: the unit is somebody else's.
+func (b *Backend) lookUpUnit(ctx context.Context, name string) (p properties, written bool, err error) {
+	exists, ours, err := b.files.ownership(name)
 	if err != nil {
 		return nil, false, err
 	}
@@ -106,7 +108,7 @@ func (b *Backend) look(ctx context.Context, name string) (p properties, written 
 
 // Find implements host.Backend. A unit of somebody else counts as nothing.
 func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
-	p, written, err := b.look(ctx, name)
+	p, written, err := b.lookUpUnit(ctx, name)
 	switch {
 	case errors.Is(err, host.ErrForeign):
 		return host.Found{}, nil
@@ -121,10 +123,10 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 	switch {
 	case p.alive():
 		found.Running = newRunning(b.bus, name, b.log)
-		if !kept.ran(p) { // it ran before systemd had the definition that the note names
+		if !kept.ranSinceOrder(p) { // it ran before systemd had the definition that the note names
 			found.Generation, found.Hash = "", ""
 		}
-	case known && kept.BootID == b.bootID && kept.ran(p):
+	case known && kept.BootID == b.bootID && kept.ranSinceOrder(p):
 		ended := p.ended(kept.Stopped, time.Now())
 		found.Status, found.Exit, found.Up = ended.Status, &ended.Exit, ended.Up
 	}
@@ -134,8 +136,10 @@ func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {
 // Watch implements host.Backend: every signal of a unit may be of a start.
 func (b *Backend) Watch(name string) (<-chan struct{}, func()) { return b.bus.watch(name) }
 
-// Start implements host.Backend. Whoever starts the unit before the note is written may start either definition: the old note,
-// or the new one by the run that it has seen before, has unitd replace it. After the note, systemd knows the new one only.
+// Start implements host.Backend. Somebody else may start the unit before the note is written, by
+// either definition. unitd replaces what they started: the old note names another generation, and
+// the new note names their run as the one before the order. After the note is written, systemd
+// knows the new definition only.
 func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
 	if err := b.Check(ctx, name); err != nil {
 		return nil, err
@@ -184,14 +188,16 @@ func (b *Backend) End(ctx context.Context, name string, requested bool) host.End
 	p, err := b.bus.properties(ctx, name)
 	if err != nil {
 		b.log.Error("unit's end cannot be read", zap.String("unit", name), zap.Error(err))
-		return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultLost, Detail: "systemd was not reached", Requested: requested}}
+		return host.Ended{Exit: service.Exit{At: time.Now(), Result: service.ResultLost, Detail: "systemd was not reached",
+			Requested: requested}}
 	}
 	return p.ended(requested, time.Now())
 }
 
-// Forget implements host.Backend. What somebody else has started from our file just before is stopped first.
+// Forget implements host.Backend. Somebody else may have started the unit from unitd's file just
+// before: such a run is stopped first.
 func (b *Backend) Forget(ctx context.Context, name string) error {
-	p, written, err := b.look(ctx, name)
+	p, written, err := b.lookUpUnit(ctx, name)
 	if err != nil && !errors.Is(err, host.ErrForeign) {
 		return err
 	}
@@ -206,7 +212,8 @@ func (b *Backend) Forget(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if removed || p.text("FragmentPath") == b.files.path(name) { // the latter without a file: no reload since it was removed
+	// Without a file, systemd still knows the path if it has not been told to reload since the file was removed.
+	if removed || p.text("FragmentPath") == b.files.path(name) {
 		b.bus.resetFailed(ctx, name)
 		if err := b.bus.reload(ctx); err != nil {
 			return err
@@ -242,7 +249,7 @@ func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	var last host.Status
-	var asked, taken bool // to stop it; systemd has taken that
+	var asked, taken bool // a stop was asked for; systemd has taken the order
 	unreached := false
 	for {
 		p, err := r.bus.properties(ctx, r.name)
@@ -257,7 +264,7 @@ func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 				last = status
 				report(status)
 			}
-			if asked && (!taken || !p.pending() && !p.ending()) { // again where somebody else has started it meanwhile
+			if asked && (!taken || !p.pending() && !p.ending()) { // again if somebody else has started it meanwhile
 				taken = r.stop(ctx)
 			}
 		case !unreached:
@@ -275,7 +282,7 @@ func (r running) Follow(ctx context.Context, report func(host.Status)) error {
 	}
 }
 
-// stop hands the wish to stop on, and tells whether systemd took it.
+// stop asks systemd to stop the unit, and tells whether systemd took the order.
 func (r running) stop(ctx context.Context) bool {
 	err := r.bus.stop(ctx, r.name)
 	if err != nil && ctx.Err() == nil {

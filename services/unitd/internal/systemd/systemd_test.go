@@ -28,22 +28,32 @@ var _ = Describe("A unit's end", func() {
 		},
 		Entry("unloaded", map[string]any{}, service.ResultSuccess, "success"),
 		Entry("in order", map[string]any{"LoadState": "loaded", "Result": "success"}, service.ResultSuccess, "success"),
-		Entry("an exit code", map[string]any{"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(7)}, service.ResultExitCode, "exit-code 7"),
+		Entry("an exit code", map[string]any{"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(7)},
+			service.ResultExitCode, "exit-code 7"),
 		Entry("no program", map[string]any{"Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(203)},
 			service.ResultExitCode, "exit-code 203: program cannot be executed"),
-		Entry("a signal", map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(9)}, service.ResultSignal, "signal killed"),
-		Entry("SIGTERM, asked for", map[string]any{"Result": "success", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)}, service.ResultSuccess, "success"),
+		Entry("a signal", map[string]any{"Result": "signal", "ExecMainCode": int32(2), "ExecMainStatus": int32(9)},
+			service.ResultSignal, "signal killed"),
+		Entry("SIGTERM, asked for",
+			map[string]any{"Result": "success", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)}, service.ResultSuccess,
+			"success"),
 		Entry("the command before it", map[string]any{"Result": "exit-code", "ExecStartPre": [][]any{
-			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1),
+				int32(3)}}},
 			service.ResultExitCode, "exit-code 3"),
-		Entry("the command after it", map[string]any{"Result": "exit-code", "ExecMainCode": int32(2), "ExecMainStatus": int32(15), "ExecStop": [][]any{
-			{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+		Entry("the command after it",
+			map[string]any{"Result": "exit-code", "ExecMainCode": int32(2), "ExecMainStatus": int32(15), "ExecStop": [][]any{
+				{"/bin/false", []string{"/bin/false"}, false, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1),
+					int32(3)}}},
 			service.ResultExitCode, "exit-code 3"),
 		Entry("a command that may fail", map[string]any{"Result": "success", "ExecStop": [][]any{
-			{"/bin/false", []string{"/bin/false"}, true, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1), int32(3)}}},
+			{"/bin/false", []string{"/bin/false"}, true, uint64(1), uint64(1), uint64(2), uint64(2), uint32(9), int32(1),
+				int32(3)}}},
 			service.ResultSuccess, "success"),
-		Entry("too late", map[string]any{"Result": "timeout", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)}, service.ResultTimeout, "timeout"),
-		Entry("before it was ready", map[string]any{"Result": "protocol"}, service.ResultProtocol, "protocol: ended before READY=1"),
+		Entry("too late", map[string]any{"Result": "timeout", "ExecMainCode": int32(2), "ExecMainStatus": int32(15)},
+			service.ResultTimeout, "timeout"),
+		Entry("before it was ready", map[string]any{"Result": "protocol"}, service.ResultProtocol,
+			"protocol: ended before READY=1"),
 		Entry("a unit that systemd cannot read", map[string]any{"LoadState": "bad-setting"}, service.ResultResources,
 			"resources: systemd cannot run the unit, its log says why"),
 	)
@@ -66,7 +76,8 @@ var _ = Describe("An order", func() {
 		Expect(systemd.Ran("0102", taken, p)).To(Equal(ran))
 	},
 		Entry("systemd took it", true, map[string]any{}, true),
-		Entry("failed before it", false, map[string]any{"ActiveState": "failed", "InactiveEnterTimestamp": uint64(7), "InvocationID": before}, false),
+		Entry("failed before it", false,
+			map[string]any{"ActiveState": "failed", "InactiveEnterTimestamp": uint64(7), "InvocationID": before}, false),
 		Entry("failed since", false, map[string]any{"ActiveState": "failed", "InvocationID": []byte{3}}, true),
 		Entry("unloaded", false, map[string]any{"InvocationID": []byte{}}, false),
 	)
@@ -115,7 +126,9 @@ var _ = Describe("A unit file", func() {
 	It("that was not finished is removed, but for another machine's", func() {
 		notes, dir := GinkgoT().TempDir(), GinkgoT().TempDir()
 		Expect(systemd.Write(dir, "m1", "a.service", sleeper)).To(Succeed())
-		for _, file := range []string{notes + "/.unitd-1", notes + "/a.service.json", dir + "/.unitd-m1-1", dir + "/.unitd-m2-1"} {
+		for _, file := range []string{
+			notes + "/.unitd-1", notes + "/a.service.json", dir + "/.unitd-m1-1", dir + "/.unitd-m2-1",
+		} {
 			Expect(os.WriteFile(file, nil, 0o600)).To(Succeed())
 		}
 		Expect(systemd.Units(notes, dir, "m1")).To(Equal([]string{"a.service"}))
