@@ -12,18 +12,12 @@ import (
 
 // registerComponentUpgrade registers the predecessor's request for an upgrade.
 func (s *Server) registerComponentUpgrade() {
-	const pattern = "POST /system_components/{id}/upgrade"
-	post := s.idempotent(Route{pattern, Operators, componentItem}, s.upgradeComponent)
-	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request,
-		_ int64) error {
-		return post(w, r)
-	})
+	s.onceByID("POST /system_components/{id}/upgrade", componentItem, Operators, s.upgradeComponent)
 }
 
-// upgradeComponent makes the component's upgrade or finds the open one: a repeat answers the same with the same id. The
-// predecessor's clients get its 204, now with a Location; who prefers a representation gets the Upgrade.
-func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request) error {
-	id, _ := pathID(r, "id")
+// upgradeComponent makes the component's upgrade, or finds the open one: a repeat gets the same answer with the same
+// id. The answer is the predecessor's 204, now with a Location. A caller that prefers a representation gets the Upgrade.
+func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	row, err := s.component(r, id)
 	if err != nil {
 		return named(err, numbered(id))
@@ -42,8 +36,7 @@ func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	request := managerapi.UpgradeRequest{ComponentID: component.ID(id), ExchangeID: row.ExchangeID,
-		Trigger:     upgrade.TriggerRequest,
-		RequestedBy: callerOf(r.Context()).Name, Force: force != nil && *force}
+		Trigger: upgrade.TriggerRequest, RequestedBy: callerOf(r.Context()).Name, Force: force != nil && *force}
 	if reason != nil {
 		request.Reason = *reason
 	}

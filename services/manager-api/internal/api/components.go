@@ -17,22 +17,9 @@ func (s *Server) registerComponents() {
 	s.family("GET /system_components", componentItem, Readers, s.listComponents)
 	s.once("POST /system_components", componentItem, Operators, s.createComponent)
 	s.byID("GET /system_components/{id}", componentItem, Readers, s.showComponent)
-	s.putComponent()
+	s.onceByID("PUT /system_components/{id}", componentItem, Operators, s.updateComponent)
 	s.registerComponentUpgrade()
 	s.byID("DELETE /system_components/{id}", componentItem, Operators, s.deleteComponent)
-}
-
-// putComponent registers the PUT, which both needs an id and honours Idempotency-Key.
-func (s *Server) putComponent() {
-	const pattern = "PUT /system_components/{id}"
-	put := s.idempotent(Route{pattern, Operators, componentItem}, func(w http.ResponseWriter, r *http.Request) error {
-		id, _ := pathID(r, "id")
-		return s.updateComponent(w, r, id)
-	})
-	s.byID(pattern, componentItem, Operators, func(w http.ResponseWriter, r *http.Request,
-		_ int64) error {
-		return put(w, r)
-	})
 }
 
 func componentPath(id component.ID) string {

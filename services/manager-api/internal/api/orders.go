@@ -7,6 +7,14 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
+func (s *Server) registerOrders() {
+	s.route("POST /orders/{id}/claim", Services, s.claimOrder)
+	s.route("POST /orders/{id}/renew", Services, s.renewClaim)
+	s.route("POST /orders/{id}/release", Services, s.releaseClaim)
+	s.route("GET /orders/{id}", Readers, s.showOrder)
+	s.route("GET /orders", Services, s.listClaims)
+}
+
 func (s *Server) claimOrder(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathUUID(r)
 	if err != nil {

@@ -66,8 +66,7 @@ func New(cfg Config) (*Server, error) {
 	if s.metrics, err = newRequestMetrics(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("register request metrics: %w", err)
 	}
-	s.registerFamilies()
-	registerUpgradeRoutes(s)
+	s.registerRoutes()
 	return s, nil
 }
 

@@ -10,6 +10,13 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
+func (s *Server) registerUpgrades() {
+	s.posted("POST /upgrades", Operators|forService, s.requestUpgrade)
+	s.route("GET /upgrades", Readers, s.listUpgrades)
+	s.route("GET /upgrades/{id}", Readers, s.showUpgrade)
+	s.posted("POST /upgrades/{id}/cancel", Operators, s.cancelUpgrade)
+}
+
 // requestUpgrade makes an upgrade (201) or answers with the open one (200). Force is an operator's; hourly is the
 // overseer's, under its term.
 func (s *Server) requestUpgrade(w http.ResponseWriter, r *http.Request) error {
@@ -85,16 +92,6 @@ func (s *Server) listUpgrades(w http.ResponseWriter, r *http.Request) error {
 	return paged(w, list, limit, func(u managerapi.Upgrade) string { return string(u.ID) })
 }
 
-// exchangeFilter is the exchange that the query names, narrowed to the caller's own.
-func exchangeFilter(r *http.Request) (component.ExchangeID, error) {
-	n, err := queryID(r, "messaging_exchange_id")
-	ex := component.ExchangeID(n)
-	if err != nil || ex == 0 {
-		return bound(r), err
-	}
-	return ex, inScope(r.Context(), ex)
-}
-
 func (s *Server) showUpgrade(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathUUID(r)
 	if err != nil {
@@ -111,18 +108,6 @@ func (s *Server) showUpgrade(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) startUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Start)
-}
-
-func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Refuse)
-}
-
-func (s *Server) proveUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Prove)
-}
-
 func (s *Server) cancelUpgrade(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathUUID(r)
 	if err != nil {
@@ -136,132 +121,5 @@ func (s *Server) cancelUpgrade(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	writeJSON(w, http.StatusOK, u)
-	return nil
-}
-
-func (s *Server) rollbackComponent(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathComponent(r)
-	if err != nil {
-		return err
-	}
-	var in struct {
-		ReleaseID string `json:"release_id"`
-		Reason    string `json:"reason"`
-	}
-	if err := readStrict(r, &in); err != nil {
-		return err
-	}
-	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: bound(r),
-		ReleaseID:   in.ReleaseID,
-		RequestedBy: callerOf(r.Context()).Name, Reason: in.Reason})
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Location", "/upgrades/"+string(u.ID))
-	writeJSON(w, http.StatusAccepted, u)
-	return nil
-}
-
-func (s *Server) checkComponent(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathComponent(r)
-	if err != nil {
-		return err
-	}
-	var in managerapi.Check
-	if err := readStrict(r, &in); err != nil {
-		return err
-	}
-	if err := s.Engine.Check(r.Context(), id, bound(r), in); err != nil {
-		return err
-	}
-	noContent(w, http.StatusNoContent)
-	return nil
-}
-
-func (s *Server) listReleases(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathComponent(r)
-	if err != nil {
-		return err
-	}
-	if _, err := s.component(r, int64(id)); err != nil {
-		return err
-	}
-	cursor, limit, err := pageOf(r)
-	if err != nil {
-		return err
-	}
-	list, err := s.Engine.Releases(r.Context(), id, cursor, limit)
-	if err != nil {
-		return err
-	}
-	return paged(w, list, limit, func(r managerapi.Release) string { return r.ID })
-}
-
-func (s *Server) adoptRelease(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathComponent(r)
-	if err != nil {
-		return err
-	}
-	if _, err := s.component(r, int64(id)); err != nil {
-		return err
-	}
-	var in managerapi.Release
-	if err := readStrict(r, &in); err != nil {
-		return err
-	}
-	in.ComponentID = id
-	if err := checkRelease(in); err != nil {
-		return err
-	}
-	out, err := s.Engine.Adopt(r.Context(), in)
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusCreated, out)
-	return nil
-}
-
-func checkRelease(r managerapi.Release) error {
-	var wrong []fault.Field
-	for _, f := range []struct{ name, value string }{{"source_repo", r.SourceRepo},
-		{"source_repo_git_ref", r.SourceRepoGitRef}, {"etcd_token", r.EtcdToken}} {
-		if component.Blank(f.value) {
-			wrong = append(wrong, fault.Field{Name: f.name, Message: "is required"})
-		}
-	}
-	if len(r.Units) == 0 {
-		wrong = append(wrong, fault.Field{Name: "units", Message: "is required"})
-	}
-	if len(wrong) == 0 {
-		return nil
-	}
-	return fault.New(fault.Invalid, "the release is not complete").WithFields(wrong...)
-}
-
-func (s *Server) listQuarantines(w http.ResponseWriter, r *http.Request) error {
-	cursor, limit, err := pageOf(r)
-	if err != nil {
-		return err
-	}
-	ex, err := exchangeFilter(r)
-	if err != nil {
-		return err
-	}
-	list, err := s.Engine.Quarantines(r.Context(), ex, cursor, limit)
-	if err != nil {
-		return err
-	}
-	return paged(w, list, limit, func(q managerapi.Quarantine) string { return q.ID })
-}
-
-func (s *Server) clearQuarantine(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathUUID(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Engine.ClearQuarantine(r.Context(), id, bound(r)); err != nil {
-		return err
-	}
-	noContent(w, http.StatusNoContent)
 	return nil
 }

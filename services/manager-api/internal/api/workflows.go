@@ -20,7 +20,7 @@ func (s *Server) registerWorkflows() {
 	s.workflow("GET /workflows/{id}", Readers, s.showWorkflow)
 	s.workflow("PUT /workflows/{id}", Operators, s.updateWorkflow)
 	s.workflow("DELETE /workflows/{id}", Operators, s.deleteWorkflow)
-	s.workflow("POST /workflows/{id}/execute", Operators, s.executeWorkflow)
+	s.registerWorkflowExecute()
 }
 
 // workflow registers a route of one workflow: what is no uuid, unknown, or of a foreign exchange is 404 without a body.

@@ -10,7 +10,11 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
 )
 
-// executeOptions are what execute may be given; what is no number is dropped, as it was.
+func (s *Server) registerWorkflowExecute() {
+	s.workflow("POST /workflows/{id}/execute", Operators, s.executeWorkflow)
+}
+
+// executeOptions are the options of an execution. A value that is no number is dropped, as the predecessor did.
 type executeOptions struct {
 	ForceBuild     any    `json:"force_build,omitempty"`
 	BuildExchange  *int64 `json:"build_messaging_exchange_id,omitempty"`
