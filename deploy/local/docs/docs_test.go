@@ -172,6 +172,20 @@ var _ = Describe("The documentation", func() {
 		Expect(names(read("docs/operations.md"))).To(Equal(names(code.String())))
 	})
 
+	It("explains every code of a failure in docs/operations.md", func() {
+		var rows []string
+		for _, m := range regexp.MustCompile("(?m)^\\| (`[a-z_`, ]+`) \\|").FindAllStringSubmatch(
+			section(read("docs/operations.md"), "When an upgrade fails"), -1) {
+			rows = append(rows, quoted(m[1])...)
+		}
+		code := regexp.MustCompile(`(?m)^\t\w+\s+Reason\s+= "([a-z_]+)"`)
+		codes := code.FindAllStringSubmatch(read("pkg/blame/blame.go")+read("pkg/deploy/failure/failure.go"), -1)
+		Expect(len(codes)).To(BeNumerically(">=", 20))
+		for _, m := range codes {
+			Expect(rows).To(ContainElement(m[1]))
+		}
+	})
+
 	It("draws every state and every event of an upgrade in docs/state-machines.md", func() {
 		text := read("docs/state-machines.md")
 		for _, s := range upgrade.States {
