@@ -14,7 +14,6 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/loop"
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/direct"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
@@ -30,17 +29,15 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	if err != nil {
 		return err
 	}
-	panics := &contain.Panics{Log: env.Log.Named("panics")}
-	h, backend, err := openHost(ctx, cfg, env, panics)
+	h, backend, err := openHost(ctx, cfg, env)
 	if err != nil {
 		return err
 	}
 	defer backend.close()
 	defer func() { _ = h.Close() }()
-	env.Metrics.MustRegister(unitsCollector{h}, panicsCounter(panics))
+	env.Metrics.MustRegister(unitsCollector{h})
 	api := fleetapi.New(fleetapi.Config{
-		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Panics: panics,
-		Stopping: env.Stopping,
+		Host: h, Token: token.Reveal(), Version: env.Version, Log: env.Log.Named("api"), Stopping: env.Stopping,
 	})
 	env.Handle(api)
 	parts := append(backend.parts, loop.Part{Name: "units", Run: h.Run})
@@ -61,7 +58,7 @@ type openedBackend struct {
 	close func()
 }
 
-func openBackend(ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics) (openedBackend, error) {
+func openBackend(ctx context.Context, cfg Config, env *boot.Env) (openedBackend, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return openedBackend{}, fmt.Errorf("state_dir cannot be used: %w", err)
 	}
@@ -73,18 +70,15 @@ func openBackend(ctx context.Context, cfg Config, env *boot.Env, panics *contain
 	if err != nil {
 		return openedBackend{}, err
 	}
-	run := func(ctx context.Context) error { return panics.Keep(ctx, "hear systemd", b.Run) }
-	return openedBackend{Backend: b, parts: []loop.Part{{Name: "systemd", Run: run}}, close: b.Close}, nil
+	return openedBackend{Backend: b, parts: []loop.Part{{Name: "systemd", Run: b.Run}}, close: b.Close}, nil
 }
 
-func openHost(
-	ctx context.Context, cfg Config, env *boot.Env, panics *contain.Panics,
-) (*host.Host, openedBackend, error) {
+func openHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, openedBackend, error) {
 	name, err := os.Hostname()
 	if err != nil {
 		return nil, openedBackend{}, fmt.Errorf("find host name: %w", err)
 	}
-	backend, err := openBackend(ctx, cfg, env, panics)
+	backend, err := openBackend(ctx, cfg, env)
 	if err != nil {
 		return nil, openedBackend{}, err
 	}
@@ -92,7 +86,10 @@ func openHost(
 	maps.Copy(metadata, cfg.MachineMetadata)
 	h, err := host.Open(host.Config{
 		StateDir: cfg.StateDir, Backend: backend.Backend, Hostname: name, Metadata: metadata,
-		Log: env.Log.Named("host"), Panics: panics,
+		Log: env.Log.Named("host"),
+		Contain: func(part, item string, do func() error) error {
+			return loop.Contain(env.WithPanics(context.WithoutCancel(ctx)), part, item, do)
+		},
 	})
 	if err != nil {
 		backend.close()
@@ -109,14 +106,13 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 	if len(args) > 0 && !forget {
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
-	panics := &contain.Panics{Log: env.Log.Named("panics")}
-	h, backend, err := openHost(ctx, cfg, env, panics)
+	h, backend, err := openHost(ctx, cfg, env)
 	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
 		}
-		h, backend, err = openHost(ctx, cfg, env, panics)
+		h, backend, err = openHost(ctx, cfg, env)
 	}
 	if err != nil {
 		return err
@@ -156,6 +152,7 @@ func (s socketServer) run(ctx context.Context) error {
 	server := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(s.listener); close(ended) }()
@@ -188,11 +185,4 @@ func (c unitsCollector) Collect(to chan<- prometheus.Metric) {
 	for state, n := range c.host.Counts() {
 		to <- prometheus.MustNewConstMetric(unitsMetric, prometheus.GaugeValue, float64(n), state)
 	}
-}
-
-// panicsCounter shows how many panics were contained: each is a defect, and is in the log with its stack.
-func panicsCounter(panics *contain.Panics) prometheus.Collector {
-	return prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "openaperture_unitd_panics_total", Help: "Panics that ended the work on one unit or request, and nothing else.",
-	}, func() float64 { return float64(panics.Count()) })
 }

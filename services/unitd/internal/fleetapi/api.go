@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 )
 
@@ -42,8 +42,7 @@ var discovery []byte
 // Config is what the API needs.
 type Config struct {
 	Host     *host.Host
-	Panics   *contain.Panics // of requests; nil: counted by nobody
-	Token    string          // bearer token that every request needs, "": none
+	Token    string // bearer token that every request needs, "": none
 	Version  string
 	Log      *zap.Logger
 	Stopping <-chan struct{} // closed when waiting requests must end
@@ -56,20 +55,23 @@ type api struct {
 
 // New returns the handler of everything but health and metrics.
 func New(c Config) http.Handler {
-	if c.Panics == nil {
-		c.Panics = &contain.Panics{Log: c.Log}
-	}
 	return &api{Config: c, want: sha256.Sum256([]byte(c.Token))}
 }
 
-// ServeHTTP dispatches by hand: the standard mux would redirect and would
-// answer wrong methods in words that are not Fleet's.
+// ServeHTTP answers a request. One that panics is answered 500.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer func() {
-		if value := recover(); value != nil {
-			a.writeHostError(w, r, a.Panics.Caught("answer request", value))
-		}
-	}()
+	err := loop.Contain(r.Context(), "api", r.Method+" "+r.URL.Path, func() error {
+		a.dispatch(w, r)
+		return nil
+	})
+	if err != nil {
+		a.writeHostError(w, r, err)
+	}
+}
+
+// dispatch finds the handler by hand. The standard mux would redirect, and would
+// answer wrong methods in words that are not Fleet's.
+func (a *api) dispatch(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "unitd/"+a.Version)
 	if !a.tokenMatches(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")

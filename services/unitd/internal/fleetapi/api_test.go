@@ -1,6 +1,7 @@
 package fleetapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 	. "github.com/onsi/gomega"
 	"go.uber.org/zap"
 
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/unitd/internal/fleetapi"
 )
 
@@ -144,13 +145,14 @@ var _ = Describe("Waiting for a state", func() {
 
 var _ = Describe("The API", func() {
 	It("answers 500 to a request that makes it panic, and counts that", func() {
-		panics := &contain.Panics{Log: zap.NewNop()}
-		broken := fleetapi.New(fleetapi.Config{Log: zap.NewNop(), Panics: panics}) // without a host
+		var panics []string
+		ctx := loop.WithPanics(context.Background(), func(p *loop.Panic) { panics = append(panics, p.Part+" "+p.Item) })
+		broken := fleetapi.New(fleetapi.Config{Log: zap.NewNop()}) // without a host
 		w := httptest.NewRecorder()
-		broken.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/fleet/v1/units", nil))
+		broken.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/fleet/v1/units", nil).WithContext(ctx))
 		Expect(w.Code).To(Equal(500))
 		Expect(w.Body.String()).To(Equal(`{"error":{"code":500,"message":""}}`))
-		Expect(panics.Count()).To(BeEquivalentTo(1))
+		Expect(panics).To(HaveExactElements("api GET /fleet/v1/units"))
 	})
 
 	It("needs the bearer token where one is configured", func() {

@@ -26,7 +26,7 @@ func (h *Host) definition(r record) definition {
 		return d
 	}
 	d := definition{generation: r.Generation}
-	d.err = h.cfg.Panics.Do("read definition of unit "+r.Name, func() error {
+	d.err = h.cfg.Contain("definition", "unit "+r.Name, func() error {
 		name, err := parseName(r.Name)
 		if err != nil {
 			return err

@@ -31,6 +31,12 @@ func Next(s Situation, now time.Time) (string, time.Duration) {
 	return verbs[then.verb], 0
 }
 
+// WithPanicPause has a host pause for so long after a first panic.
+func WithPanicPause(cfg Config, pause time.Duration) Config {
+	cfg.panicPause = pause
+	return cfg
+}
+
 // WithParser has a host read definitions by parse.
 func WithParser(cfg Config, parse func(unit.Name, string, []unit.Option) (service.Service, error)) Config {
 	cfg.parse = parse

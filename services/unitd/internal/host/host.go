@@ -12,6 +12,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,7 +28,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
@@ -38,8 +39,12 @@ type Config struct {
 	Hostname string            // %H
 	Metadata map[string]string // shown with the machine
 	Log      *zap.Logger
-	Panics   *contain.Panics // of the work on single units; nil: counted by nobody
-	parse    parser          // nil: service.Parse
+	// Contain is loop.Contain under the context of the process, for work that has no context of its own. nil: panics are
+	// contained, and told to nobody.
+	Contain func(part, item string, do func() error) error
+
+	parse      parser        // nil: service.Parse
+	panicPause time.Duration // before a unit is supervised again after a panic; zero: a second
 }
 
 // Host is one machine with its units. Its methods may be called from anywhere.
@@ -94,8 +99,10 @@ func Open(cfg Config) (*Host, error) {
 		changed: make(chan struct{}), spawn: make(chan struct{}, 1),
 		epoch: uint64(time.Now().UnixMicro()),
 	}
-	if h.cfg.Panics == nil {
-		h.cfg.Panics = &contain.Panics{Log: cfg.Log}
+	if h.cfg.Contain == nil {
+		h.cfg.Contain = func(part, item string, do func() error) error {
+			return loop.Contain(context.Background(), part, item, do)
+		}
 	}
 	if h.cfg.parse == nil {
 		h.cfg.parse = service.Parse
@@ -145,17 +152,34 @@ func (h *Host) Run(ctx context.Context) error {
 		h.waiting = nil
 		h.mu.Unlock()
 		for _, s := range fresh {
-			all.Go(func() {
-				_ = h.cfg.Panics.Keep(ctx, "supervise unit "+s.name, func(ctx context.Context) error {
-					h.superviseUntilForgotten(ctx, s)
-					return nil
-				})
-			})
+			all.Go(func() { h.keepSupervised(ctx, s) })
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-h.spawn:
+		}
+	}
+}
+
+// keepSupervised supervises a unit, and begins anew after a panic: the supervisor
+// then finds out what runs, as after a kill of unitd. The pause before that doubles
+// with every panic in a row.
+func (h *Host) keepSupervised(ctx context.Context, s *supervisor) {
+	pause := cmp.Or(h.cfg.panicPause, time.Second)
+	longest := 30 * pause
+	for ; ; pause = min(2*pause, longest) {
+		err := loop.Contain(ctx, "supervisor", "unit "+s.name, func() error {
+			h.superviseUntilForgotten(ctx, s)
+			return nil
+		})
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
 }
@@ -188,7 +212,6 @@ func (h *Host) ensureSupervisor(name string) *supervisor {
 	s := &supervisor{
 		name: name, backend: h.cfg.Backend, now: time.Now,
 		log:    h.cfg.Log.With(zap.String("unit", name)),
-		panics: h.cfg.Panics,
 		wake:   make(chan struct{}, 1),
 		events: make(chan event),
 		want:   want{forgotten: true},

@@ -6,14 +6,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/unit"
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
@@ -136,12 +137,15 @@ func (r *breakingRun) Stop() {
 }
 
 var _ = Describe("A panic in the work on one unit", func() {
-	var panics *contain.Panics
+	var panics atomic.Int32
 	start := func(dir string, backend host.Backend, with func(host.Config) host.Config) (*host.Host, func()) {
 		GinkgoHelper()
-		panics = &contain.Panics{Log: zap.NewNop(), Pause: 5 * time.Millisecond}
-		return openWith(with(host.Config{
-			StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop(), Panics: panics}))
+		panics.Store(0)
+		ctx := loop.WithPanics(context.Background(), func(*loop.Panic) { panics.Add(1) })
+		return openWith(ctx, with(host.WithPanicPause(host.Config{
+			StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop(),
+			Contain: func(part, item string, do func() error) error { return loop.Contain(ctx, part, item, do) },
+		}, 5*time.Millisecond)))
 	}
 	plain := func(cfg host.Config) host.Config { return cfg }
 	becomes := func(h *host.Host, name, active string) {
@@ -167,8 +171,8 @@ var _ = Describe("A panic in the work on one unit", func() {
 				Expect(h.Delete(name, nil)).To(Succeed())
 			}
 			Eventually(h.Known).WithTimeout(10 * time.Second).Should(BeZero())
-			Expect(panics.Count()).To(BeEquivalentTo(3 - b.left()))
-			Expect(panics.Count()).To(BeNumerically(">", 0))
+			Expect(panics.Load()).To(BeEquivalentTo(3 - b.left()))
+			Expect(panics.Load()).To(BeNumerically(">", 0))
 		},
 		Entry("Watch", "Watch"), Entry("Find", "Find"), Entry("Start", "Start"), Entry("Follow", "Follow"),
 		Entry("Stop", "Stop"), Entry("End", "End"), Entry("Forget", "Forget"),
@@ -202,7 +206,7 @@ var _ = Describe("A panic in the work on one unit", func() {
 		Expect(b.started("bad-down.service")).To(BeZero())
 		Expect(after.Put(context.Background(), bad, host.Change{DesiredState: host.Loaded})).To(BeFalse())
 		becomes(after, bad, "inactive")
-		Expect(panics.Count()).To(BeEquivalentTo(3)) // of bad.service once, of the other again as it was launched
+		Expect(panics.Load()).To(BeEquivalentTo(3)) // of bad.service once, of the other again as it was launched
 	})
 
 	It("ends stop-all for this unit alone, with an error", func() {
@@ -216,7 +220,7 @@ var _ = Describe("A panic in the work on one unit", func() {
 		again, err := host.Open(host.Config{StateDir: dir, Backend: b, Hostname: "h1", Log: zap.NewNop()})
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(again.Close)
-		Expect(again.StopAll(context.Background(), false)).To(MatchError("stop unit bad.service: panic: Stop of bad.service"))
+		Expect(again.StopAll(context.Background(), false)).To(MatchError("stop bad.service: panicked: Stop of bad.service"))
 		Expect(b.runs).To(And(HaveKey(bad), Not(HaveKey(good))))
 		Expect(again.StopAll(context.Background(), false)).To(Succeed())
 		Expect(b.runs).To(BeEmpty())

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"go.uber.org/zap"
+
+	"github.com/openaperture/openaperture/pkg/loop"
 )
 
 // StopAll stops every unit of a host whose unitd has ended, and returns when
@@ -29,7 +31,11 @@ func (h *Host) StopAll(ctx context.Context, forget bool) error {
 	failures := make([]error, len(names))
 	for i, name := range names {
 		all.Go(func() {
-			failures[i] = h.cfg.Panics.Do("stop unit "+name, func() error { return h.stopOne(ctx, name) })
+			failures[i] = loop.Contain(ctx, "stop-all", "unit "+name, func() error { return h.stopOne(ctx, name) })
+			var panicked *loop.Panic
+			if errors.As(failures[i], &panicked) {
+				failures[i] = fmt.Errorf("stop %s: %w", name, panicked)
+			}
 		})
 	}
 	all.Wait()

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/openaperture/openaperture/services/unitd/internal/contain"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 )
 
@@ -18,7 +18,6 @@ type supervisor struct {
 	name    string
 	backend Backend
 	log     *zap.Logger
-	panics  *contain.Panics
 	report  func(have, Status, step) // called on every change
 	now     func() time.Time
 
@@ -224,7 +223,7 @@ func (s *supervisor) followRunning(ctx context.Context, running Running) {
 		}
 	}
 	follow := func() error {
-		return s.panics.Do("follow unit "+s.name, func() error {
+		return loop.Contain(ctx, "follower", "unit "+s.name, func() error {
 			return running.Follow(ctx, func(status Status) { tell(event{status: status}) })
 		})
 	}

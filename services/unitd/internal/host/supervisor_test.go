@@ -106,16 +106,16 @@ func (b *littering) Forget(context.Context, string) error {
 // open runs a host over a state directory until the spec ends.
 func open(dir string, backend host.Backend) *host.Host {
 	GinkgoHelper()
-	h, _ := openWith(host.Config{StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop()})
+	h, _ := openWith(context.Background(), host.Config{StateDir: dir, Backend: backend, Hostname: "h1", Log: zap.NewNop()})
 	return h
 }
 
-// openWith is open with a configuration, and returns what ends the host before the spec does.
-func openWith(cfg host.Config) (*host.Host, func()) {
+// openWith is open with a context and a configuration, and returns what ends the host before the spec does.
+func openWith(ctx context.Context, cfg host.Config) (*host.Host, func()) {
 	GinkgoHelper()
 	h, err := host.Open(cfg)
 	Expect(err).NotTo(HaveOccurred())
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	joined := make(chan struct{})
 	go func() { defer close(joined); _ = h.Run(ctx) }()
 	end := sync.OnceFunc(func() {

@@ -12,6 +12,7 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 )
 
@@ -82,7 +83,8 @@ func (b *bus) run(ctx context.Context) error {
 		case update := <-updates:
 			b.wake(update.UnitName)
 		case <-ticker.C:
-			b.keepConnected(ctx)
+			// The library's panic, if it has one, must not end the process with the supervision of all units.
+			_ = loop.Contain(ctx, "systemd", "connection", func() error { b.keepConnected(ctx); return nil })
 		case <-sweep.C:
 			b.wakeAll()
 		}
