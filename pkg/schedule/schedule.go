@@ -76,6 +76,33 @@ type Failures struct {
 	Last  time.Time // when the last of them was started
 }
 
+// Ended is an upgrade of a component that was started and has ended, but not by an operator's cancel.
+type Ended struct {
+	Target  upgrade.Version
+	State   upgrade.State
+	Cause   upgrade.Cause
+	Started time.Time
+}
+
+// CountFailures counts the failures by the environment at the head of a component's ended upgrades, newest first, and
+// says to which target they were. They end with a success, another cause or another target. Count is 0 if there are
+// none. Not more than RememberFailures upgrades need to be given.
+func CountFailures(newestFirst []Ended) (target upgrade.Version, f Failures) {
+	for _, e := range newestFirst {
+		if e.State == upgrade.Completed || e.Cause != upgrade.CauseEnvironment || (f.Count > 0 && e.Target != target) {
+			break
+		}
+		if f.Count == 0 {
+			target, f.Last = e.Target, e.Started
+		}
+		f.Count++
+	}
+	return target, f
+}
+
+// RememberFailures is how many failures in a row make a difference to HeldUntil.
+const RememberFailures = 6
+
 // maxBackOff bounds the back-off after failures, in check intervals.
 const maxBackOff = 24
 
@@ -87,7 +114,7 @@ func HeldUntil(f Failures, interval time.Duration) time.Time {
 		return time.Time{}
 	}
 	intervals := maxBackOff
-	if f.Count <= 5 { // 2^4 < 24 < 2^5
+	if f.Count < RememberFailures { // 2^4 < 24 < 2^5
 		intervals = 1 << (f.Count - 1)
 	}
 	return f.Last.Add(time.Duration(intervals)*interval - interval/2)

@@ -28,7 +28,8 @@ var _ = Describe("The next check", func() {
 		Entry("never scheduled: at the jitter", nil, 59*time.Minute, 59*time.Minute),
 		Entry("due just now: one interval later", at(0), 5*time.Minute, time.Hour),
 		Entry("due ten minutes ago: 50 minutes from now", at(-10*time.Minute), time.Duration(0), 50*time.Minute),
-		Entry("missed seven times: once more in the old phase", at(-7*time.Hour-10*time.Minute), time.Duration(0), 50*time.Minute),
+		Entry("missed seven times: once more in the old phase",
+			at(-7*time.Hour-10*time.Minute), time.Duration(0), 50*time.Minute),
 		Entry("exactly one interval ago: one interval from now", at(-time.Hour), time.Duration(0), time.Hour),
 		Entry("not due yet: unchanged", at(20*time.Minute), time.Duration(0), 20*time.Minute),
 		Entry("one whole interval ahead: unchanged", at(time.Hour), time.Duration(0), time.Hour),
@@ -64,7 +65,8 @@ var _ = Describe("The next check", func() {
 
 	It("comes once more, and no more, after the clock jumped two hours ahead and back (C13)", func() {
 		due, checks := noon.Add(20*time.Minute), 0
-		for _, now := range []time.Time{noon, noon.Add(2 * time.Hour), noon.Add(time.Minute), noon.Add(2 * time.Minute), noon.Add(19 * time.Minute)} {
+		for _, offset := range []time.Duration{0, 2 * time.Hour, time.Minute, 2 * time.Minute, 19 * time.Minute} {
+			now := noon.Add(offset)
 			if schedule.Due(&due, now, time.Hour) {
 				checks++
 				due = schedule.Next(&due, now, time.Hour, 0)
@@ -179,6 +181,38 @@ var _ = Describe("Failures by the environment", func() {
 		Entry("for sixteen after the fifth", 5, 16*time.Hour),
 		Entry("for 24 after the sixth", 6, 24*time.Hour),
 		Entry("for 24 after the hundredth", 100, 24*time.Hour),
+	)
+
+	v2 := upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v2"}
+	v3 := upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v3"}
+	ended := func(state upgrade.State, cause upgrade.Cause, target upgrade.Version, ago time.Duration) schedule.Ended {
+		return schedule.Ended{Target: target, State: state, Cause: cause, Started: noon.Add(-ago)}
+	}
+	const environment, version = upgrade.CauseEnvironment, upgrade.CauseVersion
+
+	DescribeTable("are counted from the newest upgrade back (fault 13)",
+		func(want schedule.Failures, list ...schedule.Ended) {
+			target, f := schedule.CountFailures(list)
+			Expect(f).To(Equal(want))
+			if want.Count > 0 {
+				Expect(target).To(Equal(list[0].Target))
+			}
+		},
+		Entry("none", schedule.Failures{}),
+		Entry("one", schedule.Failures{Count: 1, Last: noon.Add(-time.Hour)},
+			ended(upgrade.Failed, environment, v2, time.Hour)),
+		Entry("three, whatever became of what ran", schedule.Failures{Count: 3, Last: noon.Add(-time.Hour)},
+			ended(upgrade.Failed, environment, v2, time.Hour), ended(upgrade.RolledBack, environment, v2, 3*time.Hour),
+			ended(upgrade.RollbackFailed, environment, v2, 7*time.Hour)),
+		Entry("a success begins anew", schedule.Failures{Count: 1, Last: noon.Add(-time.Hour)},
+			ended(upgrade.Failed, environment, v2, time.Hour), ended(upgrade.Completed, "", v2, 2*time.Hour),
+			ended(upgrade.Failed, environment, v2, 3*time.Hour)),
+		Entry("another target begins anew", schedule.Failures{Count: 1, Last: noon.Add(-time.Hour)},
+			ended(upgrade.Failed, environment, v3, time.Hour), ended(upgrade.Failed, environment, v2, 3*time.Hour)),
+		Entry("the last one was a success", schedule.Failures{},
+			ended(upgrade.Completed, "", v2, time.Hour), ended(upgrade.Failed, environment, v2, 3*time.Hour)),
+		Entry("the last one was the version's fault", schedule.Failures{},
+			ended(upgrade.RolledBack, version, v2, time.Hour), ended(upgrade.Failed, environment, v2, 3*time.Hour)),
 	)
 
 	It("that never were hold nothing back", func() {

@@ -17,13 +17,16 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
-// ExpireRequests ends the requests that nobody started within request_expiry.
+// ExpireRequests ends the requests that nobody started within request_expiry of when somebody last asked for them.
 func (s *Engine) ExpireRequests(ctx context.Context) error {
 	return s.forEachDue(ctx, `SELECT id, messaging_exchange_id FROM upgrades WHERE state = 'requested'
-		AND created_at < now() - $1 * interval '1 millisecond' ORDER BY id`,
+		AND `+askedAt+` < now() - $1 * interval '1 millisecond' ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
-			if err != nil || row.State != upgrade.Requested {
+			if err != nil {
+				return err
+			}
+			if expired, err := s.requestExpired(ctx, tx, row); err != nil || !expired {
 				return err
 			}
 			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired",

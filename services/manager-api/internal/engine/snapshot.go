@@ -3,12 +3,14 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/schedule"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
@@ -26,7 +28,7 @@ func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyMod
 		}
 		out.DatabaseTime = out.DatabaseTime.UTC()
 		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
-			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, s.readCounts,
+			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, s.readCounts, readFailures,
 		} {
 			if err := read(ctx, tx, ex, &out); err != nil {
 				return err
@@ -52,10 +54,11 @@ func (s *Engine) readLeader(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 	return err
 }
 
+const refColumns = `type, source_repo, source_repo_git_ref, auto_upgrade_enabled`
+
 func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	out.Refs, out.Components = []component.Ref{}, []component.Component{}
-	err := tx.SelectContext(ctx, &out.Refs, `SELECT type, source_repo, source_repo_git_ref, auto_upgrade_enabled
-		FROM system_component_refs ORDER BY type`)
+	err := tx.SelectContext(ctx, &out.Refs, `SELECT `+refColumns+` FROM system_component_refs ORDER BY type`)
 	if err != nil {
 		return fmt.Errorf("read refs: %w", err)
 	}
@@ -112,6 +115,42 @@ func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, 
 	out.Quarantines = make([]managerapi.Quarantine, 0, len(rows))
 	for _, q := range rows {
 		out.Quarantines = append(out.Quarantines, q.wire())
+	}
+	return nil
+}
+
+// readFailures reads of which components the last upgrades failed by the environment, one after the other.
+func readFailures(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	var rows []struct {
+		ComponentID component.ID  `db:"component_id"`
+		ToRepo      string        `db:"to_source_repo"`
+		ToRef       string        `db:"to_source_repo_git_ref"`
+		State       upgrade.State `db:"state"`
+		Cause       upgrade.Cause `db:"cause"`
+		StartedAt   time.Time     `db:"started_at"`
+	}
+	err := tx.SelectContext(ctx, &rows, `SELECT ended.* FROM system_components c CROSS JOIN LATERAL (
+			SELECT component_id, to_source_repo, to_source_repo_git_ref, state, coalesce(cause, '') AS cause, started_at
+			FROM upgrades u
+			WHERE u.component_id = c.id AND started_at IS NOT NULL AND finished_at IS NOT NULL
+				AND cause IS DISTINCT FROM 'operator'
+			ORDER BY finished_at DESC LIMIT $2) ended
+		WHERE c.messaging_exchange_id = $1 ORDER BY c.id, ended.started_at DESC`, ex, schedule.RememberFailures)
+	if err != nil {
+		return fmt.Errorf("read failures of exchange %d: %w", ex, err)
+	}
+	var ended []schedule.Ended
+	for i, r := range rows {
+		ended = append(ended, schedule.Ended{Target: upgrade.Version{SourceRepo: r.ToRepo, SourceRepoGitRef: r.ToRef},
+			State: r.State, Cause: r.Cause, Started: r.StartedAt.UTC()})
+		if i+1 < len(rows) && rows[i+1].ComponentID == r.ComponentID {
+			continue
+		}
+		if target, f := schedule.CountFailures(ended); f.Count > 0 {
+			out.Failures = append(out.Failures, managerapi.EnvironmentFailures{ComponentID: r.ComponentID, Target: target,
+				Count: f.Count, Last: f.Last})
+		}
+		ended = nil
 	}
 	return nil
 }

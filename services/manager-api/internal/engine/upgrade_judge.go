@@ -40,11 +40,14 @@ func (s *Engine) judged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex comp
 
 // Start begins a requested upgrade: one write makes the upgrade running, its workflow, the first order and its message.
 // From is the version recorded at this moment, to is the judged target (an operator's rollback has its own). Conflict:
-// stale term, slot taken, or no longer requested.
+// stale term, slot taken, no longer requested, or CodeSeenChanged.
 func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.ExchangeID, j managerapi.Judgement) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		row, err := s.judged(ctx, tx, id, ex, j.Term)
 		if err != nil {
+			return err
+		}
+		if err := requireSeen(ctx, tx, row, j.Saw); err != nil {
 			return err
 		}
 		c, err := lockComponent(ctx, tx, row.ComponentID)
@@ -64,11 +67,14 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 	})
 }
 
-// Refuse ends a requested upgrade as ineligible. It never touches the recorded version.
+// Refuse ends a requested upgrade as ineligible. It never touches the recorded version. Conflict: as for Start.
 func (s *Engine) Refuse(ctx context.Context, id upgrade.ID, ex component.ExchangeID, j managerapi.Judgement) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		row, err := s.judged(ctx, tx, id, ex, j.Term)
 		if err != nil {
+			return err
+		}
+		if err := requireSeen(ctx, tx, row, j.Saw); err != nil {
 			return err
 		}
 		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Reason: j.Verdict.Code,

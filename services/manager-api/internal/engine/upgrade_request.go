@@ -26,9 +26,14 @@ type componentRow struct {
 	SourceRepo  string               `db:"source_repo"`
 	SourceRef   string               `db:"source_repo_git_ref"`
 	LastVerdict string               `db:"last_verdict"`
+
+	DeploymentRepo string             `db:"deployment_repo"`
+	DeploymentRef  string             `db:"deployment_repo_git_ref"`
+	Strategy       component.Strategy `db:"upgrade_strategy"`
 }
 
-const componentColumns = `id, messaging_exchange_id, type, proof, source_repo, source_repo_git_ref, last_verdict`
+const componentColumns = `id, messaging_exchange_id, type, proof, source_repo, source_repo_git_ref, last_verdict,
+	deployment_repo, deployment_repo_git_ref, upgrade_strategy`
 
 func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (componentRow, error) {
 	var c componentRow
@@ -134,8 +139,8 @@ func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
 	return open.Trigger == upgrade.TriggerHourly || (r.Force && !open.Force)
 }
 
-// takeOver makes the waiting upgrade the one that was asked for. It waits since it was first asked for, not since an
-// hourly check had found it.
+// takeOver makes the waiting upgrade the one that was asked for. Its turn counts from when somebody first asked for it,
+// not from when an hourly check had found it; its expiry counts from now.
 func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.UpgradeRequest) error {
 	code, message := "requested", "what an hourly check had found was requested"
 	if r.Force {
@@ -144,7 +149,7 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, r managerapi.Up
 	row.Force, row.Trigger, row.RequestedBy, row.Reason = row.Force ||
 		r.Force, upgrade.TriggerRequest, r.RequestedBy, r.Reason
 	err := tx.GetContext(ctx, &row.CreatedAt, `UPDATE upgrades SET force = $2, trigger = $3, requested_by = $4,
-		reason = $5,
+		reason = $5, asked_at = now(),
 			created_at = CASE WHEN trigger = 'hourly' THEN now() ELSE created_at END WHERE id = $1 RETURNING created_at`,
 		string(row.ID), row.Force, string(row.Trigger), row.RequestedBy, row.Reason)
 	if err != nil {

@@ -263,7 +263,10 @@ var _ = Describe("An upgrade", func() {
 		_, _, err = w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: c, RequestedBy: "bob", Force: true})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(w.ExpireRequests(ctx())).To(Succeed())
-		Expect(w.state(later.ID)).To(Equal(upgrade.Expired), "a repeat with force is as old as the request")
+		Expect(w.state(later.ID)).To(Equal(upgrade.Requested), "somebody has just asked for it, with force (fault 6)")
+		w.exec(`UPDATE upgrades SET asked_at = now() - interval '25 hours'`)
+		Expect(w.ExpireRequests(ctx())).To(Succeed())
+		Expect(w.state(later.ID)).To(Equal(upgrade.Expired))
 	})
 
 	It("that was requested stays so when the hourly check finds it due", func() {
