@@ -27,8 +27,8 @@ const (
 	unusedFor  = 30 * 24 * time.Hour // until a cached repository is dropped
 )
 
-// NewGit returns a Git. It creates the cache directory, and drops what nobody uses any more and what a killed process has
-// left half made: no other process may use it. What cannot be dropped stays, and is tried again by the next start.
+// NewGit returns a Git. It creates the cache directory, and drops what nobody uses any more and what a killed process
+// has left half made: no other process may use it. What cannot be dropped stays, and is tried again by the next start.
 func NewGit(c GitConfig) (*Git, error) {
 	if err := os.MkdirAll(c.CacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make git cache: %w", err)
@@ -53,8 +53,8 @@ type commit struct {
 	id   string
 }
 
-// fetch brings the commit that ref names into the cache. A full commit id that is there already costs no exchange, a ref
-// that points at one costs the question where it points, which is several times cheaper than a fetch.
+// fetch brings the commit that ref names into the cache. A full commit id that is there already costs no exchange, a
+// ref that points at one costs the question where it points, which is several times cheaper than a fetch.
 func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	a, err := g.accept(repo, ref)
 	if err != nil {
@@ -64,7 +64,8 @@ func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	defer g.cache.Unlock()
 	c := commit{repo: a, dir: filepath.Join(g.cfg.CacheDir, name(a.url)+".git")}
 	now := time.Now()
-	_ = os.Chtimes(c.dir, now, now) // it is in use, also where nothing has to be fetched; one that is not there is made below
+	// it is in use, also where nothing has to be fetched; one that is not there is made below
+	_ = os.Chtimes(c.dir, now, now)
 	if fullCommit.MatchString(ref) {
 		if c.id, err = g.peel(ctx, c, keep(ref)); err == nil {
 			return c, nil
@@ -125,7 +126,8 @@ func (g *Git) fetchInto(ctx context.Context, c commit, extra []string, ref strin
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { watchSize(ctx, cancel, c.dir, g.cfg.MaxBytes) })
-	_, err := g.command(ctx, c.repo, extra, nil, "--git-dir="+c.dir, "fetch", "--quiet", "--depth=1", "--no-tags", "--force",
+	_, err := g.command(ctx, c.repo, extra, nil, "--git-dir="+c.dir, "fetch", "--quiet", "--depth=1", "--no-tags",
+		"--force",
 		"--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-gc", "--", c.repo.url, "+"+ref+":"+keep(ref))
 	cause := context.Cause(ctx)
 	cancel(nil)
@@ -166,7 +168,8 @@ func (g *Git) peel(ctx context.Context, c commit, revision string) (string, erro
 	if _, err := os.Stat(c.dir); err != nil {
 		return "", err
 	}
-	out, err := g.command(ctx, c.repo, nil, nil, "--git-dir="+c.dir, "rev-parse", "--verify", "--quiet", "--end-of-options", revision+"^{commit}")
+	out, err := g.command(ctx, c.repo, nil, nil, "--git-dir="+c.dir, "rev-parse", "--verify", "--quiet",
+		"--end-of-options", revision+"^{commit}")
 	return strings.TrimSpace(string(out)), err
 }
 

@@ -97,12 +97,15 @@ var _ = Describe("Fetching", func() {
 		Entry("ext", "ext::sh -c touch% MARK"), Entry("ext in capitals", "EXT::sh -c touch% MARK"),
 		Entry("file", "file:///etc"), Entry("file in capitals", "FILE:///etc"),
 		Entry("an option", "--upload-pack=touch MARK"), Entry("an scp path that is an option", "git@h:-x"),
-		Entry("credentials", "https://user:s3cret@github.com/a/b"), Entry("a password over ssh", "ssh://git:s3cret@github.com/a/b"),
+		Entry("credentials", "https://user:s3cret@github.com/a/b"),
+		Entry("a password over ssh", "ssh://git:s3cret@github.com/a/b"),
 		Entry("an IDN host", "https://gïthub.com/a/b"), Entry("NUL, escaped", "https://github.com/a%00b"),
-		Entry("a newline", "https://github.com/a\nb"), Entry("http", "http://github.com/a/b"), Entry("git", "git://github.com/a/b"),
+		Entry("a newline", "https://github.com/a\nb"), Entry("http", "http://github.com/a/b"),
+		Entry("git", "git://github.com/a/b"),
 		Entry("a query", "https://github.com/a?b"), Entry("a fragment", "https://github.com/a#b"),
 		Entry("dots", "https://github.com/../a"), Entry("a host that is an option", "ssh://-oProxyCommand=x/a"),
-		Entry("a user that is an option", "-x@github.com:a/b"), Entry("a relative path", "../a"), Entry("a local path with dots", "/tmp/../etc"),
+		Entry("a user that is an option", "-x@github.com:a/b"), Entry("a relative path", "../a"),
+		Entry("a local path with dots", "/tmp/../etc"),
 		Entry("loopback", "https://127.0.0.1/a/b"), Entry("loopback by name", "https://localhost/a/b"),
 		Entry("loopback, IPv6", "https://[::1]/a/b"), Entry("metadata", "https://169.254.169.254/latest/a"),
 		Entry("a private network", "ssh://git@10.0.0.1/a"), Entry("an octal loopback", "https://0177.0.0.1/a"),
@@ -125,7 +128,8 @@ var _ = Describe("Fetching", func() {
 		},
 		Entry("an option", "--output=x"), Entry("a short option", "-h"), Entry("a range", "a..b"), Entry("a reflog", "@{-1}"),
 		Entry("a path", "refs/heads/../../x"), Entry("very long", strings.Repeat("a", 10_000)), Entry("a lock", "a.lock"),
-		Entry("a lock in the middle", "a.lock/b"), Entry("a refspec", "a:b"), Entry("a newline", "a\nb"), Entry("a space", "a b"),
+		Entry("a lock in the middle", "a.lock/b"), Entry("a refspec", "a:b"), Entry("a newline", "a\nb"),
+		Entry("a space", "a b"),
 		Entry("a force", "+a"), Entry("a peel", "a^{tree}"), Entry("a hidden part", "a/.b"),
 	)
 
@@ -148,7 +152,8 @@ var _ = Describe("Fetching", func() {
 
 	It("says that the source ref is unknown", func() {
 		_, err := newGit().Render(context.Background(), release.Request{ComponentType: "overseer", ExchangeID: 1,
-			DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master", SourceRepo: newRepo(goodFiles()).dir, SourceRef: "v9"})
+			DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master", SourceRepo: newRepo(goodFiles()).dir,
+			SourceRef: "v9"})
 		Expect(reasonOf(err)).To(Equal(failure.GitRefUnknown))
 	})
 
@@ -165,8 +170,9 @@ var _ = Describe("Fetching", func() {
 	It("ends with its context", func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		_, err := newGit().Render(ctx, release.Request{ComponentType: "x", DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master",
-			SourceRepo: newRepo(goodFiles()).dir, SourceRef: "master"})
+		_, err := newGit().Render(ctx,
+			release.Request{ComponentType: "x", DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master",
+				SourceRepo: newRepo(goodFiles()).dir, SourceRef: "master"})
 		Expect(err).To(MatchError(context.Canceled))
 	})
 
@@ -189,14 +195,16 @@ var _ = Describe("Fetching", func() {
 
 	It("lets no configuration of the user or the repository run anything", func() {
 		home, mark := GinkgoT().TempDir(), filepath.Join(GinkgoT().TempDir(), "ran")
-		config := "[core]\n\tsshCommand = touch " + mark + "\n\tfsmonitor = touch " + mark + "\n[uploadpack]\n\tpackObjectsHook = touch " + mark + "\n"
+		config := "[core]\n\tsshCommand = touch " + mark + "\n\tfsmonitor = touch " + mark +
+			"\n[uploadpack]\n\tpackObjectsHook = touch " + mark + "\n"
 		Expect(os.WriteFile(filepath.Join(home, ".gitconfig"), []byte(config), 0o600)).To(Succeed())
 		GinkgoT().Setenv("HOME", home)
 		GinkgoT().Setenv("GIT_CONFIG_GLOBAL", filepath.Join(home, ".gitconfig"))
 		r := newRepo(goodFiles())
 		hook := filepath.Join(r.dir, ".git", "hooks", "post-checkout")
 		Expect(os.MkdirAll(filepath.Dir(hook), 0o755)).To(Succeed())
-		Expect(os.WriteFile(hook, []byte("#!/bin/sh\ntouch "+mark+"\n"), 0o755)).To(Succeed()) //nolint:gosec // a hook is executable
+		script := []byte("#!/bin/sh\ntouch " + mark + "\n")
+		Expect(os.WriteFile(hook, script, 0o755)).To(Succeed()) //nolint:gosec // a hook is executable
 		Expect(ask(newGit(), r.dir, "master")).To(Succeed())
 		Expect(mark).NotTo(BeAnExistingFile())
 	})

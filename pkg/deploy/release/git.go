@@ -101,7 +101,8 @@ func (g *Git) environment(a address) []string {
 	}
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
-		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "GIT_PROTOCOL_FROM_USER=0", "GIT_ALLOW_PROTOCOL=" + string(a.transport),
+		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "GIT_PROTOCOL_FROM_USER=0",
+		"GIT_ALLOW_PROTOCOL=" + string(a.transport),
 		"GIT_SSH_COMMAND=" + ssh, "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1", "GIT_ATTR_NOSYSTEM=1",
 	}
 }
@@ -124,7 +125,8 @@ func (g *Git) admit(ctx context.Context, a address) (extra []string, err error) 
 	}
 	for _, ip := range ips {
 		if !public(ip) {
-			return nil, failure.New(failure.GitRefused, "host %q has an address that is not public; name it in git_hosts", a.host)
+			return nil, failure.New(failure.GitRefused, "host %q has an address that is not public; name it in git_hosts",
+				a.host)
 		}
 	}
 	if a.transport != overHTTPS {

@@ -2,7 +2,6 @@ package release
 
 import (
 	"context"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -56,22 +55,33 @@ func (g *Git) renderFromSourceFile(ctx context.Context, r Request) (Release, err
 	if err != nil {
 		return Release{}, err
 	}
-	var source struct {
-		Repo string `json:"source_repo"`
-		Ref  string `json:"source_repo_git_ref"`
-	}
-	if err := readJSON(t, "source.json", &source); err != nil {
+	repo, ref, err := sourceOf(t)
+	if err != nil {
 		return Release{}, err
 	}
-	out := Release{DeploymentCommit: id, SourceRepo: orElse(r.SourceRepo, source.Repo), SourceRef: orElse(r.SourceRef, source.Ref)}
+	out := Release{DeploymentCommit: id, SourceRepo: orElse(r.SourceRepo, repo), SourceRef: orElse(r.SourceRef, ref)}
 	if strings.TrimSpace(out.SourceRepo) == "" || strings.TrimSpace(out.SourceRef) == "" {
-		return Release{}, failure.New(failure.RepoInvalid, "neither the order nor source.json names a source repository and ref")
+		return Release{}, failure.New(failure.RepoInvalid, "neither the order nor source.json names a source repository "+
+			"and ref")
 	}
 	out.SourceCommit, err = g.resolve(ctx, out.SourceRepo, out.SourceRef)
 	if err != nil {
 		return Release{}, err
 	}
 	return out.complete(t, r)
+}
+
+// sourceOf is what source.json says, "" for what it does not say.
+func sourceOf(t tree) (repo, ref string, err error) {
+	source, err := readJSONFile(t, "source.json")
+	if err != nil {
+		return "", "", err
+	}
+	if repo, err = source.text("source_repo", "https://git.example.com/app.git"); err != nil {
+		return "", "", err
+	}
+	ref, err = source.text("source_repo_git_ref", "v1.2.0")
+	return repo, ref, err
 }
 
 func orElse(a, b string) string {
@@ -96,28 +106,26 @@ func (g *Git) deployment(ctx context.Context, r Request) (tree, string, error) {
 
 // complete reads the JSON files and renders the units.
 func (out Release) complete(t tree, r Request) (Release, error) {
-	var etcd struct {
-		Token string `json:"token"`
-	}
-	if err := readJSON(t, "etcd.json", &etcd); err != nil {
+	etcd, err := readJSONFile(t, "etcd.json")
+	if err != nil {
 		return Release{}, err
 	}
-	if etcd.Token = strings.TrimSpace(etcd.Token); etcd.Token == "" || len(etcd.Token) > 255 || strings.ContainsFunc(etcd.Token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return Release{}, failure.New(failure.RepoInvalid, "etcd.json names no cluster token")
-	}
-	var docker map[string]any // of the predecessor's builders; only its form is our business
-	if err := readJSON(t, "docker.json", &docker); err != nil {
+	if out.EtcdToken, err = etcd.token(); err != nil {
 		return Release{}, err
 	}
-	var fleet messages.FleetConfig
-	if err := readJSON(t, "fleet.json", &fleet); err != nil {
+	// docker.json is of the predecessor's builders: only its form is checked.
+	if _, err := readJSONFile(t, "docker.json"); err != nil {
 		return Release{}, err
 	}
-	if n := fleet.InstanceCount; n != nil && (*n < 1 || *n > 1000) {
-		return Release{}, failure.New(failure.RepoInvalid, "fleet.json: instance_cnt %d is not between 1 and 1000", *n)
+	fleet, err := readJSONFile(t, "fleet.json")
+	if err != nil {
+		return Release{}, err
 	}
-	out.EtcdToken, out.FleetConfig = etcd.Token, &fleet
-	var err error
+	config, err := fleet.fleetConfig()
+	if err != nil {
+		return Release{}, err
+	}
+	out.FleetConfig = &config
 	out.Units, err = renderUnits(t, values{
 		"commit_hash": out.SourceCommit, "source_ref": out.SourceRef, "timestamp": t.committedAt.Format(time.RFC1123),
 		"dst_port": "0", "instance": "%i", "hostname": "%H",
@@ -127,16 +135,4 @@ func (out Release) complete(t tree, r Request) (Release, error) {
 		return Release{}, err
 	}
 	return out, nil
-}
-
-// readJSON decodes a file of the tree; one that is absent leaves into as it is.
-func readJSON(t tree, file string, into any) error {
-	text, ok := t.files[file]
-	if !ok {
-		return nil
-	}
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		return failure.New(failure.RepoInvalid, "%s: %w", file, err)
-	}
-	return nil
 }

@@ -22,8 +22,9 @@ var _ = Describe("Render", func() {
 	})
 
 	request := func(deployment repo) release.Request {
-		return release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir, DeploymentRef: "master",
-			SourceRepo: source.dir, SourceRef: "v1.2.0"}
+		return release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir,
+			DeploymentRef: "master",
+			SourceRepo:    source.dir, SourceRef: "v1.2.0"}
 	}
 	render := func(files map[string]string) (release.Release, error) {
 		return newGit().Render(context.Background(), request(newRepo(files)))
@@ -142,7 +143,8 @@ var _ = Describe("Render", func() {
 	})
 
 	It("takes source repository and ref from source.json when the order has none", func() {
-		deployment := newRepo(with(map[string]string{"source.json": `{"source_repo": "` + source.dir + `", "source_repo_git_ref": "v1.2.0"}`}))
+		deployment := newRepo(with(map[string]string{"source.json": `{"source_repo": "` + source.dir +
+			`", "source_repo_git_ref": "v1.2.0"}`}))
 		r := request(deployment)
 		r.SourceRepo, r.SourceRef = "", ""
 		got, err := newGit().Render(context.Background(), r)
@@ -160,9 +162,10 @@ var _ = Describe("Render", func() {
 
 	It("renders the predecessor's templates in place of the files that it committed", func() {
 		got, err := render(with(map[string]string{"overseer@.service.tmpl": "",
-			"overseer@.service.eex": "[Service]\nExecStart=/bin/x <%= commit_hash %> <%=dst_port%>\nEnvironment=\"T=<%= timestamp %>\"\n",
-			"overseer@.service":     "[Service]\nExecStart=/bin/old\n",
-			"cron.service":          "[Service]\nExecStart=/bin/cron\n"}))
+			"overseer@.service.eex": "[Service]\nExecStart=/bin/x <%= commit_hash %> <%=dst_port%>\nEnvironment=\"T=<%= " +
+				"timestamp %>\"\n",
+			"overseer@.service": "[Service]\nExecStart=/bin/old\n",
+			"cron.service":      "[Service]\nExecStart=/bin/cron\n"}))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(got.Units).To(HaveLen(2))
 		Expect(got.Units[0].Name).To(Equal("cron.service"))
@@ -179,33 +182,49 @@ var _ = Describe("Render", func() {
 			Expect(reasonOf(err)).To(Equal(reason))
 			Expect(reason.Cause()).To(Equal(messages.CauseEnvironment))
 		},
-		Entry("no cluster token", failure.RepoInvalid, "etcd.json names no cluster token", map[string]string{"etcd.json": ""}),
-		Entry("an empty token", failure.RepoInvalid, "etcd.json names no cluster token", map[string]string{"etcd.json": `{"token":" "}`}),
-		Entry("bad JSON", failure.RepoInvalid, "docker.json: ", map[string]string{"docker.json": `{`}),
-		Entry("no instances", failure.RepoInvalid, "instance_cnt 0", map[string]string{"fleet.json": `{"instance_cnt":0}`}),
-		Entry("a count that is no number", failure.RepoInvalid, "fleet.json: ", map[string]string{"fleet.json": `{"instance_cnt":"x"}`}),
 		Entry("no unit", failure.NoUnits, "no .service file", map[string]string{"overseer@.service.tmpl": ""}),
-		Entry("a unit below the root only", failure.NoUnits, "no .service file", map[string]string{"overseer@.service.tmpl": "", "units/a@.service": "[Service]\nExecStart=/a"}),
-		Entry("an instance in place of a template", failure.UnitInvalid, "overseer@1.service: want", map[string]string{"overseer@1.service": "[Service]\nExecStart=/a"}),
-		Entry("two templates of one unit", failure.RepoInvalid, "make the same unit", map[string]string{"overseer@.service.eex": "[Service]\nExecStart=/a"}),
-		Entry("a unit without ExecStart", failure.UnitInvalid, "service has no ExecStart", map[string]string{"overseer@.service.tmpl": "[Service]\nType=simple\n"}),
-		Entry("a unit that cannot be parsed", failure.UnitInvalid, "line 2", map[string]string{"overseer@.service.tmpl": "[Service]\nrubbish\n"}),
-		Entry("an unknown fleet key", failure.UnitInvalid, "unknown key", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nMachinId=1\n"}),
-		Entry("a global unit in another word", failure.UnitInvalid, "global", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=1\n"}),
-		Entry("a global unit", failure.UnitInvalid, "global", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=true\n"}),
-		Entry("a token of its own", failure.UnitInvalid, "belongs to the executor", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-OpenAperture]\nToken=99999\n"}),
-		Entry("an unknown variable", failure.TemplateInvalid, "overseer@.service.tmpl:2:", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.secret}}\n"}),
-		Entry("a function", failure.TemplateInvalid, "is not allowed", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{printf \"%999999d\" 1}}\n"}),
-		Entry("a pipeline", failure.TemplateInvalid, "is not allowed", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.source_ref | html}}\n"}),
-		Entry("a loop", failure.TemplateInvalid, "is not allowed", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{range .source_ref}}x{{end}}\n"}),
-		Entry("a nested template", failure.TemplateInvalid, "must not define others", map[string]string{"overseer@.service.tmpl": "{{define \"x\"}}{{template \"x\"}}{{end}}[Service]\nExecStart=/a {{template \"x\"}}\n"}),
-		Entry("a template that does not parse", failure.TemplateInvalid, "overseer@.service.tmpl:2", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.source_ref\n"}),
-		Entry("a variable as an option's name", failure.TemplateInvalid, "structure", map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n{{.source_ref}}=b\n"}),
+		Entry("a unit below the root only", failure.NoUnits, "no .service file",
+			map[string]string{"overseer@.service.tmpl": "", "units/a@.service": "[Service]\nExecStart=/a"}),
+		Entry("an instance in place of a template", failure.UnitInvalid, "overseer@1.service: want",
+			map[string]string{"overseer@1.service": "[Service]\nExecStart=/a"}),
+		Entry("two templates of one unit", failure.RepoInvalid, "make the same unit",
+			map[string]string{"overseer@.service.eex": "[Service]\nExecStart=/a"}),
+		Entry("a unit without ExecStart", failure.UnitInvalid, "service has no ExecStart",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nType=simple\n"}),
+		Entry("a unit that cannot be parsed", failure.UnitInvalid, "line 2",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nrubbish\n"}),
+		Entry("an unknown fleet key", failure.UnitInvalid, "unknown key",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nMachinId=1\n"}),
+		Entry("a global unit in another word", failure.UnitInvalid, "global",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=1\n"}),
+		Entry("a global unit", failure.UnitInvalid, "global",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-Fleet]\nGlobal=true\n"}),
+		Entry("a token of its own", failure.UnitInvalid, "belongs to the executor",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n[X-OpenAperture]\nToken=99999\n"}),
+		Entry("an unknown variable", failure.TemplateInvalid, "overseer@.service.tmpl:2:",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.secret}}\n"}),
+		Entry("a function", failure.TemplateInvalid, "is not allowed",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{printf \"%999999d\" 1}}\n"}),
+		Entry("a pipeline", failure.TemplateInvalid, "is not allowed",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.source_ref | html}}\n"}),
+		Entry("a loop", failure.TemplateInvalid, "is not allowed",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{range .source_ref}}x{{end}}\n"}),
+		Entry("a nested template", failure.TemplateInvalid, "must not define others",
+			map[string]string{"overseer@.service.tmpl": "{{define \"x\"}}{{template \"x\"}}{{end}}[Service]\nExecStart=/a " +
+				"{{template \"x\"}}\n"}),
+		Entry("a template that does not parse", failure.TemplateInvalid, "overseer@.service.tmpl:2",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.source_ref\n"}),
+		Entry("a variable as an option's name", failure.TemplateInvalid, "structure",
+			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n{{.source_ref}}=b\n"}),
 		Entry("foreign Elixir", failure.TemplateInvalid, "overseer@.service.eex:3: <%= System.cmd(\"id\", []) %>",
-			map[string]string{"overseer@.service.tmpl": "", "overseer@.service.eex": "[Service]\nExecStart=/a\nEnvironment=A=<%= System.cmd(\"id\", []) %>\n"}),
-		Entry("Elixir without output", failure.TemplateInvalid, "<% x %>", map[string]string{"overseer@.service.tmpl": "", "overseer@.service.eex": "<% x %>"}),
-		Entry("an open expression", failure.TemplateInvalid, "overseer@.service.eex:2: <% is never closed", map[string]string{"overseer@.service.tmpl": "", "overseer@.service.eex": "[Service]\nA=<%= commit_hash"}),
-		Entry("a huge unit", failure.RepoInvalid, "more than 262144", map[string]string{"overseer@.service.tmpl": strings.Repeat("#", 300_000)}),
+			map[string]string{"overseer@.service.tmpl": "",
+				"overseer@.service.eex": "[Service]\nExecStart=/a\nEnvironment=A=<%= System.cmd(\"id\", []) %>\n"}),
+		Entry("Elixir without output", failure.TemplateInvalid, "<% x %>",
+			map[string]string{"overseer@.service.tmpl": "", "overseer@.service.eex": "<% x %>"}),
+		Entry("an open expression", failure.TemplateInvalid, "overseer@.service.eex:2: <% is never closed",
+			map[string]string{"overseer@.service.tmpl": "", "overseer@.service.eex": "[Service]\nA=<%= commit_hash"}),
+		Entry("a huge unit", failure.RepoInvalid, "more than 262144",
+			map[string]string{"overseer@.service.tmpl": strings.Repeat("#", 300_000)}),
 	)
 
 	It("does not follow a symbolic link", func() {
@@ -234,8 +253,10 @@ var _ = Describe("Render", func() {
 			Expect(reasonOf(err)).To(Equal(failure.TemplateInvalid))
 			Expect(err.Error()).NotTo(ContainSubstring(value), "hostile text is not repeated")
 		},
-		Entry("a line of its own", "overseer\nExecStart=/bin/sh"), Entry("a carriage return", "a\rb"), Entry("a specifier", "%i"), Entry("quotes", `a"b`),
-		Entry("a variable", "${HOME}"), Entry("NUL", "a\x00b"), Entry("a continuation", `a\`), Entry("a space", "a b"), Entry("a template", "{{.x}}"),
+		Entry("a line of its own", "overseer\nExecStart=/bin/sh"), Entry("a carriage return", "a\rb"),
+		Entry("a specifier", "%i"), Entry("quotes", `a"b`),
+		Entry("a variable", "${HOME}"), Entry("NUL", "a\x00b"), Entry("a continuation", `a\`), Entry("a space", "a b"),
+		Entry("a template", "{{.x}}"),
 		Entry("letters that look alike", "оverseer"),
 	)
 

@@ -28,7 +28,8 @@ func newRepo(files map[string]string) repo {
 func (r repo) git(args ...string) string {
 	cmd := exec.Command("git", args...)
 	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=c",
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b",
+		"GIT_COMMITTER_NAME=c",
 		"GIT_COMMITTER_EMAIL=c@d", "GIT_COMMITTER_DATE=2026-11-23T04:05:06+0100", "GIT_AUTHOR_DATE=2020-01-01T00:00:00Z")
 	out, err := cmd.CombinedOutput()
 	ExpectWithOffset(1, err).NotTo(HaveOccurred(), string(out))

@@ -120,7 +120,8 @@ func renderEEx(file, text string, v values) (string, error) {
 		expression := rest[span[0]:span[1]]
 		m := eexVariable.FindStringSubmatch(expression)
 		if m == nil {
-			return "", failure.New(failure.TemplateInvalid, "%s:%d: %s is not allowed: only commit_hash, timestamp and dst_port are", file, line, shorten(expression))
+			return "", failure.New(failure.TemplateInvalid,
+				"%s:%d: %s is not allowed: only commit_hash, timestamp and dst_port are", file, line, shorten(expression))
 		}
 		out.WriteString(rest[:span[0]] + v[m[1]])
 		rest = rest[span[1]:]

@@ -15,6 +15,8 @@ const (
 	maxFile    = 256 << 10 // bytes of one file that we read
 	maxEntries = 20_000    // of the whole tree
 	maxRead    = 64        // files that we read
+
+	byteOrderMark = "\ufeff" // some editors begin a file with it
 )
 
 // tree is what the root of a commit holds, by name, and when it was committed.
@@ -28,7 +30,8 @@ type entry struct {
 	size               int64
 }
 
-// read lists a commit and reads the files of its root that wanted chooses. A symlink or submodule anywhere refuses it (G3).
+// read lists a commit and reads the files of its root that wanted chooses. A symlink or submodule anywhere refuses it
+// (G3).
 func (g *Git) read(ctx context.Context, c commit, wanted func(name string) bool) (tree, error) {
 	out, err := g.command(ctx, c.repo, nil, nil, "--git-dir="+c.dir, "ls-tree", "-r", "-l", "-z", "--full-tree", c.id)
 	if err != nil {
@@ -109,7 +112,7 @@ func (g *Git) readObjects(ctx context.Context, c commit, chosen []entry) (tree, 
 	t := tree{files: map[string]string{}}
 	for _, e := range chosen {
 		if err == nil {
-			t.files[e.name] = string(next())
+			t.files[e.name] = strings.TrimPrefix(string(next()), byteOrderMark)
 		}
 	}
 	if err != nil {

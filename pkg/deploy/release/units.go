@@ -81,7 +81,8 @@ func renderUnit(file, text string, v values) (messages.UnitDefinition, error) {
 	unitName, _ := unitFile(file)
 	parsedName, err := unit.ParseName(unitName)
 	if err != nil || (parsedName.Templated && !parsedName.IsTemplate()) {
-		return messages.UnitDefinition{}, failure.New(failure.UnitInvalid, "%s: want <app>@.service or <app>.service", shorten(file))
+		return messages.UnitDefinition{},
+			failure.New(failure.UnitInvalid, "%s: want <app>@.service or <app>.service", shorten(file))
 	}
 	rendered, err := render(file, text, v)
 	if err != nil {
@@ -118,7 +119,8 @@ func sameShape(file, text string, options []unit.Option) error {
 	if err != nil {
 		return failure.New(failure.UnitInvalid, "%s: %w", file, err)
 	}
-	same := slices.EqualFunc(want, options, func(a, b unit.Option) bool { return a.Section == b.Section && a.Name == b.Name })
+	same := slices.EqualFunc(want, options,
+		func(a, b unit.Option) bool { return a.Section == b.Section && a.Name == b.Name })
 	again, err := unit.Parse(unit.Render(options))
 	if err != nil || !same || !sameOptions(again, options) {
 		return failure.New(failure.TemplateInvalid, "%s: a variable changes the structure of the unit", file)
