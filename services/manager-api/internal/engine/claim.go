@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -46,9 +47,9 @@ func (s *Engine) Claim(ctx context.Context, orderID string, ex component.Exchang
 			return err
 		}
 		fresh := l.Token != o.Token
-		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, host = $3, taken_over = taken_over
-			OR host NOT IN ('', $3) WHERE id = $1`,
-			o.ID, l.Token, r.Hostname); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'claimed', token = $2, host = $3, capabilities = $4,
+			taken_over = taken_over OR host NOT IN ('', $3) WHERE id = $1`,
+			o.ID, l.Token, r.Hostname, db.TextArray(knownCapabilities(r.Capabilities))); err != nil {
 			return fmt.Errorf("record claim of order %s: %w", o.ID, err)
 		}
 		if out, err = claimOf(o, l); err != nil || !fresh {
@@ -59,6 +60,17 @@ func (s *Engine) Claim(ctx context.Context, orderID string, ex component.Exchang
 			Inputs:  map[string]any{"order_id": o.ID, "hostname": r.Hostname, "boot_id": r.BootID, "token": l.Token}})
 	})
 	return out, err
+}
+
+// knownCapabilities are those of the announced capabilities that this release knows; never nil.
+func knownCapabilities(announced []string) []string {
+	known := []string{}
+	for _, c := range []string{managerapi.CapInstances, managerapi.CapResolve} {
+		if slices.Contains(announced, c) {
+			known = append(known, c)
+		}
+	}
+	return known
 }
 
 func claimable(o *orderRow, attempt int) error {

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
-	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -42,10 +41,13 @@ type orderRow struct {
 	TakenOver  bool                 `db:"taken_over"` // another host had it before
 	Body       json.RawMessage      `db:"body"`
 	Deadline   time.Time            `db:"deadline"`
-	Now        time.Time            `db:"now"`
+	// Capabilities are what the executor announced that claimed the order last.
+	Capabilities pq.StringArray `db:"capabilities"`
+	Now          time.Time      `db:"now"`
 }
 
-const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, taken_over, body,
+const orderColumns = `id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, taken_over,
+	capabilities, body,
 	deadline, clock_timestamp() AS now`
 
 func (o orderRow) ended() bool { return o.State != orderOpen && o.State != orderClaimed }
@@ -143,59 +145,33 @@ func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.O
 		return nil, err
 	}
 	o.ReplacedKnown = known != nil
+	o.SourceCommitHash, o.DeploymentCommitHash = r.SourceCommitHash, r.DeploymentCommitHash
+	if o.Recorded, err = recordedOf(ctx, tx, *r.ComponentID, known); err != nil {
+		return nil, err
+	}
 	o.LeavingUnits, err = leavingUnits(ctx, tx, w, r, o.DeployableUnits)
 	return nil, err
 }
 
-// leavingUnits are the names of units that may run though they are not among the wanted: those of the release that was
-// proven last, and of those since then and of this upgrade whose deploy may have touched something. A name before the
-// `@` that a release of another component, or of another phase, has for the same cluster is left alone; all are while a
-// component of the exchange has no release, as any of them may be its own.
-func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow,
-	wanted []messages.UnitDefinition) ([]string, error) {
-	var known []string
-	err := tx.SelectContext(ctx, &known, `SELECT DISTINCT jsonb_path_query(r.units, '$[*].name') #>> '{}' AS name
-		FROM releases r LEFT JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven
-		ON true
-		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)
-		AND (r.proven_at = proven.at OR r.id IN (
-			SELECT w.release_id FROM upgrades u JOIN workflows w ON w.upgrade_id = u.id JOIN orders o ON o.workflow_id = w.id
-			WHERE u.component_id = $1 AND (proven.at IS NULL OR r.inserted_at > proven.at OR u.id = $4)
-			AND o.milestone IN ('deploy', 'deploy_oa')
-				AND o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL
-				AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)))
-			AND NOT EXISTS (SELECT 1 FROM system_components c WHERE c.messaging_exchange_id = $5
-			AND NOT EXISTS (SELECT 1 FROM releases WHERE component_id = c.id))
-		ORDER BY name`, *r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID, w.ExchangeID)
+// recordedOf is the recorded version of a component, nil without one. The commit is that of the proven release, if the
+// release is of that version.
+func recordedOf(ctx context.Context, tx *sqlx.Tx, id component.ID, proven *releaseRow) (*messages.Version, error) {
+	var at struct {
+		Repo string `db:"source_repo"`
+		Ref  string `db:"source_repo_git_ref"`
+	}
+	err := tx.GetContext(ctx, &at, `SELECT source_repo, source_repo_git_ref FROM system_components WHERE id = $1`, id)
 	if err != nil {
-		return nil, fmt.Errorf("list units of former releases: %w", err)
+		return nil, fmt.Errorf("read recorded version of component %d: %w", id, err)
 	}
-	taken := make([]string, len(wanted))
-	for i, u := range wanted {
-		taken[i] = u.Name
-	}
-	leaving := withoutBases(known, taken)
-	if len(leaving) == 0 {
+	if component.Blank(at.Ref) {
 		return nil, nil
 	}
-	taken = nil
-	err = tx.SelectContext(ctx, &taken, `SELECT DISTINCT jsonb_path_query(units, '$[*].name') #>> '{}' FROM releases
-		WHERE (component_id IS DISTINCT FROM $1 OR phase <> $2)
-		AND lower(etcd_token) = lower($3)`, *r.ComponentID, r.Phase, r.EtcdToken)
-	if err != nil {
-		return nil, fmt.Errorf("list units of other components: %w", err)
+	v := &messages.Version{SourceRepoGitRef: at.Ref}
+	if proven != nil && proven.SourceRepo == at.Repo && proven.SourceRepoGitRef == at.Ref {
+		v.SourceCommitHash = proven.SourceCommitHash
 	}
-	return withoutBases(leaving, taken), nil
-}
-
-// withoutBases are the unit names whose part before the `@` none of the others has.
-func withoutBases(names, others []string) []string {
-	base := func(name string) string { n, _ := unit.ParseName(name); return n.Base }
-	taken := map[string]bool{"": true} // no unit's name: nothing to touch
-	for _, name := range others {
-		taken[base(name)] = true
-	}
-	return slices.DeleteFunc(names, func(name string) bool { return taken[base(name)] })
+	return v, nil
 }
 
 // clusterOf finds the cluster that a release is for; a cluster of another exchange fails the workflow.

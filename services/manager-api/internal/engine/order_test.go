@@ -8,6 +8,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -46,7 +47,10 @@ var _ = Describe("A deploy order", func() {
 			c := w.component(component.Builder)
 			adopt(w, c, "elsewhere", "former@")
 			adopt(w, c, "tok", was)
-			adopt(w, w.component("neighbour"), "tok", "taken@")
+			w.exec(`INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, deployment_repo,
+				deployment_repo_git_ref, etcd_token, units, proven_at)
+				VALUES (gen_random_uuid(), $1, '', '', '', '', 'tok', '[{"name": "taken@.service"}]', now())`,
+				w.component("neighbour")) // as before the rule that a name has one owner
 			u := w.started(c)
 			renders(w, u, is)
 			Expect(leaving(w, u)).To(Equal(forward))
@@ -60,8 +64,50 @@ var _ = Describe("A deploy order", func() {
 		Entry("all renamed", "x@ y", "x2@ y2", "x@ y", "x2@ y2"),
 		Entry("a template that becomes a plain unit: its name stays", "x@", "x", "", ""),
 		Entry("one that another component has", "x@ taken@", "x@", "", ""),
-		Entry("one that another component has, now as a plain unit", "x@", "x@ taken", "", ""),
 	)
+
+	It("is not sent for a unit name of another component: the workflow fails before anything is touched (C4)", func() {
+		w := newWorld()
+		adopt(w, w.component(component.Manager), "TOK", "manager-api@")
+		u := w.started(w.component(component.Builder))
+		renders(w, u, "x@ manager-api")
+		Expect(w.value(`SELECT concat_ws(' ', state, cause, verdict_code, touched::text) FROM upgrades`)).
+			To(Equal("failed environment unit_taken false"))
+		Expect(w.value(`SELECT verdict_message FROM upgrades`)).To(MatchRegexp(
+			`^the unit manager-api.service belongs to component \d+ \(manager, phase 1\) in this cluster: give the unit`))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+		Expect(w.value(`SELECT count(*) FROM orders WHERE milestone LIKE 'deploy%'`)).To(Equal("0"))
+	})
+
+	It("of a name that the other component has given up is sent", func() {
+		w := newWorld()
+		other := w.component(component.Manager)
+		adopt(w, other, "tok", "web@")
+		adopt(w, other, "tok", "manager-api@")
+		u := w.started(w.component(component.Builder))
+		renders(w, u, "web@")
+		Expect(w.value(`SELECT count(*) FROM orders WHERE milestone = 'deploy_oa'`)).To(Equal("1"))
+	})
+
+	It("carries the version that its instances are to run, and the recorded one", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		w.exec(`UPDATE releases SET source_commit_hash = 'c1'`)
+		u := w.started(c)
+		w.runConfig(u)
+		Expect(w.value(`SELECT concat_ws(' ', body->>'source_repo_git_ref', body->>'source_commit_hash',
+			body->>'deployment_commit_hash', body->'recorded'->>'source_repo_git_ref', body->'recorded'->>'source_commit_hash')
+			FROM orders WHERE id = $1`, w.order(u, "deploy_oa"))).To(Equal("v2 abc123 def456 v1 c1"))
+	})
+
+	It("is refused for a stored release whose unit name another component has (C4)", func() {
+		w := newWorld()
+		adopt(w, w.component(component.Manager), "tok", "manager-api@")
+		_, err := w.Adopt(ctx(), managerapi.Release{ComponentID: w.component(component.Builder), EtcdToken: "tok",
+			Units: units("manager-api@")})
+		Expect(fault.CodeOf(err)).To(Equal(engine.CodeUnitTaken))
+	})
 
 	It("names the units of earlier failures too, until a release is proven", func() {
 		w := newWorld()

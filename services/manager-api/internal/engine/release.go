@@ -256,6 +256,9 @@ func (s *Engine) Adopt(ctx context.Context, r managerapi.Release) (managerapi.Re
 		if _, err := lockComponent(ctx, tx, r.ComponentID); err != nil {
 			return err
 		}
+		if err := requireOwnNames(ctx, tx, row); err != nil {
+			return err
+		}
 		if err := row.insert(ctx, tx); err != nil {
 			return err
 		}

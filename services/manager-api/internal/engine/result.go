@@ -7,11 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -211,7 +213,7 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 	case messages.MilestoneConfig:
 		failed, err = s.configured(ctx, tx, x, r)
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
-		failed, err = nil, s.deployed(ctx, tx, x, r)
+		failed, err = s.deployed(ctx, tx, x, r)
 	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild:
 	}
 	if err != nil {
@@ -265,6 +267,11 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 	if x.upgrade != nil {
 		release.ComponentID = &x.upgrade.ComponentID
 	}
+	if err := requireOwnNames(ctx, tx, release); fault.CodeOf(err) == CodeUnitTaken {
+		return environment(CodeUnitTaken, "%s", fault.Public(err).Message), nil
+	} else if err != nil {
+		return nil, err
+	}
 	if err := release.insert(ctx, tx); err != nil {
 		return nil, err
 	}
@@ -277,12 +284,28 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 	return nil, nil
 }
 
-func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2 WHERE id = $1`, x.workflow.ID,
-		r.Instances); err != nil {
-		return fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
+// deployed records which instances a deploy left running. An executor that announced at its claim that it names them
+// must do so: without the names any module of the type would prove the version.
+func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure, error) {
+	var named any
+	if slices.Contains(x.order.Capabilities, managerapi.CapInstances) {
+		if len(r.Deployed) == 0 {
+			f := environment("instances_unnamed",
+				"the result of the deploy names no instance, although its executor can: look at the executor's log, then try again")
+			f.Touched = true
+			return f, nil
+		}
+		text, err := db.JSONText(r.Deployed)
+		if err != nil {
+			return nil, err
+		}
+		named = text
 	}
-	return s.adoptReplaced(ctx, tx, x, r)
+	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2, deployed = $3 WHERE id = $1`,
+		x.workflow.ID, r.Instances, named); err != nil {
+		return nil, fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
+	}
+	return nil, s.adoptReplaced(ctx, tx, x, r)
 }
 
 func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) error {

@@ -175,6 +175,9 @@ func (s *Engine) proofNeed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (*
 	n := &upgrade.Need{Type: row.ComponentType, Service: phase.Service, Count: w.Instances, Ref: w.SourceRepoGitRef,
 		MinHealthy: s.times.MinHealthy, LiveWithin: s.times.LiveWithin, ProbeWanted: phase.ProbeQueue != upgrade.ExecNone,
 		WorkflowBegan: whenOrZero(w.BeganAt), WorkflowEnded: whenOrZero(w.EndedAt)}
+	if n.Instances, err = w.instances(); err != nil {
+		return nil, err
+	}
 	err = tx.QueryRowxContext(ctx, `SELECT coalesce((SELECT source_commit_hash FROM releases WHERE id = $1), ''),
 			EXISTS (SELECT 1 FROM orders WHERE workflow_id = $2 AND milestone = 'probe' AND state = 'completed'),
 			coalesce((SELECT holder FROM leases WHERE name = $3 AND expires_at > now()), ''), now()`,
@@ -184,6 +187,22 @@ func (s *Engine) proofNeed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (*
 	}
 	n.At = n.At.UTC()
 	return n, nil
+}
+
+// instances are what the deploy left running, nil if its executor does not name them.
+func (w *workflowRow) instances() ([]upgrade.Instance, error) {
+	var named []messages.Deployed
+	if err := json.Unmarshal(w.Deployed, &named); err != nil {
+		return nil, fmt.Errorf("decode instances of workflow %s: %w", w.ID, err)
+	}
+	if named == nil {
+		return nil, nil
+	}
+	out := make([]upgrade.Instance, len(named))
+	for i, d := range named {
+		out[i] = upgrade.Instance{Unit: d.Unit, Hostname: d.Hostname, Applied: d.Applied}
+	}
+	return out, nil
 }
 
 func whenOrZero(t *time.Time) time.Time {
@@ -198,7 +217,7 @@ func modulesOf(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, types 
 	list := []module.Module{}
 	err := tx.SelectContext(ctx, &list, `SELECT messaging_exchange_id, hostname, type, service, status, boot_id,
 		source_repo, source_repo_git_ref,
-			updated_at AS last_seen, boot_since, steady_since
+			updated_at AS last_seen, inserted_at AS first_seen, boot_since, steady_since
 		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND type = ANY($2)
 		ORDER BY hostname`, ex, db.TextArray(types))
 	if err != nil {
@@ -206,7 +225,8 @@ func modulesOf(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, types 
 	}
 	for i := range list {
 		m := &list[i]
-		m.LastSeen, m.BootSince, m.SteadySince = m.LastSeen.UTC(), m.BootSince.UTC(), m.SteadySince.UTC()
+		m.FirstSeen, m.LastSeen = m.FirstSeen.UTC(), m.LastSeen.UTC()
+		m.BootSince, m.SteadySince = m.BootSince.UTC(), m.SteadySince.UTC()
 	}
 	return list, nil
 }

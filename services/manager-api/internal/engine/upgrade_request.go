@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/release"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -241,25 +243,34 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 	return r, nil
 }
 
-// earlierRelease is what a component returns to by default: of the releases of other versions that were proven before
-// the recorded version's first was, the one proven last. A release that was returned to keeps its first proof, so a
-// repeat leads further back, and never forth again to what was left. What a deploy found (adopted) may be proven at the
-// instant of what it brought, and is the earlier one. Conflict: there is none.
+// earlierRelease is the release that a component returns to by default: the facts for release.Earlier. Conflict: there
+// is none.
 func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
-	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL
-		AND (source_repo, source_repo_git_ref) <> ($2, $3)
-		AND coalesce((coalesce(first_proven_at, proven_at), NOT adopted) < (
-			SELECT coalesce(first_proven_at, proven_at), NOT adopted FROM releases
-			WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL AND (source_repo, source_repo_git_ref) = ($2, $3)
-			ORDER BY `+lastProven+` LIMIT 1), true)
-		ORDER BY `+lastProven+` LIMIT 1`, c.ID, c.SourceRepo, c.SourceRef)
-	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict,
-			"component %d has no release of another version that was proven before %s: name one of GET "+
-				"/system_components/%d/releases as release_id",
-			c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+	var rows []struct {
+		ID      string    `db:"id"`
+		Repo    string    `db:"source_repo"`
+		Ref     string    `db:"source_repo_git_ref"`
+		Adopted bool      `db:"adopted"`
+		FirstAt time.Time `db:"first_at"`
+		LastAt  time.Time `db:"proven_at"`
 	}
-	return r, err
+	err := tx.SelectContext(ctx, &rows, `SELECT id, source_repo, source_repo_git_ref, adopted,
+			coalesce(first_proven_at, proven_at) AS first_at, proven_at
+		FROM releases WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL`, c.ID)
+	if err != nil {
+		return nil, fmt.Errorf("list proven releases of component %d: %w", c.ID, err)
+	}
+	list := make([]release.Proven, len(rows))
+	for i, r := range rows {
+		list[i] = release.Proven{ID: r.ID, Version: upgrade.Version{SourceRepo: r.Repo, SourceRepoGitRef: r.Ref},
+			Adopted: r.Adopted, FirstAt: r.FirstAt, LastAt: r.LastAt}
+	}
+	target, ok := release.Earlier(list, upgrade.Version{SourceRepo: c.SourceRepo, SourceRepoGitRef: c.SourceRef})
+	if !ok {
+		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: "+
+			"name one of GET /system_components/%d/releases as release_id", c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+	}
+	return releaseByID(ctx, tx, target.ID)
 }
 
 // Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found

@@ -64,6 +64,7 @@ type workflowRow struct {
 	Executor             upgrade.Executor      `db:"executor"`
 	ReleaseID            *string               `db:"release_id"`
 	Instances            int                   `db:"instances"`
+	Deployed             json.RawMessage       `db:"deployed"` // []messages.Deployed; null: not named
 	BeganAt              *time.Time            `db:"began_at"`
 	StepBeganAt          *time.Time            `db:"step_began_at"`
 	EndedAt              *time.Time            `db:"ended_at"`
@@ -78,6 +79,7 @@ const workflowColumns = `id, coalesce(deployment_repo, '') AS deployment_repo,
 	coalesce(execute_options, 'null') AS execute_options,
 	coalesce(workflow_step_durations, '{}') AS workflow_step_durations,
 	upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, instances,
+	coalesce(deployed, 'null') AS deployed,
 	began_at, step_began_at, ended_at, now() AS now`
 
 func lockWorkflow(ctx context.Context, tx *sqlx.Tx, id string) (*workflowRow, error) {

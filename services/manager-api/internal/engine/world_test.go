@@ -110,7 +110,7 @@ func (w *world) proven(id component.ID, phase int) managerapi.Release {
 	GinkgoHelper()
 	r, err := w.Adopt(ctx(), managerapi.Release{ComponentID: id, Phase: phase, SourceRepo: "src", SourceRepoGitRef: "v1",
 		EtcdToken: "tok",
-		Units:     []messages.UnitDefinition{{Name: "x@.service"}}})
+		Units:     []messages.UnitDefinition{{Name: unitOf(phase) + "@.service"}}})
 	Expect(err).NotTo(HaveOccurred())
 	return r
 }
@@ -194,13 +194,35 @@ func failed(cause messages.Cause, reason string, touched bool) func(*messages.Re
 // runConfig completes the config milestone, runDeploy the deploy milestone.
 func (w *world) runConfig(id upgrade.ID) {
 	GinkgoHelper()
-	Expect(w.tell(result(w.claim(w.order(id, "config"), "exec-1"), configured))).To(Equal(engine.AppliedDone))
+	Expect(w.tell(result(w.claim(w.order(id, "config"), "exec-1"), func(r *messages.Result) {
+		configured(r)
+		r.DeployableUnits[0].Name = unitOf(w.phase(id)) + "@.service"
+	}))).To(Equal(engine.AppliedDone))
+}
+
+// unitOf is the base name of the units of a phase: a name has one owner.
+func unitOf(phase int) string {
+	if phase == 2 {
+		return "y"
+	}
+	return "x"
+}
+
+func (w *world) phase(id upgrade.ID) int {
+	GinkgoHelper()
+	var phase int
+	Expect(w.db.Get(&phase, `SELECT phase FROM upgrades WHERE id = $1`, string(id))).To(Succeed())
+	return phase
 }
 
 func (w *world) runDeploy(id upgrade.ID, milestone string) managerapi.Claim {
 	GinkgoHelper()
 	k := w.claim(w.order(id, milestone), "exec-1")
-	Expect(w.tell(result(k, deployed))).To(Equal(engine.AppliedDone))
+	unit := unitOf(w.phase(id))
+	Expect(w.tell(result(k, func(r *messages.Result) {
+		deployed(r)
+		r.Replaced[0].Names = []string{unit + "@1.service", unit + "@2.service"}
+	}))).To(Equal(engine.AppliedDone))
 	return k
 }
 

@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/release"
+	messages "github.com/openaperture/openaperture/proto-messages"
+)
+
+// CodeUnitTaken refuses a release that has a unit name of another component.
+const CodeUnitTaken = "unit_taken"
+
+// unitNames is, in SQL, the array of the unit names of the releases r.
+const unitNames = `ARRAY(SELECT jsonb_array_elements(r.units)->>'name')`
+
+// leavingUnits are the names of the units that leave with a deploy: the facts for release.Leaving.
+func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow,
+	wanted []messages.UnitDefinition) ([]string, error) {
+	former, err := formerReleases(ctx, tx, w, r)
+	if err != nil || len(former) == 0 {
+		return nil, err
+	}
+	others, err := holdingsBeside(ctx, tx, r, false)
+	if err != nil {
+		return nil, err
+	}
+	var known bool
+	err = tx.GetContext(ctx, &known, `SELECT NOT EXISTS (SELECT 1 FROM system_components c
+		WHERE c.messaging_exchange_id = $1 AND NOT EXISTS (SELECT 1 FROM releases WHERE component_id = c.id))`, w.ExchangeID)
+	if err != nil {
+		return nil, fmt.Errorf("look for components without release: %w", err)
+	}
+	return release.Leaving(former, namesOf(wanted), others, known), nil
+}
+
+// formerReleases reads the releases of a component whose units may leave: the one that was proven last, those since
+// then, and those of the upgrade that deploys.
+func formerReleases(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow) ([]release.Former, error) {
+	var rows []struct {
+		Units      pq.StringArray `db:"units"`
+		LastProven bool           `db:"last_proven"`
+		Since      bool           `db:"since"`
+		Deployed   bool           `db:"deployed"`
+	}
+	err := tx.SelectContext(ctx, &rows, `
+		SELECT `+unitNames+` AS units,
+			coalesce(r.proven_at = proven.at, false) AS last_proven,
+			proven.at IS NULL OR r.inserted_at > proven.at OR tried.of_upgrade AS since,
+			tried.touched AS deployed
+		FROM releases r
+		CROSS JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven
+		CROSS JOIN LATERAL (
+			SELECT coalesce(bool_or(w.upgrade_id = $4), false) AS of_upgrade,
+				coalesce(bool_or(o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL
+					AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)), false) AS touched
+			FROM workflows w
+			JOIN orders o ON o.workflow_id = w.id
+			WHERE w.release_id = r.id AND w.upgrade_id IS NOT NULL AND o.milestone IN ('deploy', 'deploy_oa')) tried
+		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)
+			AND (proven.at IS NULL OR r.proven_at = proven.at OR r.inserted_at > proven.at OR tried.of_upgrade)`,
+		*r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID)
+	if err != nil {
+		return nil, fmt.Errorf("list former releases of component %d: %w", *r.ComponentID, err)
+	}
+	former := make([]release.Former, len(rows))
+	for i, row := range rows {
+		former[i] = release.Former{Units: row.Units, LastProven: row.LastProven, Since: row.Since, Deployed: row.Deployed}
+	}
+	return former, nil
+}
+
+// holdingsBeside reads the unit names that other components, and other phases of the same component, have in the
+// release's cluster. With current only the releases count that were proven last, and those since then.
+func holdingsBeside(ctx context.Context, tx *sqlx.Tx, r *releaseRow, current bool) ([]release.Holding, error) {
+	var rows []struct {
+		ComponentID *component.ID  `db:"component_id"`
+		Type        component.Type `db:"type"`
+		Phase       int            `db:"phase"`
+		Units       pq.StringArray `db:"units"`
+	}
+	err := tx.SelectContext(ctx, &rows, `
+		SELECT r.component_id, coalesce(c.type, '') AS type, r.phase, array_agg(DISTINCT name) AS units
+		FROM releases r
+		LEFT JOIN system_components c ON c.id = r.component_id
+		CROSS JOIN LATERAL unnest(`+unitNames+`) name
+		WHERE (r.component_id IS DISTINCT FROM $1 OR r.phase <> $2) AND lower(r.etcd_token) = lower($3)
+			AND (NOT $4 OR r.component_id IS NOT NULL AND r.inserted_at >= coalesce((
+				SELECT p.inserted_at FROM releases p
+				WHERE p.component_id = r.component_id AND p.phase = r.phase AND p.proven_at IS NOT NULL
+				ORDER BY `+lastProven+` LIMIT 1), '-infinity'))
+		GROUP BY r.component_id, c.type, r.phase`, r.ComponentID, r.Phase, r.EtcdToken, current)
+	if err != nil {
+		return nil, fmt.Errorf("list units of other components: %w", err)
+	}
+	holdings := make([]release.Holding, len(rows))
+	for i, row := range rows {
+		holdings[i] = release.Holding{Type: row.Type, Phase: row.Phase, Units: row.Units}
+		if row.ComponentID != nil {
+			holdings[i].ComponentID = *row.ComponentID
+		}
+	}
+	return holdings, nil
+}
+
+// requireOwnNames is a Conflict if a unit name of the release belongs to another component or phase of the cluster
+// (trust: a repository names units of its own component alone). The cluster stays locked until the transaction ends, so
+// that no two components take one name at once.
+func requireOwnNames(ctx context.Context, tx *sqlx.Tx, r *releaseRow) error {
+	if r.ComponentID == nil {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `SELECT 1 FROM etcd_clusters WHERE lower(etcd_token) = lower($1) FOR NO KEY UPDATE`,
+		r.EtcdToken)
+	if err != nil {
+		return fmt.Errorf("lock cluster %s: %w", r.EtcdToken, err)
+	}
+	others, err := holdingsBeside(ctx, tx, r, true)
+	if err != nil {
+		return err
+	}
+	name, owner, taken := release.Owner(namesOf(r.definitions), others)
+	if !taken {
+		return nil
+	}
+	return fault.New(fault.Conflict, "the unit %s belongs to component %d (%s, phase %d) in this cluster: give the unit "+
+		"another name in the deployment repository", name, owner.ComponentID, owner.Type, owner.Phase).WithCode(CodeUnitTaken)
+}
+
+func namesOf(units []messages.UnitDefinition) []string {
+	names := make([]string, len(units))
+	for i, u := range units {
+		names[i] = u.Name
+	}
+	return names
+}
