@@ -18,6 +18,7 @@ type table[D, N any] struct {
 	DeleteAfter      D `mapstructure:"delete_after"`      // covered silence after which a module is deleted
 	Sweep            D `mapstructure:"sweep"`             // between two sweeps over silent modules
 	LiveWithin       D `mapstructure:"live_within"`       // a module heard within this time is live
+	UncoveredAfter   D `mapstructure:"uncovered_after"`   // an exchange that nobody covers for so long raises an event
 	Lease            D `mapstructure:"lease"`             // time to live of the overseer's lease; renewed at a third
 	Claim            D `mapstructure:"claim"`             // time to live of an executor's claim; renewed at a third
 	MinHealthy       D `mapstructure:"min_healthy"`       // how long an instance must be healthy without a break
@@ -55,7 +56,8 @@ func Named(p Profile) (Times, error) {
 		return Times{
 			CheckInterval: time.Hour, StarveAfter: 4 * time.Hour,
 			Heartbeat: 30 * time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
-			Sweep: 30 * time.Second, LiveWithin: 90 * time.Second, Lease: 15 * time.Second, Claim: 30 * time.Second,
+			Sweep: 30 * time.Second, LiveWithin: 90 * time.Second, UncoveredAfter: 10 * time.Minute,
+			Lease: 15 * time.Second, Claim: 30 * time.Second,
 			MinHealthy: 10 * time.Second, HealthDeadline: time.Minute,
 			ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
 			Unclaimed: time.Minute, Settle: time.Minute, TickGap: 10 * time.Second,
@@ -65,7 +67,8 @@ func Named(p Profile) (Times, error) {
 		return Times{
 			CheckInterval: 15 * time.Second, StarveAfter: time.Minute,
 			Heartbeat: time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
-			Sweep: time.Second, LiveWithin: 5 * time.Second, Lease: 3 * time.Second, Claim: 6 * time.Second,
+			Sweep: time.Second, LiveWithin: 5 * time.Second, UncoveredAfter: time.Minute,
+			Lease: 3 * time.Second, Claim: 6 * time.Second,
 			MinHealthy: 2 * time.Second, HealthDeadline: 20 * time.Second,
 			ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
 			Unclaimed: 5 * time.Second, Settle: 3 * time.Second, TickGap: 5 * time.Second,
@@ -105,7 +108,7 @@ func (t Times) Validate() error {
 		{t.ProgressDeadline <= t.OrderDeadline, "order_deadline must not be below progress_deadline"},
 		{t.CheckInterval > 0 && t.Sweep > 0 && t.TickGap > 0 && t.Unclaimed > 0,
 			"check_interval, sweep, tick_gap and unclaimed must be above 0"},
-		{t.StarveAfter > 0, "starve_after must be above 0"},
+		{t.StarveAfter > 0 && t.UncoveredAfter > 0, "starve_after and uncovered_after must be above 0"},
 		{t.RequestExpiry > 0 && t.AbandonAfter > 0, "request_expiry and abandon_after must be above 0"},
 		{t.Settle >= 0 && t.QuarantineExpiry >= 0, "settle and quarantine_expiry must be at least 0"},
 		{t.OrderAttempts > 0, "order_attempts must be above 0"},

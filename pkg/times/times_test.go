@@ -94,6 +94,7 @@ var _ = Describe("Times", func() {
 		Entry("an order that ends before its progress is due", func(t *times.Times) { t.OrderDeadline = t.ProgressDeadline - 1 }, "order_deadline"),
 		Entry("no check interval", func(t *times.Times) { t.CheckInterval = 0 }, "check_interval"),
 		Entry("no time after which a request starves", func(t *times.Times) { t.StarveAfter = 0 }, "starve_after"),
+		Entry("nobody may cover at no time", func(t *times.Times) { t.UncoveredAfter = 0 }, "starve_after and uncovered_after"),
 		Entry("no sweep", func(t *times.Times) { t.Sweep = 0 }, "check_interval"),
 		Entry("requests that expire at once", func(t *times.Times) { t.RequestExpiry = 0 }, "request_expiry"),
 		Entry("requests that have expired", func(t *times.Times) { t.RequestExpiry = -1 }, "request_expiry"),

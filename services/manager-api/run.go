@@ -91,8 +91,8 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	s.engine = engine.New(engine.Config{DB: s.db, Times: s.times, Home: cfg.HomeExchange, Version: env.Version})
 	s.presence = presence.New(s.db, s.times)
 	s.registry = registry.New(s.db, s.engine, cfg.HomeExchange)
-	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Registry: s.registry, Bell: bell,
-		OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
+	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Presence: s.presence,
+		Registry: s.registry, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {
 		return nil, err

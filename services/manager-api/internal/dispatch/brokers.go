@@ -26,6 +26,7 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
 	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
@@ -37,6 +38,7 @@ const ownBroker = 0
 type Config struct {
 	DB       *db.DB
 	Engine   *engine.Engine
+	Presence *presence.Presence
 	Registry *registry.Registry
 	Bell     *Bell      // rung by the store after a commit that left messages; nil means the relays only poll
 	OwnURL   string     // AMQP URL of manager-api's own broker

@@ -65,8 +65,8 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	r.Presence = presence.New(r.DB, t)
 	r.Registry = registry.New(r.DB, r.Engine, "here")
 	r.exchange = r.register("here")
-	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Registry: r.Registry, Bell: bell,
-		OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
+	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Presence: r.Presence,
+		Registry: r.Registry, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
 		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second,
 		FailbackAfter: time.Second,
 		RefusedRetry:  500 * time.Millisecond})

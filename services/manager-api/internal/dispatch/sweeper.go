@@ -14,12 +14,14 @@ import (
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
+	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
 )
 
 // Sweeper ticks what runs out of time: clocks, requests, claims, unclaimed orders, and what is kept only for a while.
 type Sweeper struct {
 	DB        *db.DB
 	Engine    *engine.Engine
+	Presence  *presence.Presence
 	Consuming func(now time.Time) []component.ExchangeID // exchanges whose results this process has drained
 	Times     times.Times
 	Log       *zap.Logger
@@ -35,8 +37,8 @@ const (
 
 // Sweeper is the sweeper over the exchanges of these brokers.
 func (b *Brokers) Sweeper(t times.Times) *Sweeper {
-	return &Sweeper{DB: b.cfg.DB, Engine: b.cfg.Engine, Consuming: b.Consuming, Times: t, Log: b.cfg.Log.Named("sweeper"),
-		metrics: b.relay.metrics}
+	return &Sweeper{DB: b.cfg.DB, Engine: b.cfg.Engine, Presence: b.cfg.Presence, Consuming: b.Consuming,
+		Times: t, Log: b.cfg.Log.Named("sweeper"), metrics: b.relay.metrics}
 }
 
 // Run sweeps once usable is closed, every second or ten times per tick_gap, until ctx ends. The presence of manager-api
@@ -90,7 +92,7 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 		return failed
 	}
 	s.pruned = now
-	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure))
+	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure, s.Presence.TellCoverage))
 }
 
 // steps takes each step within stepLimit.

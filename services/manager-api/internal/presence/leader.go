@@ -69,11 +69,15 @@ func takeLead(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, r manag
 
 // recordCoverage moves the covered time of a term to now, or starts it anew after any break.
 func recordCoverage(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, term int64, covered bool) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO coverage AS c (messaging_exchange_id, term, covered_since, covered_until)
-		VALUES ($1, $2, CASE WHEN $3 THEN now() END, CASE WHEN $3 THEN now() END)
-		ON CONFLICT (messaging_exchange_id) DO UPDATE SET term = excluded.term, covered_until = excluded.covered_until,
+	_, err := tx.ExecContext(ctx, `INSERT INTO coverage AS c
+			(messaging_exchange_id, term, covered_since, covered_until, last_covered)
+		SELECT $1, $2, covered, covered, covered FROM (SELECT CASE WHEN $3 THEN now() END AS covered) given
+		ON CONFLICT (messaging_exchange_id) DO UPDATE SET
+			term = excluded.term,
+			covered_until = excluded.covered_until,
+			last_covered = coalesce(excluded.covered_until, c.covered_until, c.last_covered),
 			covered_since = CASE WHEN c.term = excluded.term AND excluded.covered_until IS NOT NULL
-			THEN coalesce(c.covered_since, excluded.covered_since)
+				THEN coalesce(c.covered_since, excluded.covered_since)
 				ELSE excluded.covered_since END`, ex, term, covered)
 	if err != nil {
 		return fmt.Errorf("record coverage of exchange %d: %w", ex, err)
