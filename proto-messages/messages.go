@@ -79,6 +79,7 @@ const (
 	MilestoneProbe    Milestone = "probe"     // do nothing, but answer: proves that an executor hears
 	MilestoneResolve  Milestone = "resolve"   // ask git hosts which commits refs stand for; only for executors that announce it
 	MilestoneBuild    Milestone = "build"     // for modules that others run, on the queue builder
+	MilestoneSchedule Milestone = "scheduled" // wait for the workflow's scheduled_start_time; no executor takes part
 )
 
 // Option is one line of a unit file: its section, name and value.
@@ -126,6 +127,9 @@ type Order struct {
 	DeploymentCommitHash string `json:"deployment_commit_hash,omitempty"`
 	// Recorded is the component's recorded version. A running definition that carries no version counts as this one.
 	Recorded *Version `json:"recorded,omitempty"`
+	// Token is the token under which the result of a build order counts: a build order needs no claim. Other orders carry
+	// none, their token comes with the claim.
+	Token int64 `json:"token,omitempty"`
 	// Resolve are the refs of a resolve milestone.
 	Resolve []GitRef `json:"resolve,omitempty"`
 }

@@ -10,12 +10,16 @@ import (
 type Conditions struct {
 	Consuming bool // manager-api has consumed from the exchange's broker for at least the settle time
 	Judge     bool // the exchange has a covering leader
+	// Queued says that an order of the upgrade waits in line: nobody has claimed it, and an executor of its queue works on
+	// another order.
+	Queued bool
 }
 
-// Runs reports whether the clock runs: in a verification only while there is a judge, except for type overseer,
-// whose missing leader is the failure itself.
+// Runs reports whether the clock runs. The clock stands still while manager-api does not hear the exchange, and while
+// an order of the upgrade waits in line. In a verification the clock runs only while there is a judge. Exception: type
+// overseer, whose missing leader is the failure itself.
 func (u Upgrade) Runs(c Conditions) bool {
-	if !c.Consuming {
+	if !c.Consuming || c.Queued {
 		return false
 	}
 	if u.Step == StepVerify && u.Type != component.Overseer {

@@ -208,6 +208,12 @@ var _ = Describe("The clock", func() {
 		Entry("not even there while we do not consume", overseer, false, false, false),
 	)
 
+	It("stands still while an order waits in line: the executor works on another order", func() {
+		queued := upgrade.Conditions{Consuming: true, Judge: true, Queued: true}
+		Expect(deploying.Runs(queued)).To(BeFalse())
+		Expect(overseer.Runs(queued)).To(BeFalse())
+	})
+
 	DescribeTable("ticks",
 		func(left, stalled, elapsed time.Duration, runs bool, absent, wantLeft, wantStalled time.Duration,
 			want upgrade.Tick) {

@@ -1,6 +1,6 @@
-// Package upgrade holds the life of one Upgrade: its states, the one table that says which state may follow which (Apply
-// in table.go), the proof that ends it (proof.go) and the clock that gives it up (clock.go). It is pure: Apply returns
-// what has to be done as effects, and manager-api performs them.
+// Package upgrade holds the life of one Upgrade: its states, the one table that says which state may follow which
+// (Apply in table.go), the proof that ends it (proof.go) and the clock that gives it up (clock.go). It is pure: Apply
+// returns what has to be done as effects, and manager-api performs them.
 //
 //	requested ─▶ ineligible | canceled | expired
 //	requested ─▶ in_progress ─▶ verifying ─▶ completed

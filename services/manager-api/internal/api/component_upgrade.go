@@ -16,7 +16,8 @@ func (s *Server) registerComponentUpgrade() {
 }
 
 // upgradeComponent makes the component's upgrade, or finds the open one: a repeat gets the same answer with the same
-// id. The answer is the predecessor's 204, now with a Location. A caller that prefers a representation gets the Upgrade.
+// id. The answer is the predecessor's 204, now with a Location. A caller that prefers a representation gets the
+// Upgrade.
 func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	row, err := s.component(r, id)
 	if err != nil {

@@ -46,7 +46,8 @@ func (s *Server) once(pattern, item string, access Access, h handler) {
 }
 
 // onceByID registers a PUT or POST of one thing that honours Idempotency-Key.
-func (s *Server) onceByID(pattern, item string, access Access, h func(http.ResponseWriter, *http.Request, int64) error) {
+func (s *Server) onceByID(pattern, item string, access Access,
+	h func(http.ResponseWriter, *http.Request, int64) error) {
 	s.byID(pattern, item, access, func(w http.ResponseWriter, r *http.Request, id int64) error {
 		once := s.idempotent(Route{pattern, access, item}, func(w http.ResponseWriter, r *http.Request) error {
 			return h(w, r, id)

@@ -87,6 +87,8 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 		func(ctx context.Context) error { return s.Engine.ExpireClaims(ctx, consuming) },
 		func(ctx context.Context) error { return s.Engine.ResendUnclaimed(ctx, consuming) },
 		s.Engine.ExpireRequests,
+		s.Engine.StartScheduled,
+		s.Engine.AbandonWorkflows,
 	)
 	if now.Sub(s.pruned) < pruneEvery {
 		return failed

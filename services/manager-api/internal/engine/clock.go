@@ -59,7 +59,14 @@ WITH present AS (
 			SELECT 1 FROM leases l
 			JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = l.token
 			WHERE l.name = 'overseer/' || u.messaging_exchange_id AND l.expires_at > clock_timestamp()
-				AND c.covered_until > now() - $2 * interval '1 millisecond')) AS runs,
+				AND c.covered_until > now() - $2 * interval '1 millisecond'))
+			AND NOT EXISTS (
+				SELECT 1 FROM workflows w
+				JOIN orders waits ON waits.workflow_id = w.id AND waits.state = 'open'
+				JOIN orders o ON o.state = 'claimed' AND o.messaging_exchange_id = waits.messaging_exchange_id
+					AND o.queue = waits.queue
+				JOIN leases l ON l.name = ` + ordersLease + ` AND l.holder <> '' AND l.expires_at > now()
+				WHERE w.upgrade_id = u.id) AS runs,
 		greatest(extract(epoch FROM now() - u.clock_ticked_at) * 1000, 0)::bigint AS elapsed,
 		greatest(extract(epoch FROM now() - greatest(u.clock_ticked_at, p.since)) * 1000, 0)::bigint AS counted
 	FROM upgrades u, present p

@@ -87,6 +87,24 @@ var _ = Describe("The clocks of all upgrades", func() {
 		Expect(w.value(`SELECT count(*) FROM upgrades WHERE clock_left < 60000 AND clock_stalled = 0`)).To(Equal("3500"))
 	})
 
+	It("stand still while an order waits in line, also that of a probe: its executor works on another order", func() {
+		w := newWorld()
+		u := w.started(w.component(component.Builder))
+		other := w.value(`WITH x AS (INSERT INTO workflows (id, messaging_exchange_id) VALUES (gen_random_uuid(), $1)
+			RETURNING id)
+			INSERT INTO orders (id, workflow_id, messaging_exchange_id, queue, milestone, state, body, deadline)
+			SELECT gen_random_uuid(), id, $1, 'deploy_oa', 'config', 'open', '{}', now() + interval '1 hour' FROM x
+			RETURNING id`,
+			w.exchange)
+		_, err := w.Claim(ctx(), other, w.exchange, managerapi.ClaimRequest{Attempt: 1, Hostname: "e", BootID: "b"})
+		Expect(err).NotTo(HaveOccurred())
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.InProgress))
+		w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.Failed), "nobody is at work there")
+	})
+
 	// The one statement encodes upgrade.Clock.Tick and upgrade.Upgrade.Runs: this table holds them together.
 	DescribeTable("move as the rule of pkg/upgrade says",
 		func(u upgrade.Upgrade, consuming, judge bool, absent time.Duration) {

@@ -165,8 +165,20 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 			if err != nil || !due {
 				return err
 			}
+			if x.order.Milestone == messages.MilestoneBuild {
+				if x.order.Deadline.After(x.order.Now) {
+					return nil // a build takes its time, and nobody claims it
+				}
+				return s.giveUp(ctx, tx, x, *environment("build_unanswered",
+					"no result of the milestone build came until its deadline: start a module for the queue %s of exchange %d, or "+
+						"look at its log", x.order.Queue, x.order.ExchangeID))
+			}
 			if !x.order.Deadline.After(x.order.Now) {
-				if x.upgrade == nil {
+				busy, err := executorBusy(ctx, tx, x.order)
+				if err != nil {
+					return err
+				}
+				if x.upgrade == nil && !busy {
 					return s.giveUp(ctx, tx, x, *environment("order_unclaimed",
 						"no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, or look at "+
 							"its log",
@@ -180,6 +192,17 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 			}
 			return resend(ctx, tx, x.order)
 		}, pq.Array(db.ExchangeIDs(consuming)), s.times.Unclaimed.Milliseconds())
+}
+
+// executorBusy says whether an executor of an order's queue works on another order: then the order waits in line.
+func executorBusy(ctx context.Context, tx *sqlx.Tx, o *orderRow) (busy bool, err error) {
+	err = tx.GetContext(ctx, &busy, `SELECT EXISTS (SELECT 1 FROM orders o JOIN leases l ON l.name = `+ordersLease+`
+		WHERE o.state = 'claimed' AND o.messaging_exchange_id = $1 AND o.queue = $2 AND o.id <> $3 AND l.holder <> ''
+			AND l.expires_at > now())`, o.ExchangeID, string(o.Queue), o.ID)
+	if err != nil {
+		return false, fmt.Errorf("look for executors of the queue %s: %w", o.Queue, err)
+	}
+	return busy, nil
 }
 
 // Retention of what is kept to recognise repeats.

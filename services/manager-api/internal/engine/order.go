@@ -107,16 +107,33 @@ func (s *Engine) sendOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m m
 		if failed != nil || err != nil {
 			return failed, err
 		}
-	case messages.MilestoneProbe:
-		return environment("milestone_unknown", "a workflow cannot ask for a probe"), nil
+	case messages.MilestoneBuild:
+		return nil, s.storeBuild(ctx, tx, w, o)
+	case messages.MilestoneSchedule:
+		if w.ScheduledAt == nil {
+			return environment("schedule_missing", "the milestone scheduled needs a scheduled_start_time"), nil
+		}
+		return nil, nil // StartScheduled goes on at that time
+	case messages.MilestoneProbe, messages.MilestoneResolve:
+		return environment("milestone_unknown", "a workflow cannot ask for a %s", m), nil
 	default:
-		return environment("milestone_unknown", "no executor knows the milestone %q: use config, deploy or deploy_oa", m), nil
+		return environment("milestone_unknown",
+			"no executor knows the milestone %q: use scheduled, config, build, deploy or deploy_oa", m), nil
 	}
-	err := s.storeOrder(ctx, tx, w, w.Executor, o)
+	err := s.storeOrder(ctx, tx, w, queueOf(w.Executor), o)
 	if fault.Is(err, fault.TooLarge) {
 		return environment("unit_invalid", "%s", fault.Public(err).Message), nil
 	}
 	return nil, err
+}
+
+// storeBuild sends an order to the modules that others run on the queue builder. They need no claim: the order carries
+// the token of its result. If none comes until the deadline, the workflow has failed.
+func (s *Engine) storeBuild(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o messages.Order) error {
+	if err := tx.GetContext(ctx, &o.Token, `SELECT nextval('lease_tokens')`); err != nil {
+		return fmt.Errorf("draw the token of order %s: %w", o.OrderID, err)
+	}
+	return s.storeOrder(ctx, tx, w, messages.QueueBuilder, o)
 }
 
 // withRelease adds what a deploy milestone deploys and where: the cluster must be the exchange's own.
@@ -217,7 +234,7 @@ func queueOf(e upgrade.Executor) messages.Queue {
 }
 
 // storeOrder stores an order and puts its message into the outbox.
-func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to upgrade.Executor,
+func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to messages.Queue,
 	o messages.Order) error {
 	if w.ExchangeID == nil {
 		return fault.New(fault.Conflict, "the exchange of workflow %s is gone", w.ID).WithCode("no_exchange")
@@ -227,14 +244,14 @@ func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, workflow_id, messaging_exchange_id, queue, milestone, state,
-		attempt, body, deadline)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		o.OrderID, w.ID, *w.ExchangeID, string(queueOf(to)), string(o.CurrentStep), orderOpen, o.Attempt, body, o.Deadline)
+	_, err = tx.ExecContext(ctx, `INSERT INTO orders
+		(id, workflow_id, messaging_exchange_id, queue, milestone, state, attempt, token, body, deadline)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, o.OrderID, w.ID, *w.ExchangeID, string(to), string(o.CurrentStep),
+		orderOpen, o.Attempt, o.Token, body, o.Deadline)
 	if err != nil {
 		return fmt.Errorf("create order for %s: %w", o.CurrentStep, err)
 	}
-	return enqueueOrder(ctx, tx, *w.ExchangeID, queueOf(to), o)
+	return enqueueOrder(ctx, tx, *w.ExchangeID, to, o)
 }
 
 func enqueueOrder(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, q messages.Queue, o messages.Order) error {

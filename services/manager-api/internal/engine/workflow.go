@@ -68,6 +68,7 @@ type workflowRow struct {
 	BeganAt              *time.Time            `db:"began_at"`
 	StepBeganAt          *time.Time            `db:"step_began_at"`
 	EndedAt              *time.Time            `db:"ended_at"`
+	ScheduledAt          *time.Time            `db:"scheduled_start_time"`
 	Now                  time.Time             `db:"now"`
 }
 
@@ -80,7 +81,7 @@ const workflowColumns = `id, coalesce(deployment_repo, '') AS deployment_repo,
 	coalesce(workflow_step_durations, '{}') AS workflow_step_durations,
 	upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor, release_id, instances,
 	coalesce(deployed, 'null') AS deployed,
-	began_at, step_began_at, ended_at, now() AS now`
+	began_at, step_began_at, ended_at, scheduled_start_time, now() AS now`
 
 func lockWorkflow(ctx context.Context, tx *sqlx.Tx, id string) (*workflowRow, error) {
 	var w workflowRow

@@ -23,39 +23,123 @@ const (
 )
 
 // ExecuteWorkflow begins a workflow that was made over REST: claimed in the database, so that one caller gets nil and
-// every other a Conflict with the predecessor's sentence. Stored execute_options win over options. It runs in the
-// exchange that it belongs to, else in that of `deploy_messaging_exchange_id`, else in manager-api's own. A milestone
-// that no executor knows fails the workflow at once, before anything is touched. NotFound: no such workflow.
+// every other a Conflict with the predecessor's sentence. Stored execute_options win over options. The workflow runs in
+// the exchange that it belongs to, else in that of `deploy_messaging_exchange_id`, else in manager-api's own. A
+// milestone that no executor knows fails the workflow at once, before anything is touched. NotFound: no such workflow.
 func (s *Engine) ExecuteWorkflow(ctx context.Context, id string, options json.RawMessage) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		w, err := lockWorkflow(ctx, tx, id)
-		switch {
-		case err != nil:
+		if err != nil {
 			return db.NotFound(err, "there is no workflow %s", id)
-		case w.Completed:
-			return fault.New(fault.Conflict, "Workflow has already completed").WithCode(CodeWorkflowCompleted)
-		case w.CurrentStep != "" || w.BeganAt != nil || w.UpgradeID != nil:
-			return fault.New(fault.Conflict, "Workflow has already been started").WithCode(CodeWorkflowStarted)
 		}
-		if err := s.claimWorkflow(ctx, tx, w, options); err != nil {
-			return err
-		}
-		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + id, Code: "workflow_started",
-			Message: "the workflow was executed"}); err != nil {
-			return err
-		}
-		failed := w.unknownMilestone()
-		if failed == nil {
-			if failed, err = s.enterMilestone(ctx, tx, w, w.next("")); err != nil {
-				return err
-			}
-		}
-		if failed == nil {
-			return nil
-		}
-		return s.failWorkflow(ctx, tx, chained{workflow: w}, *failed)
+		return s.execute(ctx, tx, w, options, "the workflow was executed")
 	})
 }
+
+// execute begins a locked workflow.
+func (s *Engine) execute(ctx context.Context, tx *sqlx.Tx, w *workflowRow, options json.RawMessage, why string) error {
+	switch {
+	case w.Completed:
+		return fault.New(fault.Conflict, "Workflow has already completed").WithCode(CodeWorkflowCompleted)
+	case w.CurrentStep != "" || w.BeganAt != nil || w.UpgradeID != nil:
+		return fault.New(fault.Conflict, "Workflow has already been started").WithCode(CodeWorkflowStarted)
+	}
+	if err := s.claimWorkflow(ctx, tx, w, options); err != nil {
+		return err
+	}
+	err := db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + w.ID, Code: "workflow_started", Message: why})
+	if err != nil {
+		return err
+	}
+	if failed := w.unknownMilestone(); failed != nil {
+		return s.failWorkflow(ctx, tx, chained{workflow: w}, *failed)
+	}
+	return s.enterOrFail(ctx, tx, w, w.next(""))
+}
+
+// enterOrFail enters a milestone of a workflow without upgrade. If the milestone cannot be ordered the workflow fails.
+func (s *Engine) enterOrFail(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m messages.Milestone) error {
+	failed, err := s.enterMilestone(ctx, tx, w, m)
+	if err != nil || failed == nil {
+		return err
+	}
+	return s.failWorkflow(ctx, tx, chained{workflow: w}, *failed)
+}
+
+// StartScheduled begins the workflows whose scheduled_start_time has come and that nobody has executed, and lets those
+// go on that wait in the milestone scheduled. Each starts once, also if manager-api was away at the time. A time from
+// before the rule does nothing: such workflows were stored when nothing came of a time.
+func (s *Engine) StartScheduled(ctx context.Context) error {
+	return s.forEachDue(ctx, `SELECT w.id, coalesce(w.messaging_exchange_id, 0) AS messaging_exchange_id
+		FROM workflows w
+		WHERE NOT w.workflow_completed AND w.upgrade_id IS NULL AND w.scheduled_start_time <= now()
+			AND (w.current_step = 'scheduled' OR w.began_at IS NULL AND coalesce(w.current_step, '') = ''
+				AND w.scheduled_start_time > (SELECT schedules_since FROM schema_info))
+		ORDER BY w.scheduled_start_time`,
+		func(ctx context.Context, tx *sqlx.Tx, id string) error {
+			w, err := lockWorkflow(ctx, tx, id)
+			if err != nil || w.Completed || w.ScheduledAt == nil || w.ScheduledAt.After(w.Now) {
+				return err
+			}
+			if w.CurrentStep == string(messages.MilestoneSchedule) {
+				return s.goOnFromSchedule(ctx, tx, w)
+			}
+			err = s.execute(ctx, tx, w, nil, "the workflow's scheduled_start_time has come")
+			switch {
+			case fault.CodeOf(err) == CodeWorkflowStarted || fault.CodeOf(err) == CodeWorkflowCompleted:
+				return nil // somebody was first
+			case fault.Is(err, fault.Conflict): // nobody is there to read the refusal
+				return s.failWorkflow(ctx, tx, chained{workflow: w}, *environment("not_started", "%s", fault.Public(err).Message))
+			default:
+				return err
+			}
+		})
+}
+
+// goOnFromSchedule enters the milestone after scheduled, or completes the workflow.
+func (s *Engine) goOnFromSchedule(ctx context.Context, tx *sqlx.Tx, w *workflowRow) error {
+	next := w.next(messages.MilestoneSchedule)
+	if next != "" {
+		return s.enterOrFail(ctx, tx, w, next)
+	}
+	if err := w.succeed(ctx, tx); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + w.ID, Code: "workflow_completed",
+		Message: "the workflow has completed"})
+}
+
+// AbandonWorkflows ends the workflows without upgrade in which nothing has moved for abandon_after: their exchange
+// cannot be reached, or what was ordered cannot be sent. (An upgrade's workflows end with the upgrade.) A workflow that
+// waits for its scheduled_start_time waits on purpose.
+func (s *Engine) AbandonWorkflows(ctx context.Context) error {
+	return s.forEachDue(ctx, `SELECT w.id, coalesce(w.messaging_exchange_id, 0) AS messaging_exchange_id
+		FROM workflows w
+		WHERE `+abandonedWorkflow+` ORDER BY w.id`,
+		func(ctx context.Context, tx *sqlx.Tx, id string) error {
+			w, err := lockWorkflow(ctx, tx, id)
+			if err != nil {
+				return err
+			}
+			var due bool
+			err = tx.GetContext(ctx, &due, `SELECT EXISTS (SELECT 1 FROM workflows w WHERE w.id = $3 AND `+abandonedWorkflow+`)`,
+				s.times.AbandonAfter.Milliseconds(), s.times.OrderDeadline.Milliseconds(), id)
+			if err != nil || !due {
+				return err
+			}
+			return s.failWorkflow(ctx, tx, chained{workflow: w}, *environment("abandoned",
+				"nothing has moved for %s: look at the broker of the workflow's exchange, and start an executor there",
+				s.times.AbandonAfter))
+		}, s.times.AbandonAfter.Milliseconds(), s.times.OrderDeadline.Milliseconds())
+}
+
+// abandonedWorkflow is, in SQL, the condition of AbandonWorkflows over the workflows w: $1 is abandon_after, $2 is
+// order_deadline, which progress adds to the clock of its order.
+const abandonedWorkflow = `w.upgrade_id IS NULL AND w.began_at IS NOT NULL AND NOT w.workflow_completed
+	AND coalesce(w.current_step, '') <> 'scheduled'
+	AND coalesce(w.step_began_at, w.began_at) < now() - $1 * interval '1 millisecond'
+	AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.workflow_id = w.id AND o.state IN ('open', 'claimed')
+		AND o.deadline - $2 * interval '1 millisecond' >= now() - $1 * interval '1 millisecond')`
 
 // claimWorkflow records that the workflow has begun, where and by whom it is executed.
 func (s *Engine) claimWorkflow(ctx context.Context, tx *sqlx.Tx, w *workflowRow, options json.RawMessage) error {
@@ -124,11 +208,12 @@ func (w *workflowRow) unknownMilestone() *failure {
 	if len(list) == 0 {
 		return environment("milestone_unknown", "the workflow has no milestones")
 	}
+	known := []messages.Milestone{messages.MilestoneSchedule, messages.MilestoneConfig, messages.MilestoneBuild,
+		messages.MilestoneDeploy, messages.MilestoneDeployOA}
 	for i, m := range list {
-		known := m == messages.MilestoneConfig || m == messages.MilestoneDeploy || m == messages.MilestoneDeployOA
-		if !known || slices.Contains(list[:i], m) {
-			return environment("milestone_unknown", "milestone %q is unknown or stands twice: use config, deploy or deploy_oa",
-				m)
+		if !slices.Contains(known, m) || slices.Contains(list[:i], m) {
+			return environment("milestone_unknown",
+				"milestone %q is unknown or stands twice: use scheduled, config, build, deploy or deploy_oa", m)
 		}
 	}
 	return nil

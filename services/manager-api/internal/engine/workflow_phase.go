@@ -115,7 +115,7 @@ func (s *Engine) probe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number
 	if w == nil {
 		return fmt.Errorf("upgrade %s has no workflow in phase %d", row.ID, number)
 	}
-	return s.storeOrder(ctx, tx, w, upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue,
+	return s.storeOrder(ctx, tx, w, queueOf(upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue),
 		s.baseOrder(w, messages.MilestoneProbe))
 }
 
