@@ -7,8 +7,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
-// Advice is what people are told about a failure: one sentence that says what happened and what to do. It is derived from
-// the judgement of the same facts.
+// Advice is what people are told about a failure: one sentence that says what happened and what to do. It is derived
+// from the judgement of the same facts.
 func Advice(r Reason, c upgrade.Cause, f Facts) string {
 	switch f.Failure {
 	case Unhealthy, Expired:
@@ -34,6 +34,8 @@ func (f Facts) instanceSentence(r Reason) string {
 	switch {
 	case r == NoProgress:
 		return fmt.Sprintf("the order's deadline passed at %s: look whether its host is overloaded", f.Unit)
+	case r == Unplaced:
+		return f.Unplaced + ": change its demands in the deployment repository, or the machines; the version is tried again"
 	case r == Disturbed:
 		return missed + ", but " + f.Away + " was away meanwhile: see that it is back; the version is tried again"
 	case r == StillUnhealthy:
@@ -91,10 +93,12 @@ func (f Facts) silenceSentence(r Reason) string {
 		return fmt.Sprintf("no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, "+
 			"or look at its log", f.Milestone, f.Queue, f.Exchange)
 	case r == ExecutorLost:
-		return fmt.Sprintf("milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, "+
+		return fmt.Sprintf("milestone %s was claimed %d times and given up in silence, the last time by %s: look at its "+
+			"log, "+
 			"and whether it reaches manager-api", f.Milestone, f.Attempts, f.Holder)
 	case r == Abandoned:
-		return fmt.Sprintf("the exchange could not be reached or judged for %s: look at its broker and overseer, and at what "+
+		return fmt.Sprintf("the exchange could not be reached or judged for %s: look at its broker and overseer, and at "+
+			"what "+
 			"runs there", f.Limit)
 	case r == Canceled:
 		return "canceled by an operator"
@@ -111,7 +115,8 @@ func (f Facts) finally(told string, r Reason, c upgrade.Cause) string {
 	case r == DatabaseRestarted:
 		return told + " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
 	case c == upgrade.CauseEnvironment && f.repeated() && f.blamesVersion():
-		return told + " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts " +
+		return told + " (this version was proven here before, so it is not blamed: look at what else has changed, its " +
+			"hosts " +
 			"or its deployment repository)"
 	default:
 		return told

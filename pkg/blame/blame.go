@@ -1,13 +1,13 @@
-// Package blame decides whose fault a failure was, whether anything was touched, and what to tell people about it. It is
-// pure: it takes what is known of the failure, and neither asks nor remembers.
+// Package blame decides whose fault a failure was, whether anything was touched, and what to tell people about it. It
+// is pure: it takes what is known of the failure, and neither asks nor remembers.
 //
-// The executor uses it when a deploy ends, and manager-api when it hears of that, or of nothing. Nobody else decides on a
-// cause. The rules:
+// The executor uses it when a deploy ends, and manager-api when it hears of that, or of nothing. Nobody else decides on
+// a cause. The rules:
 //
-//   - The version is blamed if it did not get healthy, or did not prove itself, where another version does or nothing had
-//     run before. A version that was proven here before is not blamed.
-//   - The environment is blamed for everything else, and where nobody can tell: the same version is tried again at the next
-//     check.
+//   - The version is blamed if it did not get healthy, or did not prove itself, where another version does or nothing
+//     had run before. A version that was proven here before is not blamed.
+//   - The environment is blamed for everything else, and where nobody can tell: the same version is tried again at the
+//     next check.
 //   - Only a blamed version is quarantined, and not by an operator's rollback.
 package blame
 
@@ -26,7 +26,8 @@ const (
 	DeployUnhealthy   Reason = "deploy_unhealthy"   // the new definition did not get or stay healthy; the old one does
 	RestoredUnhealthy Reason = "restored_unhealthy" // neither did the definition that it had replaced
 	StillUnhealthy    Reason = "still_unhealthy"    // the definition ran here before already, and does not get healthy
-	Disturbed         Reason = "disturbed"          // it did not get healthy, but broker or manager-api were away meanwhile
+	Unplaced          Reason = "unplaced"           // no machine of the cluster takes the instance
+	Disturbed         Reason = "disturbed"          // it did not get healthy, but broker or manager-api were away
 	NotSettled        Reason = "not_settled"        // a confirmed deploy was undone, because its order stayed open
 	ManagerSilent     Reason = "manager_silent"     // the same, and no manager-api answers since either
 	NoProgress        Reason = "no_progress"        // a deadline passed without news
@@ -58,7 +59,8 @@ const (
 	Withdrawn                // an operator has canceled the upgrade
 )
 
-var failureNames = [...]string{"none", "unhealthy", "expired", "undone", "refused", "reported", "unproven", "silent", "lost",
+var failureNames = [...]string{"none", "unhealthy", "expired", "undone", "refused", "reported", "unproven", "silent",
+	"lost",
 	"forsaken", "withdrawn"}
 
 // String is the failure for logs and specs.
@@ -89,7 +91,10 @@ type Facts struct {
 	Unit   string // the instance that failed
 	Before Before
 	Away   string // who was away while the instance was waited for: "the broker", "manager-api"; "" if nobody was
-	// Of Unhealthy and Undone: what ran before is there again and healthy; also true where nothing had run and nothing does.
+	// Of Unhealthy: why no machine of the cluster takes the instance, in a sentence without a full stop; "" if one does.
+	Unplaced string
+	// Of Unhealthy and Undone: what ran before is there again and healthy; also true where nothing had run and nothing
+	// does.
 	Back bool
 	// Of Undone.
 	ManagerSilent bool // manager-api has not answered since its deploy

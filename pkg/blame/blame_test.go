@@ -77,13 +77,22 @@ var _ = Describe("Blame", func() {
 		Entry("what ran before does not either: the environment", environment, blame.RestoredUnhealthy,
 			"a@1.service did not get healthy within 1m0s, nor did what ran before: look at its host, broker and database",
 			unhealthy(func(f *blame.Facts) { f.Back = false })),
-		Entry("nothing had run before, and what was begun does not go away: the environment", environment, blame.RestoredUnhealthy,
+		Entry("nothing had run before, and what was begun does not go away: the environment", environment,
+			blame.RestoredUnhealthy,
 			"a@1.service did not get healthy within 1m0s, nor did what ran before: look at its host, broker and database",
 			unhealthy(func(f *blame.Facts) { f.Before, f.Back = blame.Nothing, false })),
 		Entry("the definition ran here before: the environment", environment, blame.StillUnhealthy,
 			"a@1.service did not get healthy within 1m0s, and this definition ran here before: "+
 				"look at its log, host, broker and database",
 			unhealthy(func(f *blame.Facts) { f.Before = blame.Same })),
+		Entry("no machine takes it: the environment", environment, blame.Unplaced,
+			"a@1.service demands role=x: change its demands in the deployment repository, or the machines; "+
+				"the version is tried again",
+			unhealthy(func(f *blame.Facts) { f.Unplaced = "a@1.service demands role=x" })),
+		Entry("no machine takes it, nor what ran before", environment, blame.Unplaced,
+			"a@1.service demands role=x: change its demands in the deployment repository, or the machines; "+
+				"the version is tried again",
+			unhealthy(func(f *blame.Facts) { f.Unplaced, f.Back = "a@1.service demands role=x", false })),
 		Entry("the broker was away: the environment", environment, blame.Disturbed,
 			"a@1.service did not get healthy within 1m0s, but the broker was away meanwhile: "+
 				"see that it is back; the version is tried again",
@@ -100,13 +109,15 @@ var _ = Describe("Blame", func() {
 			unhealthy(func(f *blame.Facts) { f.Failure = blame.Expired })),
 		// an undo
 		Entry("manager-api answers and settles nothing: the version", version, blame.NotSettled,
-			"manager-api answered, but did not settle the order of its own deploy within 10m0s, and it was undone: look at its log",
+			"manager-api answered, but did not settle the order of its own deploy within 10m0s, and it was undone: look at "+
+				"its log",
 			undone(asItIs)),
 		Entry("only the one before answers: the version", version, blame.NotSettled,
 			"manager-api did not answer for 10m0s after its deploy, and what ran before is back and does: look at its log",
 			undone(func(f *blame.Facts) { f.ManagerSilent, f.ManagerBack = true, true })),
 		Entry("none answers: the environment", environment, blame.ManagerSilent,
-			"manager-api did not answer for 10m0s after its deploy, nor since that was undone: look at its log, host and database",
+			"manager-api did not answer for 10m0s after its deploy, nor since that was undone: look at its log, host and "+
+				"database",
 			undone(func(f *blame.Facts) { f.ManagerSilent = true })),
 		Entry("what was put back is not healthy: the environment", environment, blame.RestoredUnhealthy,
 			"manager-api did not settle the order of its own deploy, and what was put back does not get healthy either: "+
@@ -116,28 +127,33 @@ var _ = Describe("Blame", func() {
 			"the cluster says no; what ran before is back", undone(func(f *blame.Facts) {
 				f.Cause, f.Reason, f.Told = environment, "runtime_refused", "the cluster says no"
 			})),
-		Entry("a milestone that could not be performed: the environment", environment, blame.Reason("git_unreachable"), "no route",
+		Entry("a milestone that could not be performed: the environment", environment, blame.Reason("git_unreachable"),
+			"no route",
 			blame.Facts{Failure: blame.Refused, Reason: "git_unreachable", Told: "no route"}),
 		// an executor's word
 		Entry("the executor blames the version", version, blame.DeployUnhealthy, "it says no, then set another ref",
 			reported(version, asItIs)),
 		Entry("of a workflow without upgrade", version, blame.DeployUnhealthy, "it says no",
 			reported(version, func(f *blame.Facts) { f.Upgrade = false })),
-		Entry("the executor blames the environment", environment, blame.DeployUnhealthy, "it says no", reported(environment, asItIs)),
+		Entry("the executor blames the environment", environment, blame.DeployUnhealthy, "it says no",
+			reported(environment, asItIs)),
 		Entry("the executor names a cause that is not known here", environment, blame.DeployUnhealthy, "it says no",
 			reported("weather", asItIs)),
 		Entry("an operator", operator, blame.DeployUnhealthy, "it says no", reported(operator, asItIs)),
 		Entry("the version was proven here before: the environment", environment, blame.DeployUnhealthy,
 			"it says no (this version was proven here before, so it is not blamed: look at what else has changed, its hosts "+
 				"or its deployment repository)", reported(version, again)),
-		Entry("the version was proven here before, and is not blamed by the executor either", environment, blame.DeployUnhealthy,
+		Entry("the version was proven here before, and is not blamed by the executor either", environment,
+			blame.DeployUnhealthy,
 			"it says no", reported(environment, again)),
-		Entry("the version is recorded, but was never proven", version, blame.DeployUnhealthy, "it says no, then set another ref",
+		Entry("the version is recorded, but was never proven", version, blame.DeployUnhealthy,
+			"it says no, then set another ref",
 			reported(version, func(f *blame.Facts) { f.Recorded = true })),
 		Entry("another version is recorded", version, blame.DeployUnhealthy, "it says no, then set another ref",
 			reported(version, func(f *blame.Facts) { f.ProvenBefore = true })),
 		Entry("an overseer that was proven before: nobody would judge the next try", version, blame.DeployUnhealthy,
-			"it says no, then set another ref", reported(version, func(f *blame.Facts) { again(f); f.Type = component.Overseer })),
+			"it says no, then set another ref",
+			reported(version, func(f *blame.Facts) { again(f); f.Type = component.Overseer })),
 		Entry("manager-api's database was restarted: the environment", environment, blame.DatabaseRestarted,
 			"it says no (the database was restarted meanwhile, so the version is not blamed and is tried again)",
 			reported(version, func(f *blame.Facts) { again(f); f.Type, f.DatabaseRestarted = component.Manager, true })),
@@ -147,7 +163,8 @@ var _ = Describe("Blame", func() {
 		Entry("the proof is not complete: the version", version, blame.NotProven,
 			"only 1 of 2 beats: look at their logs, then set another ref", unproven(asItIs)),
 		Entry("the proof of what was proven before: the environment", environment, blame.NotProven,
-			"only 1 of 2 beats: look at their logs (this version was proven here before, so it is not blamed: look at what else "+
+			"only 1 of 2 beats: look at their logs (this version was proven here before, so it is not blamed: look at what "+
+				"else "+
 				"has changed, its hosts or its deployment repository)", unproven(again)),
 		Entry("the proof holds and nobody judged it: the environment", environment, blame.NotJudged,
 			"nobody judged the proof (2 of 2): look at the overseer's log",
@@ -185,7 +202,8 @@ var _ = Describe("Blame", func() {
 		Entry("an exchange that was away: the environment", environment, blame.Abandoned,
 			"the exchange could not be reached or judged for 72h0m0s: look at its broker and overseer, and at what runs there",
 			blame.Facts{Failure: blame.Forsaken, Limit: 72 * time.Hour}),
-		Entry("a cancel: the operator", operator, blame.Canceled, "canceled by an operator", blame.Facts{Failure: blame.Withdrawn}),
+		Entry("a cancel: the operator", operator, blame.Canceled, "canceled by an operator",
+			blame.Facts{Failure: blame.Withdrawn}),
 		Entry("nothing went wrong", upgrade.Cause(""), blame.Reason(""), "", blame.Facts{}),
 	)
 
@@ -201,7 +219,8 @@ var _ = Describe("Blame", func() {
 		Entry("a deploy that changed nothing", false, blame.None, blame.Touch{}),
 		Entry("a deploy that sent a change", true, blame.None, blame.Touch{Acted: true}),
 		Entry("a deploy after which something differs", true, blame.None, blame.Touch{Differs: true}),
-		Entry("an instance that fails, perhaps by another attempt's change", true, blame.Unhealthy, blame.Touch{Failing: true}),
+		Entry("an instance that fails, perhaps by another attempt's change", true, blame.Unhealthy,
+			blame.Touch{Failing: true}),
 		Entry("an order that expired before the first change", false, blame.Expired, blame.Touch{}),
 		Entry("a cluster that refused half way", true, blame.Refused, blame.Touch{Acted: true}),
 		Entry("a refusal before the first change", false, blame.Refused, blame.Touch{}),

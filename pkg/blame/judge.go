@@ -43,11 +43,14 @@ func environment(r Reason) Verdict { return Verdict{Cause: upgrade.CauseEnvironm
 
 func version(r Reason) Verdict { return Verdict{Cause: upgrade.CauseVersion, Reason: r} }
 
-// unhealthy compares with what had run in the place of the instance. Without a broker or manager-api no service of
-// OpenAperture gets ready, whatever its version. A definition that ran here before proves nothing against its version. Of a
-// first install nothing is known, and the version is blamed: with the environment it would be tried again at every check.
+// unhealthy compares with what had run in the place of the instance. What no machine takes has not run. Without a
+// broker or manager-api no service of OpenAperture gets ready, whatever its version. A definition that ran here before
+// proves nothing against its version. Of a first install nothing is known, and the version is blamed: with the
+// environment it would be tried again at every check.
 func (f Facts) unhealthy() Verdict {
 	switch {
+	case f.Unplaced != "":
+		return environment(Unplaced)
 	case !f.Back:
 		return environment(RestoredUnhealthy)
 	case f.Away != "":
@@ -59,8 +62,8 @@ func (f Facts) unhealthy() Verdict {
 	}
 }
 
-// undone blames the version of a manager-api that did not settle its own deploy. Where no manager-api answers even after
-// the undo, nobody can tell. Why a deploy failed half way is known.
+// undone blames the version of a manager-api that did not settle its own deploy. Where no manager-api answers even
+// after the undo, nobody can tell. Why a deploy failed half way is known.
 func (f Facts) undone() Verdict {
 	switch {
 	case !f.Back:
@@ -89,8 +92,8 @@ func (f Facts) reported() Verdict {
 	}
 }
 
-// unproven blames the version that did not prove itself. What our own rows bear out is not held against the version: the
-// overseer has not judged. That is the version's fault only where the overseer itself was upgraded.
+// unproven blames the version that did not prove itself. What our own rows bear out is not held against the version:
+// the overseer has not judged. That is the version's fault only where the overseer itself was upgraded.
 func (f Facts) unproven() Verdict {
 	reason := NotProven
 	switch {

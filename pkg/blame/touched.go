@@ -13,8 +13,8 @@ type Touch struct {
 	TakenOver bool // the order went from one host to another
 }
 
-// Touched tells whether instances may have been changed. If nothing was touched there is nothing to roll back. A host that
-// takes a deploy over can only speak for itself: the host before may have replaced instances.
+// Touched tells whether instances may have been changed. If nothing was touched there is nothing to roll back. A host
+// that takes a deploy over can only speak for itself: the host before may have replaced instances.
 func Touched(f Facts) bool {
 	t := f.Touch
 	switch f.Failure {

@@ -28,6 +28,7 @@ const (
 	RepoInvalid        Reason = "repo_invalid"        // a deployment repository that lacks or misstates something
 	NoUnits            Reason = "no_units"            // nothing to deploy
 	NoMachines         Reason = "no_machines"         // a cluster without machines and without instance_cnt
+	Unplaced           Reason = "unplaced"            // no machine of the cluster takes an instance
 	RuntimeUnreachable Reason = "runtime_unreachable" // the cluster's endpoint does not answer
 	RuntimeRefused     Reason = "runtime_refused"     // the cluster's endpoint does not accept what was sent
 	TokensBehind       Reason = "tokens_behind"       // the cluster has seen higher tokens than manager-api gives

@@ -1,8 +1,8 @@
 // Package fleet is the runtime for clusters that speak Fleet's HTTP API v1: unitd, and a real fleet as well.
 //
 // Invariants: a desiredState is one of Fleet's own (a real fleet breaks on others); no definition is sent that
-// unit.Validate refuses; names are compared whole; an answer is untrusted: bounded in size and time. The fencing token is
-// checked by read-compare-write here, and atomically by unitd, which also lets a client wait for a change of state.
+// unit.Validate refuses; names are compared whole; an answer is untrusted: bounded in size and time. The fencing token
+// is checked by read-compare-write here, and atomically by unitd, which also lets a client wait for a change of state.
 package fleet
 
 import (
@@ -82,8 +82,9 @@ type client struct {
 
 // newClient accepts http://host:port, https://host and unix:/path/of/socket.
 func newClient(endpoint, bearer string) (*client, error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ResponseHeaderTimeout: 2 * waitAtOnce,
-		TLSHandshakeTimeout: 5 * time.Second, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second,
+		ResponseHeaderTimeout: 2 * waitAtOnce,
+		TLSHandshakeTimeout:   5 * time.Second, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
 	c := &client{bearer: bearer, http: &http.Client{Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if socket, ok := strings.CutPrefix(endpoint, "unix:"); ok {
@@ -113,7 +114,8 @@ type answer struct {
 }
 
 // call sends one request. It fails with ErrUnreachable when there is no answer, or one of a broken server.
-func (c *client) call(ctx context.Context, limit time.Duration, method, path string, token int64, in any) (answer, error) {
+func (c *client) call(ctx context.Context, limit time.Duration, method, path string, token int64, in any) (answer,
+	error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var body io.Reader

@@ -125,6 +125,24 @@ var _ = Describe("Every runtime", func() {
 				Expect(only().Machines).To(Equal([]string{machines[0].ID}))
 			})
 
+			It("has a place for what demands nothing, and says what an instance that finds none demands", func() {
+				demanding := a1(1000)
+				demanding.Options = append(demanding.Options,
+					messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=moon"})
+				Expect(rt.Unplaced(ctx, []messages.UnitDefinition{a1(1000)})).To(BeEmpty())
+				Expect(rt.Unplaced(ctx, []messages.UnitDefinition{demanding})).To(
+					ContainSubstring("a@1.service cannot be placed: it demands MachineMetadata=role=moon. Machine "))
+				bad := definition("a", "/bin/true")
+				_, err := rt.Unplaced(ctx, []messages.UnitDefinition{bad})
+				Expect(err).To(MatchError(runtime.ErrRefused))
+				two := []messages.UnitDefinition{definition("a@1.service", "/bin/true"), definition("a@2.service", "/bin/true")}
+				for i := range two {
+					two[i].Options = append(two[i].Options,
+						messages.Option{Section: "X-Fleet", Name: "Conflicts", Value: "a@*.service"})
+				}
+				Expect(rt.Unplaced(ctx, two)).To(ContainSubstring("machines that may run them: 1"))
+			})
+
 			It("refuses a lower token, also after a removal", func() {
 				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
 				Expect(rt.Apply(ctx, a1(2000), 4, false)).To(MatchError(runtime.ErrSuperseded))
@@ -178,7 +196,8 @@ var _ = Describe("Every runtime", func() {
 
 	It("of unitd gives the end of an instance's log", func() {
 		rt := onUnitd()
-		Expect(rt.Apply(context.Background(), definition("a@1.service", "/bin/sh -c 'echo no luck today; exit 3'"), 5, false)).To(Succeed())
+		Expect(rt.Apply(context.Background(), definition("a@1.service", "/bin/sh -c 'echo no luck today; exit 3'"), 5,
+			false)).To(Succeed())
 		Eventually(func() string {
 			text, err := rt.Logs(context.Background(), "a@1.service")
 			Expect(err).NotTo(HaveOccurred())

@@ -68,6 +68,53 @@ func hostOf(metadata map[string]string) string {
 	return metadata["hostname"]
 }
 
+// Unplaced implements runtime.Runtime. A unit of the cluster that has no machine, or is not to be loaded, takes no
+// place.
+func (c *Cluster) Unplaced(ctx context.Context, wanted []messages.UnitDefinition) (string, error) {
+	shown, err := c.Machines(ctx)
+	if err != nil {
+		return "", err
+	}
+	machines := make([]unit.Machine, len(shown))
+	for i, m := range shown {
+		machines[i] = unit.Machine{ID: m.ID, Metadata: m.Metadata}
+	}
+	candidates, err := runtime.Placeables(wanted)
+	if err != nil {
+		return "", err
+	}
+	var tenants []unit.Tenant
+	err = c.pages(ctx, "/fleet/v1/units", func(p page) {
+		for _, u := range p.Units {
+			same := func(w unit.Placeable) bool { return w.Name == u.Name }
+			if u.DesiredState != inactive && !slices.ContainsFunc(candidates, same) {
+				tenants = append(tenants, tenant(u, machines)...)
+			}
+		}
+	})
+	return unit.Unplaced(machines, tenants, candidates), err
+}
+
+// tenant is a unit at its place. A global unit runs on every machine that it fits.
+func tenant(u fleetUnit, machines []unit.Machine) []unit.Tenant {
+	name, err := unit.ParseName(u.Name)
+	if err != nil {
+		return nil
+	}
+	t := unit.Tenant{Placeable: unit.NewPlaceable(name, u.Options)}
+	switch {
+	case unit.IsGlobal(u.Options):
+		for _, m := range machines {
+			if t.Misses(m) == "" {
+				t.Machines = append(t.Machines, m.ID)
+			}
+		}
+	case u.MachineID != "":
+		t.Machines = []string{u.MachineID}
+	}
+	return []unit.Tenant{t}
+}
+
 // List implements runtime.Runtime.
 func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
 	var units []fleetUnit
@@ -97,8 +144,8 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 	return all, nil
 }
 
-// instance joins a unit and its state. The state's hash says which definition it is about: a real fleet hashes the token
-// too, unitd does not.
+// instance joins a unit and its state. The state's hash says which definition it is about: a real fleet hashes the
+// token too, unitd does not.
 func instance(u fleetUnit, states []fleetState) runtime.Instance {
 	hash := unit.Hash(u.Options)
 	out := runtime.Instance{Definition: definition(u),
@@ -116,7 +163,8 @@ func instance(u fleetUnit, states []fleetState) runtime.Instance {
 		return out
 	}
 	// A state of another machine is of an earlier placement; a unit without machine is not placed.
-	if i := slices.IndexFunc(states, func(s fleetState) bool { return u.MachineID != "" && s.MachineID == u.MachineID }); i >= 0 {
+	if i := slices.IndexFunc(states,
+		func(s fleetState) bool { return u.MachineID != "" && s.MachineID == u.MachineID }); i >= 0 {
 		out.Sighting, out.Machines = sighting(u, states[i], hash), []string{u.MachineID}
 	}
 	return out
@@ -127,11 +175,12 @@ func sighting(u fleetUnit, s fleetState, hash string) roll.Sighting {
 	if s.Hash != hash && s.Hash != rawHash(u.Options) {
 		hash = s.Hash // what runs still is another definition
 	}
-	return roll.Sighting{Name: u.Name, Hash: hash, Health: health(s.Active), Spell: fmt.Sprintf("%s %s %d", s.MachineID, s.Since, s.Restarts)}
+	return roll.Sighting{Name: u.Name, Hash: hash, Health: health(s.Active),
+		Spell: fmt.Sprintf("%s %s %d", s.MachineID, s.Since, s.Restarts)}
 }
 
-// everywhere joins what the machines of a global unit show: as unhealthy as the worst of them, another definition if one
-// runs another, and a new spell with every machine's.
+// everywhere joins what the machines of a global unit show: as unhealthy as the worst of them, another definition if
+// one runs another, and a new spell with every machine's.
 func everywhere(u fleetUnit, states []fleetState, hash string) roll.Sighting {
 	joined := roll.Sighting{Name: u.Name, Hash: hash, Health: roll.Healthy}
 	var spells []string
@@ -174,10 +223,7 @@ func health(active string) roll.Health {
 
 // Apply implements runtime.Runtime. A definition that must not be sent is ErrRefused.
 func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error {
-	options := make([]unit.Option, len(d.Options))
-	for i, o := range d.Options {
-		options[i] = unit.Option(o)
-	}
+	options := runtime.Options(d)
 	if err := unit.Validate(options); err != nil {
 		return fmt.Errorf("%w: unit %s: %w", runtime.ErrRefused, d.Name, err)
 	}
@@ -195,7 +241,8 @@ func (c *Cluster) Apply(ctx context.Context, d messages.UnitDefinition, token in
 		// To a real fleet another token is another definition: sent whole, it would restart what is to be left alone.
 		return c.put(ctx, d.Name, token, map[string]any{"desiredState": launched})
 	}
-	return c.put(ctx, d.Name, token, map[string]any{"name": d.Name, "desiredState": launched, "options": unit.WithToken(options, token)})
+	return c.put(ctx, d.Name, token,
+		map[string]any{"name": d.Name, "desiredState": launched, "options": unit.WithToken(options, token)})
 }
 
 // Fence implements runtime.Runtime. The target alone is sent, which changes nothing but the token that unitd remembers.
@@ -258,7 +305,8 @@ func (c *Cluster) stopped(ctx context.Context, name string) (bool, error) {
 	}
 	runs := false
 	err = c.pages(ctx, "/fleet/v1/state?unitName="+url.QueryEscape(name), func(p page) {
-		runs = runs || slices.ContainsFunc(p.States, func(s fleetState) bool { return s.Name == name && health(s.Active) != roll.Down })
+		runs = runs || slices.ContainsFunc(p.States,
+			func(s fleetState) bool { return s.Name == name && health(s.Active) != roll.Down })
 	})
 	return !runs, err
 }

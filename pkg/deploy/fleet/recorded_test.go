@@ -140,6 +140,19 @@ func definition(name, command string) messages.UnitDefinition {
 		{Section: "Unit", Name: "Description", Value: "hello"}, {Section: "Service", Name: "ExecStart", Value: command}}}
 }
 
+// controlMachine is the one of role control, as recorded.
+const controlMachine = "b7403c4421ea4e91abba8d2935fdb817"
+
+// demand is one option of X-Fleet.
+func demand(name, value string) []unit.Option {
+	return []unit.Option{{Section: "X-Fleet", Name: name, Value: value}}
+}
+
+// other is a unit as a fleet shows it.
+func other(name, desired, machine string, options ...unit.Option) map[string]any {
+	return map[string]any{"name": name, "options": options, "desiredState": desired, "machineID": machine}
+}
+
 var _ = Describe("A real fleet", func() {
 	ctx := context.Background()
 
@@ -188,7 +201,8 @@ var _ = Describe("A real fleet", func() {
 		Expect(r.sent).NotTo(HaveKey("options"), "it has that definition")
 		d.Options[1].Value = "v2"
 		Expect(r.cluster().Apply(ctx, d, 9, false)).To(Succeed())
-		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Version", "value": "v2"}))
+		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Version",
+			"value": "v2"}))
 	})
 
 	It("is asked for whole names only", func() {
@@ -221,7 +235,8 @@ var _ = Describe("A real fleet", func() {
 		r := newReplay("07-put-new")
 		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 3600"), 7, false)).To(Succeed())
 		Expect(r.sent["desiredState"]).To(Equal("launched"))
-		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Token", "value": "7"}))
+		Expect(r.sent["options"]).To(ContainElement(map[string]any{"section": "X-OpenAperture", "name": "Token",
+			"value": "7"}))
 		Expect(r.header.Get("X-OpenAperture-Token")).To(Equal("7"))
 		Expect(r.header.Get("Authorization")).To(Equal("Bearer t0ken"))
 	})
@@ -235,8 +250,10 @@ var _ = Describe("A real fleet", func() {
 	It("is read before it is written: a higher token there ends it", func() {
 		r := newReplay("21-put-other-options", "44-delete")
 		tagged := unit.WithToken([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}, 9)
-		r.answer("GET /fleet/v1/units/hello.service", 200, map[string]any{"name": "hello.service", "options": tagged, "desiredState": "launched"})
-		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 8, false)).To(MatchError(runtime.ErrSuperseded))
+		r.answer("GET /fleet/v1/units/hello.service", 200,
+			map[string]any{"name": "hello.service", "options": tagged, "desiredState": "launched"})
+		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 8,
+			false)).To(MatchError(runtime.ErrSuperseded))
 		Expect(r.cluster().Remove(ctx, "hello.service", 8)).To(MatchError(runtime.ErrSuperseded))
 		Expect(r.asked).To(HaveLen(2))
 		Expect(r.cluster().Apply(ctx, definition("hello.service", "/bin/sleep 7200"), 9, false)).To(Succeed())
@@ -246,7 +263,8 @@ var _ = Describe("A real fleet", func() {
 		r := newReplay("07-put-new")
 		d := definition("hello.service", "/a\nUser=root")
 		Expect(r.cluster().Apply(ctx, d, 7, false)).To(MatchError(runtime.ErrRefused))
-		Expect(r.cluster().Apply(ctx, messages.UnitDefinition{Name: "hello.service"}, 7, false)).To(MatchError(runtime.ErrRefused))
+		Expect(r.cluster().Apply(ctx, messages.UnitDefinition{Name: "hello.service"}, 7,
+			false)).To(MatchError(runtime.ErrRefused))
 		Expect(r.asked).To(BeEmpty())
 	})
 
@@ -281,7 +299,8 @@ var _ = Describe("A real fleet", func() {
 			r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{u}})
 			states := []any{}
 			if len(s) > 0 {
-				states = append(states, map[string]any{"name": "a@1.service", "hash": "x", "machineID": "other", "systemdActiveState": "failed"}, s)
+				states = append(states,
+					map[string]any{"name": "a@1.service", "hash": "x", "machineID": "other", "systemdActiveState": "failed"}, s)
 			}
 			r.answer("GET /fleet/v1/state", 200, map[string]any{"states": states})
 			all, err := r.cluster().List(ctx, []string{"a"})
@@ -327,7 +346,8 @@ var _ = Describe("A real fleet", func() {
 	It("whose machine has changed is not judged by the old one's state", func() {
 		moved := map[string]any{"name": "a.service", "options": plain, "desiredState": "launched", "machineID": "new"}
 		Expect(shows(moved, state("dead", "active", unit.Hash(plain))).Health).To(Equal(roll.Starting))
-		Expect(shows(moved, state("dead", "failed", unit.Hash(plain)), state("new", "active", unit.Hash(plain))).Health).To(Equal(roll.Healthy))
+		Expect(shows(moved, state("dead", "failed", unit.Hash(plain)),
+			state("new", "active", unit.Hash(plain))).Health).To(Equal(roll.Healthy))
 	})
 
 	It("that cannot place a unit shows it as starting, not as healthy", func() {
@@ -339,13 +359,55 @@ var _ = Describe("A real fleet", func() {
 		Expect(shows(nowhere, state("gone", "active", "x")).Health).To(Equal(roll.Starting))
 	})
 
+	DescribeTable("has no place for a unit",
+		func(sentence string, wanted []unit.Option, others ...any) {
+			r := newReplay("03-machines")
+			r.answer("GET /fleet/v1/units", 200, map[string]any{"units": others})
+			options := append([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/a"}}, wanted...)
+			d := messages.UnitDefinition{Name: "a@1.service"}
+			for _, o := range options {
+				d.Options = append(d.Options, messages.Option(o))
+			}
+			got, err := r.cluster().Unplaced(ctx, []messages.UnitDefinition{d})
+			Expect(err).NotTo(HaveOccurred())
+			if sentence == "" {
+				Expect(got).To(BeEmpty())
+				return
+			}
+			Expect(got).To(HavePrefix("a@1.service cannot be placed: it demands " + sentence))
+			Expect(r.asked).To(Equal([]string{"GET /fleet/v1/machines", "GET /fleet/v1/units"}), "nothing is written")
+		},
+		Entry("that demands what a machine offers", "", demand("MachineMetadata", "role=control")),
+		Entry("that demands what none offers: it is said what they offer",
+			"MachineMetadata=role=moon. Machine b7403c4421ea4e91abba8d2935fdb817 offers rank=1, role=control. "+
+				"Machine d75800bdd64949bb82ddbf7157b740ef offers rank=3, role=app. Machine ",
+			demand("MachineMetadata", "role=moon")),
+		Entry("of a machine that is not there", "MachineID=gone. Machine b7403c4421ea4e91abba8d2935fdb817",
+			demand("MachineID", "gone")),
+		Entry("whose peer runs nowhere", "MachineOf=b.service. Machine b7403c4421ea4e91abba8d2935fdb817",
+			demand("MachineOf", "b.service"),
+			other("b.service", "launched", "")),
+		Entry("whose peer runs", "", demand("MachineOf", "b.service"), other("b.service", "launched", controlMachine)),
+		Entry("whose peer is not to run", "MachineOf=b.service", demand("MachineOf", "b.service"),
+			other("b.service", "inactive", controlMachine)),
+		Entry("which a global unit excludes", "Conflicts=b.service. Machine b7403c4421ea4e91abba8d2935fdb817",
+			demand("Conflicts", "b.service"),
+			other("b.service", "launched", "", demand("Global", "true")...)),
+		Entry("which a global unit of some machines excludes", "", demand("Conflicts", "b.service"),
+			other("b.service", "launched", "",
+				append(demand("Global", "true"), demand("MachineMetadata", "role=control")...)...)),
+		Entry("which its own former definition excludes", "", demand("Conflicts", "a@*"),
+			other("a@1.service", "launched", controlMachine, demand("Conflicts", "a@*")...)),
+	)
+
 	DescribeTable("runs a global unit on every machine, and the worst one counts",
 		func(health roll.Health, wanted bool, second, hash string) {
 			global := map[string]any{"name": "a.service", "options": everywhere, "desiredState": "launched"}
 			if hash == "" {
 				hash = unit.Hash(everywhere)
 			}
-			s := shows(global, state("m1", "active", unit.Hash(everywhere)), state("m2", second, hash), state("m3", "active", unit.Hash(everywhere)))
+			s := shows(global, state("m1", "active", unit.Hash(everywhere)), state("m2", second, hash),
+				state("m3", "active", unit.Hash(everywhere)))
 			Expect(s.Health).To(Equal(health))
 			if wanted {
 				Expect(s.Hash).To(Equal(unit.Hash(everywhere)))
@@ -380,11 +442,14 @@ var _ = Describe("A real fleet", func() {
 		var failing map[string]any
 		Expect(json.Unmarshal(r.bodies["GET /fleet/v1/units/failing.service"], &failing)).To(Succeed())
 		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{failing}})
-		r.answers["GET /fleet/v1/state"], r.bodies["GET /fleet/v1/state"] = r.answers["GET /fleet/v1/state?unitName=failing.service"], r.bodies["GET /fleet/v1/state?unitName=failing.service"]
+		r.answers["GET /fleet/v1/state"],
+			r.bodies["GET /fleet/v1/state"] = r.answers["GET /fleet/v1/state?unitName=failing.service"],
+			r.bodies["GET /fleet/v1/state?unitName=failing.service"]
 		all, err := r.cluster().List(ctx, []string{"failing"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(all[0].Sighting.Health).To(Equal(roll.Down))
-		Expect(all[0].Sighting.Hash).To(Equal(unit.Hash([]unit.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/false"}})))
+		Expect(all[0].Sighting.Hash).To(Equal(unit.Hash([]unit.Option{{Section: "Service", Name: "ExecStart",
+			Value: "/bin/false"}})))
 	})
 
 	It("is not told of a mere token: to it that would be another definition, and a restart", func() {
@@ -417,11 +482,14 @@ var _ = Describe("A real fleet", func() {
 		r := newReplay()
 		r.answer("GET /fleet/v1/machines", 200, map[string]any{"nextPageToken": "ZAACAA==",
 			"machines": []any{map[string]any{"id": "m1"}, map[string]any{"id": "m2"}}})
-		r.answer("GET /fleet/v1/machines?nextPageToken=ZAACAA==", 200, map[string]any{"machines": []any{map[string]any{"id": "m3"}}})
+		r.answer("GET /fleet/v1/machines?nextPageToken=ZAACAA==", 200,
+			map[string]any{"machines": []any{map[string]any{"id": "m3"}}})
 		Expect(r.cluster().Machines(ctx)).To(HaveLen(3))
-		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{map[string]any{"name": "a.service", "options": plain, "desiredState": "launched", "machineID": "m1"}}})
+		r.answer("GET /fleet/v1/units", 200, map[string]any{"units": []any{map[string]any{"name": "a.service",
+			"options": plain, "desiredState": "launched", "machineID": "m1"}}})
 		r.answer("GET /fleet/v1/state", 200, map[string]any{"nextPageToken": "ZAACAA=="})
-		r.answer("GET /fleet/v1/state?nextPageToken=ZAACAA==", 200, map[string]any{"states": []any{state("m1", "active", unit.Hash(plain))}})
+		r.answer("GET /fleet/v1/state?nextPageToken=ZAACAA==", 200,
+			map[string]any{"states": []any{state("m1", "active", unit.Hash(plain))}})
 		all, err := r.cluster().List(ctx, []string{"a"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(all[0].Sighting.Health).To(Equal(roll.Healthy))
@@ -439,6 +507,7 @@ var _ = Describe("A real fleet", func() {
 			Expect(err).To(MatchError(runtime.ErrRefused))
 			Expect(err.Error()).NotTo(ContainSubstring("s3cret"))
 		},
-		Entry("nothing", ""), Entry("another scheme", "ftp://x"), Entry("credentials", "http://u:s3cret@x"), Entry("a relative socket", "unix:run/x"),
+		Entry("nothing", ""), Entry("another scheme", "ftp://x"), Entry("credentials", "http://u:s3cret@x"),
+		Entry("a relative socket", "unix:run/x"),
 	)
 })

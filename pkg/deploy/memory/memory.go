@@ -22,6 +22,8 @@ type Cluster struct {
 	Health func(d messages.UnitDefinition) roll.Health
 	// Hosts is the number of machines.
 	Hosts int
+	// Metadata are what every machine offers. They may change while the cluster is used by one goroutine only.
+	Metadata map[string]string
 	// Log is what every instance has written.
 	Log string
 
@@ -51,9 +53,24 @@ var _ runtime.Runtime = (*Cluster)(nil)
 func (c *Cluster) Machines(ctx context.Context) ([]runtime.Machine, error) {
 	var all []runtime.Machine
 	for i := range c.Hosts {
-		all = append(all, runtime.Machine{ID: fmt.Sprintf("m%d", i+1), Host: fmt.Sprintf("box%d", i+1)})
+		all = append(all, runtime.Machine{ID: fmt.Sprintf("m%d", i+1), Host: fmt.Sprintf("box%d", i+1),
+			Metadata: c.Metadata})
 	}
 	return all, ctx.Err()
+}
+
+// Unplaced implements runtime.Runtime. Instances of other deploys take no place.
+func (c *Cluster) Unplaced(ctx context.Context, wanted []messages.UnitDefinition) (string, error) {
+	shown, err := c.Machines(ctx)
+	if err != nil {
+		return "", err
+	}
+	machines := make([]unit.Machine, len(shown))
+	for i, m := range shown {
+		machines[i] = unit.Machine{ID: m.ID, Metadata: m.Metadata}
+	}
+	candidates, err := runtime.Placeables(wanted)
+	return unit.Unplaced(machines, nil, candidates), err
 }
 
 // machine places an instance: the instance with the number n runs on the n-th machine, and begins anew after the last.
@@ -191,10 +208,4 @@ func (c *Cluster) announce() {
 }
 
 // Hash is the identity of a definition, without its token.
-func Hash(d messages.UnitDefinition) string {
-	options := make([]unit.Option, len(d.Options))
-	for i, o := range d.Options {
-		options[i] = unit.Option(o)
-	}
-	return unit.Hash(options)
-}
+func Hash(d messages.UnitDefinition) string { return unit.Hash(runtime.Options(d)) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/openaperture/openaperture/pkg/roll"
+	"github.com/openaperture/openaperture/pkg/unit"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -33,6 +34,9 @@ type Runtime interface {
 	Machines(ctx context.Context) ([]Machine, error)
 	// List shows every instance of the given bases ("manager" of "manager@1.service"), whether it runs or not.
 	List(ctx context.Context, bases []string) ([]Instance, error)
+	// Unplaced tells why the cluster cannot run all of the wanted instances at once, for people: which instance finds no
+	// machine, what it demands, and what the machines offer. "" says that no obstacle is known.
+	Unplaced(ctx context.Context, wanted []messages.UnitDefinition) (string, error)
 	// Apply gives an instance a definition and starts it. Where it has the definition already nothing happens, unless
 	// restart is set. The token is stored with the instance; one lower than the stored one is ErrSuperseded.
 	Apply(ctx context.Context, d messages.UnitDefinition, token int64, restart bool) error
@@ -62,3 +66,25 @@ func Superseded(name string, token, held int64) error {
 
 // Unreachable wraps err as ErrUnreachable.
 func Unreachable(err error) error { return fmt.Errorf("%w: %w", ErrUnreachable, err) }
+
+// Options are the options of a definition.
+func Options(d messages.UnitDefinition) []unit.Option {
+	options := make([]unit.Option, len(d.Options))
+	for i, o := range d.Options {
+		options[i] = unit.Option(o)
+	}
+	return options
+}
+
+// Placeables are instances that want a place. A name that is not a unit's is ErrRefused.
+func Placeables(wanted []messages.UnitDefinition) ([]unit.Placeable, error) {
+	list := make([]unit.Placeable, len(wanted))
+	for i, d := range wanted {
+		name, err := unit.ParseName(d.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		list[i] = unit.NewPlaceable(name, Options(d))
+	}
+	return list, nil
+}

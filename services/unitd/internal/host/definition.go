@@ -13,7 +13,7 @@ type parser func(name unit.Name, host string, options []unit.Option) (service.Se
 // definition is what a record's options come to on this host.
 type definition struct {
 	generation string
-	candidate  candidate
+	candidate  unit.Placeable
 	service    service.Service
 	err        error // this unitd cannot read the options
 }
@@ -31,7 +31,7 @@ func (h *Host) definition(r record) definition {
 		if err != nil {
 			return err
 		}
-		d.candidate = newCandidate(name, r.Options)
+		d.candidate = unit.NewPlaceable(name, r.Options)
 		d.service, err = h.cfg.parse(name, h.cfg.Hostname, r.Options)
 		return err
 	})

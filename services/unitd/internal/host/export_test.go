@@ -52,13 +52,13 @@ func (h *Host) Known() int {
 
 // Place is the placement of units, oldest first, given as name and X-Fleet options.
 func Place(m Machine, names []string, options map[string][]unit.Option) []string {
-	var list []candidate
+	var list []unit.Placeable
 	for _, name := range names {
 		parsed, err := unit.ParseName(name)
 		if err != nil {
 			panic(err)
 		}
-		list = append(list, newCandidate(parsed, options[name]))
+		list = append(list, unit.NewPlaceable(parsed, options[name]))
 	}
 	placed := placeUnits(m, list)
 	var here []string

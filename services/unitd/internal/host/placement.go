@@ -1,9 +1,7 @@
 package host
 
 import (
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/openaperture/openaperture/pkg/unit"
 )
@@ -15,26 +13,21 @@ type Machine struct {
 	PrimaryIP string            `json:"primaryIP,omitempty"`
 }
 
-// candidate is a unit that wants a place: loaded or launched, in order of age.
-type candidate struct {
-	name    string
-	options []unit.Option // what its [X-Fleet] comes to
-}
-
-func newCandidate(name unit.Name, options []unit.Option) candidate {
-	return candidate{name.String(), unit.Placement(name, options)}
-}
-
-// placeUnits decides which candidates this machine takes: those whose requirements
-// (MachineID, MachineMetadata) it fulfils, whose MachineOf is placed, and which
-// conflict with none that was placed before. Older units win.
-func placeUnits(m Machine, candidates []candidate) map[string]bool {
+// placeUnits decides which units this machine takes, given those that are
+// loaded or launched, in order of age: the units whose demands (MachineID,
+// MachineMetadata) the machine meets, whose MachineOf is placed, and which
+// exclude no unit that was placed before. Older units win. What the rules are
+// is in pkg/unit: executors ask the same before they touch anything.
+func placeUnits(m Machine, candidates []unit.Placeable) map[string]bool {
+	machine := unit.Machine{ID: m.ID, Metadata: m.Metadata}
 	placed := map[string]bool{}
 	for changed := true; changed; { // MachineOf may name a younger unit
 		changed = false
 		for _, c := range candidates {
-			if !placed[c.name] && fitsMachine(m, c) && peersPlaced(c, placed) && !conflictsWithPlaced(c, candidates, placed) {
-				placed[c.name] = true
+			excluded := func(other unit.Placeable) bool { return placed[other.Name] && c.Excludes(other) }
+			if !placed[c.Name] && c.Misses(machine) == "" && peersPlaced(c, placed) &&
+				!slices.ContainsFunc(candidates, excluded) {
+				placed[c.Name] = true
 				changed = true
 			}
 		}
@@ -42,53 +35,11 @@ func placeUnits(m Machine, candidates []candidate) map[string]bool {
 	return placed
 }
 
-func fitsMachine(m Machine, c candidate) bool {
-	if id := unit.Value(c.options, unit.SectionFleet, "MachineID"); id != "" && id != m.ID {
-		return false
-	}
-	wanted := map[string][]string{} // several values of a key: one of them
-	for _, value := range unit.Values(c.options, unit.SectionFleet, "MachineMetadata") {
-		words, err := unit.SplitWords(value)
-		if err != nil {
-			return false
-		}
-		for _, word := range words {
-			key, v, _ := strings.Cut(word, "=")
-			wanted[key] = append(wanted[key], v)
-		}
-	}
-	for key, values := range wanted {
-		if !slices.Contains(values, m.Metadata[key]) {
-			return false
-		}
-	}
-	return true
-}
-
-func peersPlaced(c candidate, placed map[string]bool) bool {
-	for _, peer := range unit.Values(c.options, unit.SectionFleet, "MachineOf") {
+func peersPlaced(c unit.Placeable, placed map[string]bool) bool {
+	for _, peer := range c.Peers() {
 		if !placed[peer] {
 			return false
 		}
 	}
 	return true
-}
-
-func conflictsWithPlaced(c candidate, candidates []candidate, placed map[string]bool) bool {
-	for _, other := range candidates {
-		if other.name == c.name || !placed[other.name] {
-			continue
-		}
-		if excludesName(c, other.name) || excludesName(other, c.name) {
-			return true
-		}
-	}
-	return false
-}
-
-func excludesName(c candidate, name string) bool {
-	return slices.ContainsFunc(unit.Values(c.options, unit.SectionFleet, "Conflicts"), func(pattern string) bool {
-		ok, err := path.Match(pattern, name)
-		return ok && err == nil
-	})
 }

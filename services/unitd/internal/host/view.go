@@ -53,8 +53,8 @@ func runnable(name string) bool {
 }
 
 // candidates are the units that want a place, oldest first; h.mu is held.
-func (h *Host) candidates() []candidate {
-	var list []candidate
+func (h *Host) candidates() []unit.Placeable {
+	var list []unit.Placeable
 	for _, r := range h.records {
 		if !runnable(r.Name) || r.Deleted || r.DesiredState == Inactive {
 			continue
@@ -63,8 +63,8 @@ func (h *Host) candidates() []candidate {
 			list = append(list, d.candidate)
 		}
 	}
-	slices.SortFunc(list, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(h.records[a.name].Since, h.records[b.name].Since), cmp.Compare(a.name, b.name))
+	slices.SortFunc(list, func(a, b unit.Placeable) int {
+		return cmp.Or(cmp.Compare(h.records[a.Name].Since, h.records[b.Name].Since), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }
