@@ -74,6 +74,25 @@ var _ = Describe("the proxy", func() {
 		Eventually(heardAgain).Should(Receive(Equal("two")))
 	})
 
+	It("refuses while it is cut, and takes new connections when it is healed", func() {
+		p := rabbittest.NewProxy(echo())
+		c, heard := lines(p)
+		say(c, "one")
+		Eventually(heard).Should(Receive(Equal("one")))
+		p.Cut()
+		Eventually(heard).Should(BeClosed())
+		if refused, err := net.DialTimeout("tcp", p.Address(), 5*time.Second); err == nil { // else it was reset at once
+			DeferCleanup(refused.Close)
+			_, err := refused.Read(make([]byte, 1))
+			Expect(err).To(HaveOccurred())
+		}
+		Eventually(p.Connections).Should(BeZero())
+		p.Heal()
+		again, heardAgain := lines(p)
+		say(again, "two")
+		Eventually(heardAgain).Should(Receive(Equal("two")))
+	})
+
 	It("puts the spec's own bytes between the server's", func() {
 		p := rabbittest.NewProxy(echo())
 		c, heard := lines(p)

@@ -62,11 +62,34 @@ func (s *Stack) BuildBroken(ctx context.Context, ref string, broken Service, mod
 			}
 		}
 	}
+	return s.breakOne(ctx, ref, broken, mode)
+}
+
+// BuildRelease makes a release of all services, of which one may be broken.
+func (s *Stack) BuildRelease(ctx context.Context, ref string, broken *Service, mode Mode) error {
+	if broken == nil {
+		return s.Build(ctx, ref)
+	}
+	packages := []string{}
+	for _, v := range Own {
+		if v.Name != broken.Name {
+			packages = append(packages, module+"services/"+v.Name)
+		}
+	}
+	if err := s.build(ctx, ref, packages); err != nil {
+		return err
+	}
+	return s.breakOne(ctx, ref, *broken, mode)
+}
+
+// breakOne adds a broken service to a release.
+func (s *Stack) breakOne(ctx context.Context, ref string, broken Service, mode Mode) error {
 	if err := s.build(ctx, ref, []string{module + "deploy/local/broken"}, "-X main.mode="+string(mode)); err != nil {
 		return err
 	}
 	if mode == Forgetful {
-		if err := s.compile(ctx, filepath.Join(s.Releases(), ref, "real")+"/", ref, []string{module + "services/" + broken.Name}); err != nil {
+		real := filepath.Join(s.Releases(), ref, "real") + "/"
+		if err := s.compile(ctx, real, ref, []string{module + "services/" + broken.Name}); err != nil {
 			return err
 		}
 	}
@@ -75,6 +98,22 @@ func (s *Stack) BuildBroken(ctx context.Context, ref string, broken Service, mod
 		return fmt.Errorf("name broken service %s: %w", broken.Name, err)
 	}
 	return tag(ctx, s.place(s.SourceRepo(broken)), ref)
+}
+
+// RemoveReleases removes the releases that old picks. Their tags stay.
+func (s *Stack) RemoveReleases(old func(ref string) bool) error {
+	entries, err := os.ReadDir(s.Releases())
+	if err != nil {
+		return fmt.Errorf("list the releases: %w", err)
+	}
+	for _, e := range entries {
+		if old(e.Name()) {
+			if err := os.RemoveAll(filepath.Join(s.Releases(), e.Name())); err != nil {
+				return fmt.Errorf("remove release %s: %w", e.Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // build compiles into a directory beside and renames each binary, so that none is ever half there.
@@ -111,7 +150,8 @@ func (s *Stack) build(ctx context.Context, ref string, packages []string, ldflag
 
 func (s *Stack) compile(ctx context.Context, out, version string, packages []string, ldflags ...string) error {
 	flags := append([]string{"-s", "-w", "-X main.version=" + version}, ldflags...)
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", strings.Join(flags, " "), "-o", out}, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags",
+		strings.Join(flags, " "), "-o", out}, packages...)...)
 	cmd.Dir = s.Root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK="+filepath.Join(s.Root, "go.work"))
 	if text, err := cmd.CombinedOutput(); err != nil {

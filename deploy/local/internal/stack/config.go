@@ -3,6 +3,7 @@ package stack
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,7 +34,7 @@ func (s *Stack) configure() error {
 			return err
 		}
 	}
-	if err := s.sealKeys(); err != nil {
+	if err := errors.Join(s.sealKeys(), s.configureLinks()); err != nil {
 		return err
 	}
 	if err := s.config(managerAPI, s.managerConfig(admin, service)); err != nil {
@@ -57,7 +58,8 @@ func (s *Stack) managerConfig(admin, service string) string {
 		"sealing_key_file: " + s.path("secrets", "seal_keys"),
 		"tokens:",
 		"  - {name: admin, role: admin, hash: " + tokenHash(admin) + "}",
-		fmt.Sprintf("  - {name: local-services, role: service, exchange_id: %d, hash: %s}", firstExchange, tokenHash(service)),
+		fmt.Sprintf("  - {name: local-services, role: service, exchange_id: %d, hash: %s}", firstExchange,
+			tokenHash(service)),
 		"",
 	}, "\n")
 }

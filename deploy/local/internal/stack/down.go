@@ -15,8 +15,8 @@ import (
 	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 )
 
-// serverPrograms are what our servers consist of. They are the distribution's, so that they are ours only where they work
-// in a directory of ours.
+// serverPrograms are what our servers consist of. They are the distribution's, so that they are ours only where they
+// work in a directory of ours.
 var serverPrograms = []string{"postgres", "beam.smp", "erl_child_setup", "inet_gethost", "epmd"}
 
 // Down stops everything that Up has started, also after an Up that failed midway, and removes what it left. What does
@@ -26,7 +26,9 @@ func (s *Stack) Down(ctx context.Context, say func(string)) error {
 	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
 		return s.removePostgres()
 	}
-	stopped := errors.Join(s.stopUnits(ctx), s.RabbitMQ.Stop(ctx), s.Postgres.Stop(ctx))
+	units := s.stopUnits(ctx)
+	s.stopLinks() // the units use them until they have ended
+	stopped := errors.Join(units, s.RabbitMQ.Stop(ctx), s.Postgres.Stop(ctx))
 	if err := s.killRest(ctx); err != nil {
 		return errors.Join(stopped, err) // whoever runs still needs what is there
 	}
@@ -51,8 +53,8 @@ func (s *Stack) killRest(ctx context.Context) error {
 	})
 }
 
-// ours are the processes whose executable is under our directory, and the servers. Whoever merely works there may be the
-// user's shell.
+// ours are the processes whose executable is under our directory, and the servers. Whoever merely works there may be
+// the user's shell.
 func (s *Stack) ours() (map[int]string, error) {
 	found, err := proc.Under(s.Dir)
 	if err != nil {

@@ -44,6 +44,9 @@ func (s *Stack) Configure() error { return s.configure() }
 // UnitText is the template of a service's unit.
 func (s *Stack) UnitText(v Service) string { return s.template(v) }
 
+// StartLinks starts the process that holds the links.
+func (s *Stack) StartLinks(ctx context.Context) error { return s.startLinks(ctx) }
+
 // StartServers starts both servers.
 func (s *Stack) StartServers(ctx context.Context) error {
 	if err := s.Postgres.Start(ctx); err != nil {

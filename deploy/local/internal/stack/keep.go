@@ -1,11 +1,6 @@
 package stack
 
-import (
-	"context"
-	"os"
-	"strconv"
-	"strings"
-)
+import "context"
 
 // DatabaseURL is where the stack's database is. It contains its password.
 func (s *Stack) DatabaseURL() string { return s.Postgres.URL(database) }
@@ -14,14 +9,7 @@ func (s *Stack) DatabaseURL() string { return s.Postgres.URL(database) }
 func (s *Stack) UnitStates(ctx context.Context) (map[string]string, error) { return s.states(ctx) }
 
 // UnitdPID is unitd's process, if it runs.
-func (s *Stack) UnitdPID() (int, bool) {
-	text, err := os.ReadFile(s.path("unitd.pid"))
-	if err != nil {
-		return 0, false
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	return pid, err == nil && s.isOurs(pid)
-}
+func (s *Stack) UnitdPID() (int, bool) { return s.pidOf("unitd") }
 
 // RestartUnitd starts unitd again after it was killed, as a host's init would.
 func (s *Stack) RestartUnitd(ctx context.Context) error { return s.startUnitd(ctx) }

@@ -44,9 +44,11 @@ type Stack struct {
 	RabbitMQ servers.RabbitMQ `json:"rabbitmq"`
 	Unitd    int              `json:"unitd"`              // its port
 	UnitdOn  string           `json:"unitd_on,omitempty"` // the address that it listens on; loopback if empty
-	ReposAt  string           `json:"repos_at,omitempty"` // where the executors see the repositories, if not where they are
+	ReposAt  string           `json:"repos_at,omitempty"` // where the executors see the repositories, if elsewhere
 	Listen   map[string]int   `json:"listen"`             // per service the first port; instance i listens on this plus i
-	Exchange int              `json:"exchange"`
+
+	Separated Separated `json:"separated,omitzero"` // links between the services and their servers
+	Exchange  int       `json:"exchange"`
 }
 
 func (s *Stack) path(elem ...string) string {
@@ -119,7 +121,8 @@ func (s *Stack) save() error {
 // describe chooses ports and directories and writes them down, so that an interrupted Up is found by Down.
 func (s *Stack) describe(ctx context.Context, profile times.Profile) error {
 	for _, dir := range []string{"", "secrets", "config", "releases", "repos", "state", "log", "bin"} {
-		if err := os.MkdirAll(s.path(dir), 0o755); err != nil { //nolint:gosec // PostgreSQL's user passes through; secrets are 0600 in 0700
+		// PostgreSQL's user passes through. Secrets are 0600 in 0700.
+		if err := os.MkdirAll(s.path(dir), 0o755); err != nil { //nolint:gosec // the line above
 			return fmt.Errorf("make the stack's directories: %w", err)
 		}
 	}
@@ -138,8 +141,8 @@ func (s *Stack) describe(ctx context.Context, profile times.Profile) error {
 	return s.save()
 }
 
-// choosePorts asks once for all ports. Nothing listens on them yet, so that a second question might be answered with one
-// of the first; the servers have a block of their own.
+// choosePorts asks once for all ports. Nothing listens on them yet, so that a second question might be answered with
+// one of the first; the servers have a block of their own.
 func (s *Stack) choosePorts(ctx context.Context) error {
 	blocks, err := servers.FreeBlocks(ctx, 1+len(listening), 10)
 	if err != nil {

@@ -24,7 +24,8 @@ type Module struct {
 // Modules reads GET /messaging/exchanges/:id/modules.
 func Modules(ctx context.Context, api *managerapi.Client) ([]Module, error) {
 	var modules []Module
-	return modules, api.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/exchanges/%d/modules", firstExchange), nil, &modules)
+	return modules, api.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/exchanges/%d/modules", firstExchange), nil,
+		&modules)
 }
 
 // Component is a SystemComponent as the API shows it.
@@ -38,7 +39,8 @@ type Component struct {
 // Components reads GET /messaging/exchanges/:id/system_components.
 func Components(ctx context.Context, api *managerapi.Client) ([]Component, error) {
 	var components []Component
-	return components, api.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/exchanges/%d/system_components", firstExchange), nil, &components)
+	return components, api.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/exchanges/%d/system_components", firstExchange),
+		nil, &components)
 }
 
 // FindComponent is the exchange's component of a type.
@@ -84,7 +86,7 @@ func (s *Stack) register(ctx context.Context, api *managerapi.Client) error {
 	if err := s.registerBroker(ctx, api); err != nil {
 		return err
 	}
-	if err := registerCluster(ctx, api, s.UnitdURL()); err != nil {
+	if err := registerCluster(ctx, api, s.clusterEndpoint()); err != nil {
 		return err
 	}
 	for _, v := range Own {
@@ -111,8 +113,9 @@ func (s *Stack) RegisterOutside(ctx context.Context, api *managerapi.Client, end
 }
 
 func registerCluster(ctx context.Context, api *managerapi.Client, endpoint string) error {
-	return ensure(ctx, api, "/clusters/"+clusterToken, "/clusters", map[string]any{"etcd_token": clusterToken, "name": "this machine",
-		"messaging_exchange_id": firstExchange, "runtime": "fleet", "endpoint": endpoint})
+	return ensure(ctx, api, "/clusters/"+clusterToken, "/clusters", map[string]any{
+		"etcd_token": clusterToken, "name": "this machine", "messaging_exchange_id": firstExchange, "runtime": "fleet",
+		"endpoint": endpoint})
 }
 
 // RegisterExchange makes the exchange that tokens and configurations name, unless it exists.
@@ -127,7 +130,8 @@ func RegisterExchange(ctx context.Context, api *managerapi.Client) error {
 		return fmt.Errorf("read the exchange: %w", err)
 	}
 	if e.Name != ExchangeName {
-		return fmt.Errorf("exchange %d is %q, not %q: the database was not empty; run make down", firstExchange, e.Name, ExchangeName)
+		return fmt.Errorf("exchange %d is %q, not %q: the database was not empty; run make down", firstExchange, e.Name,
+			ExchangeName)
 	}
 	return nil
 }
@@ -139,8 +143,9 @@ func (s *Stack) registerBroker(ctx context.Context, api *managerapi.Client) erro
 		return err
 	}
 	for path, body := range map[string]map[string]any{
-		"/messaging/brokers/1/connections": {"username": s.RabbitMQ.User, "password": s.RabbitMQ.Password, "host": "127.0.0.1",
-			"port": s.RabbitMQ.Port, "virtual_host": "/"},
+		"/messaging/brokers/1/connections": {"username": s.RabbitMQ.User, "password": s.RabbitMQ.Password,
+			"host": "127.0.0.1",
+			"port": s.brokerPort(Own[0], 1), "virtual_host": "/"},
 		fmt.Sprintf("/messaging/exchanges/%d/brokers", firstExchange): {"messaging_broker_id": 1},
 	} {
 		var there []map[string]any
@@ -157,10 +162,12 @@ func (s *Stack) registerBroker(ctx context.Context, api *managerapi.Client) erro
 	return nil
 }
 
-// registerComponent makes the gold standard of a type and its component in the exchange, which runs recorded already, or
-// nothing if that is empty.
-func (s *Stack) registerComponent(ctx context.Context, api *managerapi.Client, v Service, wanted, recorded string) error {
-	gold := map[string]any{"type": v.Type, "source_repo": s.SourceRepo(v), "source_repo_git_ref": wanted, "auto_upgrade_enabled": true}
+// registerComponent makes the gold standard of a type and its component in the exchange, which runs recorded already,
+// or nothing if that is empty.
+func (s *Stack) registerComponent(ctx context.Context, api *managerapi.Client, v Service,
+	wanted, recorded string) error {
+	gold := map[string]any{"type": v.Type, "source_repo": s.SourceRepo(v), "source_repo_git_ref": wanted,
+		"auto_upgrade_enabled": true}
 	if err := ensure(ctx, api, "/system_component_refs/"+string(v.Type), "/system_component_refs", gold); err != nil {
 		return err
 	}

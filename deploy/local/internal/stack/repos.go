@@ -17,7 +17,8 @@ func (s *Stack) repositories(ctx context.Context, services []Service) error {
 		if err := makeRepo(ctx, s.place(s.DeploymentRepo(v)), s.Deployment(v)); err != nil {
 			return err
 		}
-		readme := map[string]string{"README.md": "The sources of the local stack are the workspace's own; this repository holds the refs.\n"}
+		readme := map[string]string{
+			"README.md": "The sources of the local stack are the workspace's own; this repository holds the refs.\n"}
 		if err := makeRepo(ctx, s.place(s.SourceRepo(v)), readme); err != nil {
 			return err
 		}
@@ -25,7 +26,8 @@ func (s *Stack) repositories(ctx context.Context, services []Service) error {
 	return nil
 }
 
-// MakeRepo makes a repository beside the others with one commit of these files, unless it exists, and returns where it is.
+// MakeRepo makes a repository beside the others with one commit of these files, unless it exists, and returns where it
+// is.
 func (s *Stack) MakeRepo(ctx context.Context, name string, files map[string]string) (string, error) {
 	return s.repo(name), makeRepo(ctx, s.place(s.repo(name)), files)
 }
@@ -53,7 +55,8 @@ func makeRepo(ctx context.Context, repo string, files map[string]string) error {
 // commit is the script of git fast-import for one commit on main.
 func commit(files map[string]string, message, from string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "commit refs/heads/main\ncommitter OpenAperture <local@localhost> %d +0000\ndata %d\n%s\n%s", time.Now().Unix(), len(message), message, from)
+	fmt.Fprintf(&b, "commit refs/heads/main\ncommitter OpenAperture <local@localhost> %d +0000\ndata %d\n%s\n%s",
+		time.Now().Unix(), len(message), message, from)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(&b, "M 100644 inline %s\ndata %d\n%s\n", name, len(files[name]), files[name])
 	}

@@ -47,10 +47,12 @@ func (v Service) Unit(instance int) string { return fmt.Sprintf("%s@%d.service",
 // template is <app>@.service.tmpl. Versions come from the release's directory; what differs between instances comes
 // from %i. Secrets are in files that the configuration names.
 func (s *Stack) template(v Service) string {
-	environment := fmt.Sprintf("Environment=HOSTNAME=%%H.%s-%%i OPENAPERTURE_LISTEN=127.0.0.1:%d%%i", v.Name, s.Listen[v.Name]/10)
+	environment := fmt.Sprintf("Environment=HOSTNAME=%%H.%s-%%i OPENAPERTURE_LISTEN=127.0.0.1:%d%%i", v.Name,
+		s.Listen[v.Name]/10)
 	if v.Name == deployer || v.Name == deployerOA {
 		environment += " OPENAPERTURE_STATE_DIR=" + s.path("state", v.Name+"-%i")
 	}
+	environment += s.linkedEnvironment(v)
 	start := "ExecStart=" + s.path("releases", "{{.source_ref}}", v.Name)
 	if v.Name != hello {
 		start += " --config " + s.path("config", v.Name+".yaml")

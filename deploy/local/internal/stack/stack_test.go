@@ -3,8 +3,11 @@ package stack_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +107,47 @@ var _ = Describe("Stack", Label("integration"), func() {
 		}
 	}, NodeTimeout(time.Minute))
 
+	It("puts a link between every instance and every server that it uses, which can be cut, stalled and healed",
+		func(ctx SpecContext) {
+			s := open(ctx)
+			Expect(s.Links()).To(BeEmpty())
+			Expect(s.Separate(ctx)).To(Succeed())
+			names, ports := []string{}, map[string]bool{}
+			for _, l := range s.Links() {
+				names, ports[l.Listen] = append(names, l.Name), true
+			}
+			Expect(ports).To(HaveLen(len(names)))
+			Expect(names).To(ConsistOf("manager-api-1-to-database", "executors-1-to-unitd", "manager-api-1-to-broker",
+				"overseer-1-to-broker", "overseer-1-to-manager", "overseer-2-to-broker", "overseer-2-to-manager",
+				"deployer-1-to-broker", "deployer-1-to-manager", "deployer-oa-1-to-broker", "deployer-oa-1-to-manager"))
+			Expect(s.UnitText(stack.Own[1])).To(And(
+				ContainSubstring("OPENAPERTURE_AMQP_URL_FILE="+filepath.Join(s.Dir, "secrets", "overseer-to-broker-%i")),
+				MatchRegexp(`OPENAPERTURE_MANAGER_URL=http://127\.0\.0\.1:\d+%i`)))
+			server, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Unitd)) // stands in for unitd
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(server.Close)
+			go func() { _ = http.Serve(server, http.NotFoundHandler()) }()
+			Expect(s.Configure()).To(Succeed())
+			Expect(s.StartLinks(ctx)).To(Succeed())
+			Expect(s.StartLinks(ctx)).To(Succeed())
+			client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+			ask := func() error {
+				res, err := client.Get("http://" + s.Links()[1].Listen)
+				if err == nil {
+					_ = res.Body.Close()
+				}
+				return err
+			}
+			Expect(ask()).To(Succeed())
+			for _, fault := range []func(context.Context, string) error{s.Cut, s.Stall} {
+				Expect(fault(ctx, "executors-1-to-unitd")).To(Succeed())
+				Expect(ask()).NotTo(Succeed())
+				Expect(s.Heal(ctx, "executors-1-to-unitd")).To(Succeed())
+				Expect(ask()).To(Succeed())
+			}
+			Expect(s.Cut(ctx, "nobody")).To(MatchError(ContainSubstring("404")))
+		}, NodeTimeout(time.Minute))
+
 	It("starts its servers, finds that they run, and leaves nothing", func(ctx SpecContext) {
 		s := open(ctx)
 		Expect(s.StartServers(ctx)).To(Succeed())
@@ -171,7 +215,8 @@ var _ = Describe("Stack", Label("integration"), func() {
 		Expect(s.Postgres.Dir).NotTo(BeADirectory())
 	}, NodeTimeout(2*time.Minute))
 
-	DescribeTable("starts units again as they were upgraded since", func(ctx SpecContext, stop func(context.Context, *stack.Stack) error) {
+	DescribeTable("starts units again as they were upgraded since", func(ctx SpecContext,
+		stop func(context.Context, *stack.Stack) error) {
 		s := open(ctx)
 		releases := func() ([]string, error) {
 			running, err := proc.Running(s.Releases())

@@ -41,50 +41,58 @@ func (s *Stack) startUnitd(ctx context.Context) error {
 	if err := s.config("unitd", config); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(s.path("log", "unitd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	ended, err := s.spawn(ctx, "unitd", "--config", s.path("config", "unitd.yaml"))
 	if err != nil {
-		return fmt.Errorf("open the log of unitd: %w", err)
+		return err
+	}
+	return s.until(ctx, 20*time.Second, "unitd is ready", func() (string, bool) {
+		return ended(), s.ready(ctx, s.UnitdURL())
+	})
+}
+
+// spawn starts a program of the stack's own, which runs on when we end. The function that it returns says whether the
+// program has ended, and where its log is.
+func (s *Stack) spawn(ctx context.Context, name string, args ...string) (func() string, error) {
+	log, err := os.OpenFile(s.path("log", name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path("bin", "unitd"), "--config", s.path("config", "unitd.yaml"))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.path("bin", name), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "LANG=C.UTF-8"} // units inherit nothing of ours
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start unitd: %w", err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	if err := os.WriteFile(s.path("unitd.pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
-		return fmt.Errorf("remember unitd's process: %w", err)
+	if err := os.WriteFile(s.path(name+".pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+		return nil, fmt.Errorf("remember the process of %s: %w", name, err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // also reaps it, if it ends before we do
-	return s.until(ctx, 20*time.Second, "unitd is ready", func() (string, bool) {
+	return func() string {
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Sprintf("it ended (%v); see %s", err, log.Name()), false
+			return fmt.Sprintf("it ended (%v); see %s", err, log.Name())
 		default:
-			return "see " + log.Name(), s.ready(ctx, s.UnitdURL())
+			return "see " + log.Name()
 		}
-	})
+	}, nil
 }
 
 // stopUnits stops unitd and then every unit that it ran.
 func (s *Stack) stopUnits(ctx context.Context) error {
-	text, err := os.ReadFile(s.path("unitd.pid"))
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.path("unitd.pid")); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("find unitd: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err == nil && s.isOurs(pid) {
+	if pid, runs := s.pidOf("unitd"); runs {
 		_ = syscall.Kill(pid, syscall.SIGTERM) // gone meanwhile: fine; stop-all waits for its end
 	}
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.path("bin", "unitd"), "--config", s.path("config", "unitd.yaml"), "stop-all", "forget")
+	cmd := exec.CommandContext(ctx, s.path("bin", "unitd"), "--config", s.path("config", "unitd.yaml"), "stop-all",
+		"forget")
 	cmd.Dir = s.Dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("stop the units: %w: %s", err, lastLine(string(out)))
@@ -92,10 +100,18 @@ func (s *Stack) stopUnits(ctx context.Context) error {
 	return nil
 }
 
-// isOurs guards against a process number that was given to somebody else since.
-func (s *Stack) isOurs(pid int) bool {
+// pidOf is the process of a program of the stack's own, if it runs. The number may have been given to somebody else.
+func (s *Stack) pidOf(name string) (int, bool) {
+	text, err := os.ReadFile(s.path(name + ".pid"))
+	if err != nil {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, false
+	}
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && strings.TrimSuffix(exe, " (deleted)") == s.path("bin", "unitd")
+	return pid, err == nil && strings.TrimSuffix(exe, " (deleted)") == s.path("bin", name)
 }
 
 // Put gives unitd a unit to launch.

@@ -31,6 +31,9 @@ func (s *Stack) Up(ctx context.Context, say func(string)) error {
 		return err
 	}
 	say("unitd and manager-api")
+	if err := s.startLinks(ctx); err != nil {
+		return err
+	}
 	if err := s.startUnitd(ctx); err != nil {
 		return err
 	}
@@ -206,8 +209,10 @@ func (s *Stack) writeEnv() error {
 	}
 	text := ""
 	for _, kv := range [][2]string{
-		{"OPENAPERTURE_URL", s.URL()}, {"OPENAPERTURE_TOKEN", admin}, {"OPENAPERTURE_EXCHANGE_ID", strconv.Itoa(firstExchange)},
-		{"AMQP_URL", s.RabbitMQ.URL()}, {"DATABASE_URL", s.Postgres.URL(database)}, {"UNITD_URL", s.UnitdURL()}, {"UNITD_TOKEN", unitd},
+		{"OPENAPERTURE_URL", s.URL()}, {"OPENAPERTURE_TOKEN", admin},
+		{"OPENAPERTURE_EXCHANGE_ID", strconv.Itoa(firstExchange)},
+		{"AMQP_URL", s.RabbitMQ.URL()}, {"DATABASE_URL", s.Postgres.URL(database)},
+		{"UNITD_URL", s.UnitdURL()}, {"UNITD_TOKEN", unitd},
 	} {
 		text += fmt.Sprintf("%s='%s'\n", kv[0], kv[1])
 	}
