@@ -62,7 +62,7 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 			return fault.New(fault.Invalid, "the target of a start must name a repository and a ref")
 		}
 		row.VerdictCode, row.VerdictMessage = j.Verdict.Code, j.Verdict.Message
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Reason: j.Verdict.Code,
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Term: j.Term, Reason: j.Verdict.Code,
 			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
@@ -77,7 +77,7 @@ func (s *Engine) Refuse(ctx context.Context, id upgrade.ID, ex component.Exchang
 		if err := requireSeen(ctx, tx, row, j.Saw); err != nil {
 			return err
 		}
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Reason: j.Verdict.Code,
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Term: j.Term, Reason: j.Verdict.Code,
 			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
@@ -101,7 +101,7 @@ func (s *Engine) Prove(ctx context.Context, id upgrade.ID, ex component.Exchange
 		if !proof.OK() {
 			return fault.New(fault.Conflict, "%s", proof.String()).WithCode(CodeNotProven)
 		}
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventProven, Message: proof.String()}, proof)
+		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventProven, Term: j.Term, Message: proof.String()}, proof)
 	})
 }
 

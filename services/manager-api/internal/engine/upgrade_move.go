@@ -208,7 +208,7 @@ func journalMove(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, before upgra
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: row.subject(), Code: code, Message: message, Inputs: map[string]any{
 		"event": e.Kind, "cause": e.Cause, "from_state": before.State, "to_state": row.State, "phase": row.Phase,
-		"step": row.Step, "inputs": inputs}})
+		"step": row.Step, "term": e.Term, "inputs": inputs}})
 }
 
 // resetClock gives a running upgrade its full time again: something has moved.

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -55,6 +56,9 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.events()).To(Equal([]string{"upgrade_completed info"}))
 		Expect(w.codes(upgradeSubject(u.ID))).
 			To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
+		Expect(w.value(`SELECT string_agg(code || ' ' || (inputs->>'term'), ', ' ORDER BY seq) FROM journal
+			WHERE subject = $1 AND inputs->>'term' <> '0'`, upgradeSubject(u.ID))).
+			To(Equal(fmt.Sprintf("eligible %d, proven %d", w.term, w.term)), "the journal names the term of each judgement (I14)")
 	})
 
 	It("is proven as its component demands when it starts, not when it was requested", func() {
