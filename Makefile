@@ -11,7 +11,7 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults chaos bench images compose-up compose-down compose-test compose-config
+.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults soak chaos bench images compose-up compose-down compose-test compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ up: ## Start the whole suite on this machine, without containers; harmless when 
 	@deploy/local/install.sh up
 	@$(LOCAL) up
 
-down: ## Stop it and remove everything that it left, also of a failed chaos or bench; one that runs is left alone
+down: ## Stop it and remove everything that it left, also of a failed soak, chaos or bench; one that runs is left alone
 	@$(LOCAL) down
 
 demo: ## Watch the suite upgrade itself, fail an upgrade and take it back; leaves the stack up
@@ -56,7 +56,11 @@ faults: ## Bad versions of every service, servers that go away in mid-upgrade, w
 	@deploy/local/install.sh up
 	@go test -v -count=1 -timeout=30m -tags=e2e ./deploy/local/faults -args -ginkgo.no-color $(ARGS)
 
-chaos: ## SIGKILL random services while the suite upgrades itself (SEED=7 KILLS=60), then judge what is left
+soak: ## N upgrades of everything in a row under load and faults, every BADth a bad version (SEED FAULTS EVERY TIME RESULTS)
+	@deploy/local/install.sh up
+	@$(LOCAL) soak
+
+chaos: ## The same once, with kills alone (SEED=7 KILLS=60), then judge what is left
 	@deploy/local/install.sh up
 	@$(LOCAL) chaos
 

@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/openaperture/openaperture/deploy/local/internal/bench"
-	"github.com/openaperture/openaperture/deploy/local/internal/chaos"
 	"github.com/openaperture/openaperture/deploy/local/internal/containers"
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
+	"github.com/openaperture/openaperture/deploy/local/internal/soak"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/suites"
 	"github.com/openaperture/openaperture/deploy/local/internal/table"
@@ -28,10 +28,12 @@ import (
 const usage = `usage: local <command>
 
   up          start the stack, or what of it does not run
-  down [dir]  stop it and remove what it left, also of chaos and bench; or the stack of that directory, which a suite has kept
+  down [dir]  stop it and remove what it left, also of soak, chaos and bench; or the stack of that directory, which a
+              suite has kept
   demo        up, then watch the suite upgrade itself
   e2e [n]     the same story as a spec, n times from nothing
-  chaos       up, then kill the suite while it upgrades itself (SEED, KILLS)
+  soak        upgrade the suite N times in a row under load and faults (SEED, N, BAD, EVERY, FAULTS, TIME, RESULTS)
+  chaos       the same once, with kills alone (SEED, KILLS)
   bench       measure on a stack of its own
   compose up  start the stack in containers, register its exchange, print sizes, time and memory
   compose down
@@ -74,8 +76,10 @@ func run(ctx context.Context, args []string) error {
 		return demo.Run(ctx, s, os.Stdout, table.IsTerminal(os.Stdout))
 	case "e2e":
 		return endToEnd(ctx, root, args)
+	case "soak":
+		return soakAll(ctx, root)
 	case "chaos":
-		return underFire(ctx, root)
+		return chaos(ctx, root)
 	case "bench":
 		return measure(ctx, root)
 	case "compose":
@@ -117,8 +121,8 @@ func up(ctx context.Context, root string) error {
 	return nil
 }
 
-// down takes the stack down and what trials have left beside it, or the stacks of the directories that are named. A trial
-// that still runs is left alone.
+// down takes the stack down and what trials have left beside it, or the stacks of the directories that are named. A
+// trial that still runs is left alone.
 func down(ctx context.Context, root string, dirs []string) error {
 	if len(dirs) > 0 {
 		for _, dir := range dirs {
@@ -200,7 +204,8 @@ func inContainers(ctx context.Context, root string, args []string) error {
 		if err := p.Figures(ctx, os.Stdout); err != nil {
 			return err
 		}
-		fmt.Printf("\nmanager-api  %s\ntoken        %s\nstop it with: make compose-down\n", p.URL, filepath.Join(p.Generated, "admin_token"))
+		fmt.Printf("\nmanager-api  %s\ntoken        %s\nstop it with: make compose-down\n", p.URL,
+			filepath.Join(p.Generated, "admin_token"))
 		return nil
 	case "down":
 		return p.Remove(ctx)
@@ -233,7 +238,8 @@ func endToEnd(ctx context.Context, root string, args []string) error {
 		err := endToEndOnce(ctx, root, seed+int64(i))
 		fmt.Printf("run %d of %d, seed %d: %.0f s\n", i+1, runs, seed+int64(i), time.Since(began).Seconds())
 		if err != nil {
-			return fmt.Errorf("run %d with seed %d: %w (repeat it with SEED=%d make e2e)", i+1, seed+int64(i), err, seed+int64(i))
+			return fmt.Errorf("run %d with seed %d: %w (repeat it with SEED=%d make e2e)", i+1, seed+int64(i), err,
+				seed+int64(i))
 		}
 	}
 	return nil
@@ -249,27 +255,70 @@ func endToEndOnce(ctx context.Context, root string, seed int64) error {
 	return cmd.Run()
 }
 
-// underFire runs one trial of chaos on a stack of its own, which it takes down when all went well.
-func underFire(ctx context.Context, root string) error {
-	seed, err := number("SEED", uint64(time.Now().Unix()%100_000)) //nolint:gosec // not negative
+// chaos is a soak of one upgrade, with kills alone, on a stack of its own. What went well is taken down.
+func chaos(ctx context.Context, root string) error {
+	var cfg soak.Config
+	if err := errors.Join(number("SEED", today(), &cfg.Seed), number("KILLS", 60, &cfg.Faults)); err != nil {
+		return err
+	}
+	cfg.Upgrades, cfg.Weights, cfg.Every, cfg.Patience = 1, soak.KillsOnly, 3*time.Second, 15*time.Minute
+	return trial(ctx, root, ".run-chaos", "", cfg)
+}
+
+// soakAll is a soak with all faults, on a stack of its own.
+func soakAll(ctx context.Context, root string) error {
+	cfg := soak.Config{Weights: soak.Everything, Patience: 8 * time.Minute}
+	err := errors.Join(number("SEED", today(), &cfg.Seed), number("N", 3, &cfg.Upgrades), number("BAD", 10, &cfg.BadEvery),
+		number("FAULTS", 20, &cfg.Faults), duration("EVERY", 1500*time.Millisecond, &cfg.Every), duration("TIME", 0, &cfg.Time))
 	if err != nil {
 		return err
 	}
-	kills, err := number("KILLS", 60)
-	if err != nil {
+	return trial(ctx, root, ".run-soak", soak.Tuning, cfg)
+}
+
+// trial runs a soak and keeps its results: a line in the file that RESULTS names.
+func trial(ctx context.Context, root, dir, tuning string, cfg soak.Config) error {
+	cfg.Calm, cfg.Commit = 5*time.Minute, commit(ctx, root)
+	if err := number("BEATS", 50, &cfg.Beats); err != nil {
 		return err
 	}
-	return alone(ctx, root, ".run-chaos", "", func(s *stack.Stack) error {
-		return chaos.Run(ctx, s, chaos.Config{Seed: seed, Kills: int(kills), Every: 3 * time.Second, Calm: 5 * time.Minute}, os.Stdout) //nolint:gosec // small
+	return alone(ctx, root, dir, tuning, func(s *stack.Stack) error {
+		tally, err := soak.Run(ctx, s, cfg, os.Stdout)
+		path := os.Getenv("RESULTS")
+		if path == "" {
+			return err
+		}
+		sum, appendErr := tally.Append(path)
+		if appendErr == nil {
+			fmt.Printf("\nall runs of %s:\n", path)
+			sum.Write(os.Stdout)
+		}
+		return errors.Join(err, appendErr)
 	})
 }
 
-func measure(ctx context.Context, root string) error {
-	return alone(ctx, root, ".run-bench", "{min_healthy: 0s}", func(s *stack.Stack) error { return bench.Run(ctx, s, os.Stdout) })
+// today is a seed, when none is given.
+func today() uint64 { return uint64(time.Now().Unix() % 100_000) } //nolint:gosec // not negative
+
+// commit names what is tried.
+func commit(ctx context.Context, root string) string {
+	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12")
+	cmd.Dir = root
+	text, err := cmd.Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
 }
 
-// alone runs f on a fresh stack in a directory of its own, which it holds meanwhile. What went wrong leaves the stack as it
-// is, to be looked at.
+func measure(ctx context.Context, root string) error {
+	return alone(ctx, root, ".run-bench", "{min_healthy: 0s}", func(s *stack.Stack) error {
+		return bench.Run(ctx, s, os.Stdout)
+	})
+}
+
+// alone runs f on a fresh stack in a directory of its own, which it holds meanwhile. What went wrong leaves the stack
+// as it is, to be looked at.
 func alone(ctx context.Context, root, dir, tuning string, f func(*stack.Stack) error) error {
 	dir = filepath.Join(root, dir)
 	s, held, err := openHeld(ctx, root, dir)
@@ -308,16 +357,34 @@ func openHeld(ctx context.Context, root, dir string) (*stack.Stack, *os.File, er
 	return s, held, nil
 }
 
-func number(name string, otherwise uint64) (uint64, error) {
+// number reads a number from the environment.
+func number[T ~int | ~uint64](name string, otherwise T, into *T) error {
+	*into = otherwise
 	text := os.Getenv(name)
 	if text == "" {
-		return otherwise, nil
+		return nil
 	}
-	n, err := strconv.ParseUint(text, 10, 32)
+	n, err := strconv.ParseUint(text, 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("%s %q: want a number", name, text)
+		return fmt.Errorf("%s %q: want a number", name, text)
 	}
-	return n, nil
+	*into = T(n)
+	return nil
+}
+
+// duration reads a duration from the environment.
+func duration(name string, otherwise time.Duration, into *time.Duration) error {
+	*into = otherwise
+	text := os.Getenv(name)
+	if text == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%s %q: want a duration, such as 90m", name, text)
+	}
+	*into = d
+	return nil
 }
 
 // workspace finds the directory of go.work, here or above.
@@ -330,7 +397,8 @@ func workspace() (string, error) {
 		return "", fmt.Errorf("find the workspace: %w", err)
 	}
 	if strings.ContainsAny(here, " \t\n\"'\\%$") {
-		return "", fmt.Errorf("find the workspace: units and scripts name their files by path, and %q has a space or a quoting character: move it", here)
+		return "", fmt.Errorf("find the workspace: units and scripts name their files by path, and %q has a space or a "+
+			"quoting character: move it", here)
 	}
 	for dir := here; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {

@@ -1,5 +1,5 @@
-// Command broken plays a bad release of a service, for the demo and the end-to-end specs. Which service it plays follows
-// from the name of its executable, what is wrong from the mode that the linker stamps:
+// Command broken plays a bad release of a service, for the demo and the end-to-end specs. Which service it plays
+// follows from the name of its executable, what is wrong from the mode that the linker stamps:
 //
 //	never-ready  runs, and does not become ready; as manager-api it migrates the database first, as a real one would
 //	crash-loop   ends at once
@@ -42,7 +42,8 @@ var (
 
 // types are the component types by service.
 var types = map[string]component.Type{
-	"manager-api": component.Manager, "overseer": component.Overseer, "deployer": component.Deployer, "deployer-oa": component.Deployer,
+	"manager-api": component.Manager, "overseer": component.Overseer,
+	"deployer": component.Deployer, "deployer-oa": component.Deployer,
 }
 
 func main() {
@@ -164,7 +165,8 @@ func forget(ctx context.Context, service string, args []string, s settings) erro
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	results, err := channel.ConsumeWithContext(ctx, address.QueueName(messages.QueueWorkflowOrchestration), "", true, false, false, false, amqp.Table{"x-priority": int32(10)})
+	results, err := channel.ConsumeWithContext(ctx, address.QueueName(messages.QueueWorkflowOrchestration), "", true,
+		false, false, false, amqp.Table{"x-priority": int32(10)})
 	if err != nil {
 		return fmt.Errorf("consume results: %w", err)
 	}
@@ -218,8 +220,8 @@ func beat(ctx context.Context, service string, s settings) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("say ready: %w", err)
 	}
-	status := messages.ModuleStatus{EventType: messages.EventStatus, Hostname: os.Getenv("HOSTNAME"), Type: string(types[service]), Service: service,
-		Status: messages.StatusActive, BootID: uuid.NewString(), SourceRepo: s["source_repo"], SourceRepoGitRef: version}
+	status := messages.ModuleStatus{EventType: messages.EventStatus, Hostname: os.Getenv("HOSTNAME"),
+		Type: string(types[service]), Service: service, Status: messages.StatusActive, BootID: uuid.NewString(), SourceRepo: s["source_repo"], SourceRepoGitRef: version}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -241,8 +243,9 @@ func publish(ctx context.Context, channel *amqp.Channel, status messages.ModuleS
 	if err != nil {
 		return fmt.Errorf("encode heartbeat: %w", err)
 	}
-	err = channel.PublishWithContext(ctx, "", address.QueueName(messages.QueueSystemModules), false, false, amqp.Publishing{ContentType: "application/json",
-		Type: messages.TypeModuleStatus, MessageId: uuid.NewString(), Timestamp: time.Now(), Body: body})
+	err = channel.PublishWithContext(ctx, "", address.QueueName(messages.QueueSystemModules), false, false,
+		amqp.Publishing{ContentType: "application/json", Type: messages.TypeModuleStatus, MessageId: uuid.NewString(),
+			Timestamp: time.Now(), Body: body})
 	if err != nil {
 		return fmt.Errorf("send heartbeat: %w", err)
 	}

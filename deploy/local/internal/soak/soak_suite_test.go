@@ -1,4 +1,4 @@
-package chaos_test
+package soak_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-func TestChaos(t *testing.T) {
+func TestSoak(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "chaos")
+	RunSpecs(t, "soak")
 }

@@ -1,4 +1,4 @@
-package chaos
+package soak
 
 import (
 	"context"
@@ -12,32 +12,35 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// kind is a kind of moment: half of the kills wait a little for one, as some are too short to be met by chance.
+// kind is a kind of moment: half of the faults wait a little for one, as some are too short to be met by chance.
 type kind string
 
 const (
 	anyMoment kind = "any"
 	config    kind = "config"
 	between   kind = "stop to start of an instance"
+	deploying kind = "deploying"
 	verifying kind = "verifying"
+	returning kind = "rolling back"
 	phase1    kind = "deployer phase 1"
 	phase2    kind = "deployer phase 2"
+	idle      kind = "between upgrades"
 )
 
-// counted are the kinds that a trial should meet. A kill may fall into two of them.
-var counted = []kind{config, between, verifying, phase1, phase2}
+// counted are the kinds that a trial should meet. A fault may fall into two of them.
+var counted = []kind{idle, config, between, deploying, verifying, returning, phase1, phase2}
 
 var kinds = []kind{anyMoment, config, anyMoment, between, anyMoment, verifying}
 
-// patience is how long a kill waits for its kind of moment.
+// patience is how long a fault waits for its kind of moment.
 const patience = 2500 * time.Millisecond
 
-// moment is what went on when a kill fell.
+// moment is what goes on.
 type moment struct {
-	done    bool
+	print   string // differs from another moment's if a state has changed between them
 	holder  string // hostname that works on the order
-	upgrade string // "overseer verifying", "deployer in_progress phase 2", "" between upgrades
-	order   string // "config of deployer-1", "deploy_oa unclaimed", "" without one
+	upgrade string // "overseer verifying phase 1", "" between upgrades
+	order   string // "config by deployer-1", "deploy_oa unclaimed", "" without one
 	between bool   // an instance of what is being deployed is between its stop and its start
 }
 
@@ -48,12 +51,18 @@ func (m moment) is(k kind) bool {
 		return strings.HasPrefix(m.order, "config by")
 	case between:
 		return m.between
+	case deploying:
+		return strings.Contains(m.upgrade, "in_progress")
 	case verifying:
 		return strings.Contains(m.upgrade, "verifying")
+	case returning:
+		return strings.Contains(m.upgrade, "rolling_back")
 	case phase1:
 		return strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 1")
 	case phase2:
 		return strings.HasPrefix(m.upgrade, "deployer") && strings.HasSuffix(m.upgrade, "phase 2")
+	case idle:
+		return m.upgrade == ""
 	case anyMoment:
 		return true
 	default:
@@ -61,50 +70,50 @@ func (m moment) is(k kind) bool {
 	}
 }
 
-// await returns the first moment of a kind, or the current one when patience ends or nothing is left to upgrade.
-func (r *run) await(ctx context.Context, k kind) (moment, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for began := time.Now(); ; {
-		m, err := r.look(ctx)
-		if err != nil || m.done || m.is(k) || time.Since(began) > patience {
-			return m, err
-		}
-		select {
-		case <-ctx.Done():
-			return m, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
+// String is the moment in the timeline.
+func (m moment) String() string {
+	what := m.upgrade
+	if what == "" {
+		what = string(idle)
 	}
+	if m.order != "" {
+		what += ", " + m.order
+	}
+	if m.between {
+		what += ", an instance is stopped"
+	}
+	return what
 }
 
-// look reads the database itself: manager-api may just be dead.
+// look reads the database itself, and little of it: manager-api may just be dead, and states change often.
 func (r *run) look(ctx context.Context) (moment, error) {
 	var m moment
-	if err := r.db.GetContext(ctx, &m.done, `SELECT count(*) = $1 FROM system_components WHERE source_repo_git_ref = $2`, len(types), r.ref); err != nil {
-		return m, fmt.Errorf("look at the components: %w", err)
+	var states []string
+	if err := r.db.SelectContext(ctx, &states, `SELECT id || ' ' || state || ' ' || phase || ' ' || step FROM upgrades
+		ORDER BY id DESC LIMIT 12`); err != nil {
+		return m, fmt.Errorf("look at the upgrades: %w", err)
 	}
 	var running []struct {
 		Type  string `db:"component_type"`
 		State string `db:"state"`
 		Phase int    `db:"phase"`
 	}
-	if err := r.db.SelectContext(ctx, &running, `SELECT component_type, state, phase FROM upgrades WHERE state IN ('in_progress', 'verifying', 'rolling_back')`); err != nil {
+	if err := r.db.SelectContext(ctx, &running, `SELECT component_type, state, phase FROM upgrades
+		WHERE state IN ('in_progress', 'verifying', 'rolling_back')`); err != nil {
 		return m, fmt.Errorf("look at the upgrades: %w", err)
 	}
 	for _, u := range running {
 		m.upgrade = fmt.Sprintf("%s %s phase %d", u.Type, u.State, u.Phase)
 	}
-	var orders []order
-	if err := r.db.SelectContext(ctx, &orders, `SELECT o.milestone, w.component_type, w.phase, coalesce(l.holder, '') AS holder
+	var orders []deployment
+	if err := r.db.SelectContext(ctx, &orders,
+		`SELECT o.milestone, w.component_type, w.phase, coalesce(l.holder, '') AS holder
 		FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN leases l ON l.name = 'order/' || o.id
 		WHERE o.state IN ('open', 'claimed') ORDER BY o.created_at`); err != nil {
 		return m, fmt.Errorf("look at the orders: %w", err)
 	}
-	states, err := r.stack.UnitStates(ctx)
-	if err == nil { // unitd may be dead too
-		r.forgetActive(states)
-	}
+	units := r.observer.units(ctx)
+	r.forgetActive(units)
 	for _, o := range orders {
 		who := "unclaimed"
 		if o.Holder != "" {
@@ -112,13 +121,14 @@ func (r *run) look(ctx context.Context) (moment, error) {
 			who = "by " + o.Holder[strings.LastIndexByte(o.Holder, '.')+1:]
 		}
 		m.order = string(o.Milestone) + " " + who
-		m.between = m.between || err == nil && o.stopped(states, r.struck)
+		m.between = m.between || units != nil && o.stopped(units, r.struck)
 	}
+	m.print = fmt.Sprint(states, m.order)
 	return m, nil
 }
 
-// order is one that is open.
-type order struct {
+// deployment is an order that is open, with what it deploys.
+type deployment struct {
 	Milestone messages.Milestone `db:"milestone"`
 	Type      component.Type     `db:"component_type"`
 	Phase     int                `db:"phase"`
@@ -127,13 +137,14 @@ type order struct {
 
 // stopped tells whether an instance of the service that the order deploys does not run, for another reason than that it
 // was struck.
-func (o order) stopped(states map[string]string, struck map[string]bool) bool {
+func (o deployment) stopped(states map[string]string, struck map[string]time.Time) bool {
 	if o.Milestone != messages.MilestoneDeploy && o.Milestone != messages.MilestoneDeployOA {
 		return false
 	}
 	for _, v := range stack.Own {
 		for i := 1; i <= v.Instances; i++ {
-			if v.Type == o.Type && v.Phase == o.Phase && states[v.Unit(i)] != "active" && !struck[v.Unit(i)] {
+			_, hit := struck[v.Unit(i)]
+			if v.Type == o.Type && v.Phase == o.Phase && states[v.Unit(i)] != "active" && !hit {
 				return true
 			}
 		}
@@ -141,9 +152,11 @@ func (o order) stopped(states map[string]string, struck map[string]bool) bool {
 	return false
 }
 
-// forgetActive forgets that units were struck which have come back since.
+// forgetActive forgets that units were struck which have come back since, and were left alone for a while.
 func (r *run) forgetActive(states map[string]string) {
-	maps.DeleteFunc(r.struck, func(unit string, _ bool) bool { return states[unit] == "active" })
+	maps.DeleteFunc(r.struck, func(unit string, at time.Time) bool {
+		return states[unit] == "active" && time.Since(at) > time.Second
+	})
 }
 
 // unitOf is the unit of an instance that calls itself <host>.<service>-<number>.
@@ -151,24 +164,4 @@ func unitOf(hostname string) string {
 	instance := hostname[strings.LastIndexByte(hostname, '.')+1:]
 	at := strings.LastIndexByte(instance, '-')
 	return instance[:max(at, 0)] + "@" + instance[at+1:] + ".service"
-}
-
-// note writes one line of the timeline and counts what kind of moment it was.
-func (r *run) note(n int, victim string, m moment) {
-	what := m.upgrade
-	if what == "" {
-		what = "between upgrades"
-	}
-	if m.order != "" {
-		what += ", " + m.order
-	}
-	if m.between {
-		what += ", an instance is stopped"
-	}
-	fmt.Fprintf(r.out, "%7.1fs  kill %2d  %-26s %s\n", time.Since(r.began).Seconds(), n, victim[strings.LastIndexByte(victim, '.')+1:], what)
-	for _, k := range counted {
-		if m.is(k) {
-			r.seen[k]++
-		}
-	}
 }
