@@ -4,6 +4,7 @@ package managerapi
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -151,6 +152,7 @@ type Snapshot struct {
 	Components   []component.Component `json:"components"`
 	Upgrades     []OpenUpgrade         `json:"upgrades"` // open ones, explicit requests first, then by age
 	Quarantines  []Quarantine          `json:"quarantines"`
+	Freeze       *Freeze               `json:"freeze,omitempty"` // the one that holds for the exchange
 	Counts       []module.Count        `json:"module_counts"`
 	Modules      []module.Module       `json:"modules"` // only of types with a running upgrade
 	MinHealthyMS int64                 `json:"min_healthy_ms"`
@@ -166,6 +168,34 @@ type EnvironmentFailures struct {
 	Target      upgrade.Version `json:"target" db:"target"`
 	Count       int             `json:"count" db:"count"`
 	Last        time.Time       `json:"last" db:"last"` // when the last of them was started
+}
+
+// Freeze is the emergency stop of an exchange, or of everything: nothing starts. What runs goes on to its end, and rollbacks
+// pass.
+type Freeze struct {
+	ExchangeID *component.ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"` // null: everything
+	CreatedBy  string                `json:"created_by" db:"created_by"`
+	Reason     string                `json:"reason" db:"reason"`
+	CreatedAt  time.Time             `json:"created_at" db:"created_at"`
+	Until      *time.Time            `json:"until" db:"until"` // null: until somebody ends it
+}
+
+// String says who froze what, why, and until when.
+func (f Freeze) String() string {
+	what, until := "everything", "until somebody ends it"
+	if f.ExchangeID != nil {
+		what = fmt.Sprintf("exchange %d", *f.ExchangeID)
+	}
+	if f.Until != nil {
+		until = "until " + f.Until.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s is frozen %s (%s): nothing starts", what, until, f.Reason)
+}
+
+// FreezeRequest freezes. Reason is required; without Until the freeze holds until it is deleted.
+type FreezeRequest struct {
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until,omitempty"`
 }
 
 // OpenUpgrade is an open upgrade with what its proof needs.

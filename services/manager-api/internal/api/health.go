@@ -7,6 +7,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/health"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
 func (s *Server) registerHealth() {
@@ -19,6 +20,7 @@ type exchangeHealth struct {
 	ExchangeID component.ExchangeID `json:"messaging_exchange_id"`
 	At         time.Time            `json:"at"` // on the database's clock
 	Entries    []health.Line        `json:"entries"`
+	Freeze     *managerapi.Freeze   `json:"freeze,omitempty"` // nothing starts while it holds
 }
 
 func (s *Server) showHealth(w http.ResponseWriter, r *http.Request) error {
@@ -34,7 +36,7 @@ func (s *Server) showHealth(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	shown := exchangeHealth{ExchangeID: component.ExchangeID(id), At: snapshot.DatabaseTime,
-		Entries: health.Judge(snapshot.Health())}
+		Entries: health.Judge(snapshot.Health()), Freeze: snapshot.Freeze}
 	if shown.Entries == nil {
 		shown.Entries = []health.Line{}
 	}

@@ -17,6 +17,7 @@ func (s *Server) registerRoutes() {
 	s.registerUsers()
 	// The new resources.
 	s.registerHealth()
+	s.registerFreezes()
 	s.registerUpgrades()
 	s.registerJudgements()
 	s.registerComponentRollback()

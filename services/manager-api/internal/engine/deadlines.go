@@ -17,10 +17,15 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
-// ExpireRequests ends the requests that nobody started within request_expiry of when somebody last asked for them.
+// ExpireRequests ends the requests that nobody started within request_expiry of when somebody last asked for them. A
+// freeze, and as much time after its end, does not count: nobody could start them.
 func (s *Engine) ExpireRequests(ctx context.Context) error {
 	return s.forEachDue(ctx, `SELECT id, messaging_exchange_id FROM upgrades WHERE state = 'requested'
-		AND `+askedAt+` < now() - $1 * interval '1 millisecond' ORDER BY id`,
+		AND `+askedAt+` < now() - $1 * interval '1 millisecond'
+		AND NOT EXISTS (SELECT 1 FROM freezes f
+			WHERE coalesce(f.messaging_exchange_id, 0) IN (0, upgrades.messaging_exchange_id)
+				AND (f.until IS NULL OR f.until > now() - $1 * interval '1 millisecond'))
+		ORDER BY id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			row, err := lockUpgrade(ctx, tx, upgrade.ID(id))
 			if err != nil {

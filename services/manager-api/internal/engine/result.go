@@ -214,7 +214,8 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 		failed, err = s.configured(ctx, tx, x, r)
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
 		failed, err = s.deployed(ctx, tx, x, r)
-	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild:
+	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild,
+		messages.MilestoneSchedule:
 	}
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyMod
 		}
 		out.DatabaseTime = out.DatabaseTime.UTC()
 		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
-			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, s.readCounts, readFailures,
+			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, readFreeze, s.readCounts, readFailures,
 		} {
 			if err := read(ctx, tx, ex, &out); err != nil {
 				return err
@@ -192,5 +192,10 @@ func readModules(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, ever
 	}
 	var err error
 	out.Modules, err = modulesOf(ctx, tx, ex, types)
+	return err
+}
+
+func readFreeze(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) (err error) {
+	out.Freeze, err = freezeFor(ctx, tx, ex)
 	return err
 }

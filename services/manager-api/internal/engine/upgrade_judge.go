@@ -56,6 +56,9 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 		}
 		row.FromRepo, row.FromRef, row.Proof = c.SourceRepo, c.SourceRef, c.Proof
 		if row.Trigger != upgrade.TriggerRollback {
+			if err := requireThawed(ctx, tx, row.ExchangeID); err != nil {
+				return err
+			}
 			row.ToRepo, row.ToRef = j.Target.SourceRepo, j.Target.SourceRepoGitRef
 		}
 		if component.Blank(row.ToRepo) || component.Blank(row.ToRef) {

@@ -75,6 +75,8 @@ func (s *Engine) StartScheduled(ctx context.Context) error {
 		WHERE NOT w.workflow_completed AND w.upgrade_id IS NULL AND w.scheduled_start_time <= now()
 			AND (w.current_step = 'scheduled' OR w.began_at IS NULL AND coalesce(w.current_step, '') = ''
 				AND w.scheduled_start_time > (SELECT schedules_since FROM schema_info))
+			AND NOT EXISTS (SELECT 1 FROM freezes f
+				WHERE coalesce(f.messaging_exchange_id, 0) IN (0, w.messaging_exchange_id) AND `+holding+`)
 		ORDER BY w.scheduled_start_time`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			w, err := lockWorkflow(ctx, tx, id)
@@ -86,6 +88,8 @@ func (s *Engine) StartScheduled(ctx context.Context) error {
 			}
 			err = s.execute(ctx, tx, w, nil, "the workflow's scheduled_start_time has come")
 			switch {
+			case fault.CodeOf(err) == CodeFrozen:
+				return nil // it waits
 			case fault.CodeOf(err) == CodeWorkflowStarted || fault.CodeOf(err) == CodeWorkflowCompleted:
 				return nil // somebody was first
 			case fault.Is(err, fault.Conflict): // nobody is there to read the refusal
@@ -148,6 +152,9 @@ func (s *Engine) claimWorkflow(ctx context.Context, tx *sqlx.Tx, w *workflowRow,
 	}
 	ex, err := s.exchangeFor(ctx, tx, w)
 	if err != nil {
+		return err
+	}
+	if err := requireThawed(ctx, tx, ex); err != nil {
 		return err
 	}
 	w.ExchangeID, w.Executor = &ex, executorFor(w.milestones())

@@ -1,9 +1,10 @@
-// Package overseer judges one exchange: which component is due for a check, which requested upgrade starts, what is proven,
-// when to sweep the silent. A pass is snapshot, plan, apply: one read, one pure decision, one REST call per action.
+// Package overseer judges one exchange: which component is due for a check, which requested upgrade starts, what is
+// proven, when to sweep the silent. A pass is snapshot, plan, apply: one read, one pure decision, one REST call per
+// action.
 //
-// Invariants: only the leader judges, and only within its trust window; every write carries the term and is conditional in
-// manager-api, so leadership is a convenience and never what correctness rests on; a conflict is news and the next pass
-// reads it; messages only wake the pass.
+// Invariants: only the leader judges, and only within its trust window; every write carries the term and is conditional
+// in manager-api, so leadership is a convenience and never what correctness rests on; a conflict is news and the next
+// pass reads it; messages only wake the pass.
 package overseer
 
 import (
@@ -60,7 +61,8 @@ type Situation struct {
 	Contain func(item string, judgement func()) error
 }
 
-// LeftAlone is an item of a snapshot that was not judged, and why: the item is of a newer neighbour, or its judgement broke.
+// LeftAlone is an item of a snapshot that was not judged, and why: the item is of a newer neighbour, or its judgement
+// broke.
 type LeftAlone struct {
 	Item string // upgrade/<id>, component/<id>
 	Why  string
@@ -73,9 +75,9 @@ type planning struct {
 	leftAlone []LeftAlone
 }
 
-// Plan decides what to do now. It starts nothing while an upgrade runs in the exchange; of several starts the first that is
-// accepted takes the slot. The time is the database's, which wrote all times of the snapshot. An item that cannot be judged
-// is left alone, and does not keep the others from their judgement.
+// Plan decides what to do now. It starts nothing while an upgrade runs in the exchange; of several starts the first
+// that is accepted takes the slot. The time is the database's, which wrote all times of the snapshot. An item that
+// cannot be judged is left alone, and does not keep the others from their judgement.
 func Plan(s Situation) ([]Action, []LeftAlone) {
 	lease := s.Snapshot.Lease
 	if lease == nil || lease.Term != s.Term {
@@ -84,7 +86,8 @@ func Plan(s Situation) ([]Action, []LeftAlone) {
 	p := planning{Situation: s}
 	p.proofs()
 	if s.SweepDue && lease.Covering {
-		p.add(Action{Kind: Sweep, Verdict: managerapi.Verdict{Code: "sweep_due", Message: "the exchange is covered and a sweep is due"}})
+		p.add(Action{Kind: Sweep, Verdict: managerapi.Verdict{Code: "sweep_due",
+			Message: "the exchange is covered and a sweep is due"}})
 	}
 	p.slot()
 	p.checks()
@@ -93,8 +96,8 @@ func Plan(s Situation) ([]Action, []LeftAlone) {
 
 func (p *planning) add(a Action) { p.plan = append(p.plan, a) }
 
-// judge runs the judgement of one item. Values that this release does not know are those of a newer manager-api: the item
-// is left alone, because nobody here knows what they mean. So is an item whose judgement panics.
+// judge runs the judgement of one item. Values that this release does not know are those of a newer manager-api: the
+// item is left alone, because nobody here knows what they mean. So is an item whose judgement panics.
 func (p *planning) judge(item, unknown string, judgement func()) {
 	if unknown != "" {
 		p.leaveAlone(item, unknown+" is not known to this overseer: it is left to a newer one")
@@ -126,7 +129,8 @@ func unknown(u managerapi.OpenUpgrade) string {
 	return ""
 }
 
-// proofs finds the upgrades whose current phase is proven. One that is not is left alone: its clock runs in manager-api.
+// proofs finds the upgrades whose current phase is proven. One that is not is left alone: its clock runs in
+// manager-api.
 func (p *planning) proofs() {
 	for _, u := range p.Snapshot.Upgrades {
 		p.judge("upgrade/"+string(u.ID), unknown(u), func() {
@@ -142,9 +146,9 @@ func (p *planning) proofs() {
 }
 
 // slot decides who may take the exchange's slot, if it is free: the requests in their order, each judged again on this
-// snapshot. Those before the first eligible one are refused; of those after it the eligible ones are there for the case that
-// it cannot be started, and the others wait for a free slot. An upgrade in a state that is not known here does not count:
-// if it keeps the slot, manager-api refuses the start.
+// snapshot. Those before the first eligible one are refused; of those after it the eligible ones are there for the case
+// that it cannot be started, and the others wait for a free slot. An upgrade in a state that is not known here does not
+// count: if it keeps the slot, manager-api refuses the start.
 func (p *planning) slot() {
 	var waiting []schedule.Request
 	byID := map[upgrade.ID]managerapi.OpenUpgrade{}
@@ -153,7 +157,8 @@ func (p *planning) slot() {
 			return
 		}
 		if u.State == upgrade.Requested && unknown(u) == "" {
-			waiting = append(waiting, schedule.Request{ID: u.ID, Type: u.ComponentType, Trigger: u.Trigger, CreatedAt: u.CreatedAt})
+			waiting = append(waiting, schedule.Request{ID: u.ID, Type: u.ComponentType, Trigger: u.Trigger,
+				CreatedAt: u.CreatedAt})
 			byID[u.ID] = u
 		}
 	}
@@ -166,6 +171,9 @@ func (p *planning) slot() {
 
 // request judges one request. It reports whether the request is to take the slot; taken says that one before it is.
 func (p *planning) request(u managerapi.OpenUpgrade, taken bool) bool {
+	if p.Snapshot.Freeze != nil && u.Trigger != upgrade.TriggerRollback {
+		return false // it waits: nothing starts but a return to a proven release
+	}
 	c, ok := p.component(u.ComponentID)
 	if !ok {
 		return false // the snapshot does not hold its component: nothing is judged on partial knowledge
@@ -176,7 +184,8 @@ func (p *planning) request(u managerapi.OpenUpgrade, taken bool) bool {
 	if v.Silence() && !p.heard() {
 		return false // it waits: its refusal rests on whom we may not have heard yet
 	}
-	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in), Saw: p.saw(in)}
+	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
+		Saw: p.saw(in)}
 	if v.OK() {
 		a.Kind = Start
 	} else if taken {
@@ -215,6 +224,9 @@ func (p *planning) check(c component.Component) {
 	}
 	a := Action{Kind: Check, Type: c.Type, Component: c.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
 		NextCheck: schedule.Next(c.NextCheckAt, now, p.CheckInterval, jitter), Create: v.OK() && c.NextCheckAt != nil}
+	if freeze := p.Snapshot.Freeze; v.OK() && freeze != nil {
+		a.Verdict, a.Create = managerapi.Verdict{Code: "frozen", Message: freeze.String()}, false
+	}
 	if held := p.held(c.ID, v.Target); v.OK() && held != nil {
 		a.Verdict, a.Create = *held, false
 	}
@@ -230,9 +242,11 @@ func (s Situation) held(id component.ID, target upgrade.Version) *managerapi.Ver
 		}
 		until := schedule.HeldUntil(schedule.Failures{Count: f.Count, Last: f.Last}, s.CheckInterval)
 		if s.Snapshot.DatabaseTime.Before(until) {
-			return &managerapi.Verdict{Code: CodeBackingOff, Message: fmt.Sprintf("upgrades to %s failed %d times in a row by the "+
-				"environment: the next automatic try is at the first check after %s; remove the cause and request the upgrade to try at once",
-				target.SourceRepoGitRef, f.Count, until.UTC().Format(time.RFC3339))}
+			return &managerapi.Verdict{Code: CodeBackingOff,
+				Message: fmt.Sprintf("upgrades to %s failed %d times in a row by the "+
+					"environment: the next automatic try is at the first check after %s; remove the cause and request the upgrade "+
+					"to try at once",
+					target.SourceRepoGitRef, f.Count, until.UTC().Format(time.RFC3339))}
 		}
 	}
 	return nil
@@ -257,7 +271,8 @@ func (s Situation) judgement(c component.Component) eligibility.Input {
 	}
 	for _, q := range s.Snapshot.Quarantines { // none of them has expired
 		if q.ComponentType == c.Type {
-			in.Quarantined = append(in.Quarantined, upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
+			in.Quarantined = append(in.Quarantined, upgrade.Version{SourceRepo: q.SourceRepo,
+				SourceRepoGitRef: q.SourceRepoGitRef})
 		}
 	}
 	for _, other := range s.Snapshot.Components {
@@ -270,7 +285,8 @@ func (s Situation) judgement(c component.Component) eligibility.Input {
 
 // saw is what the judgement of a request rests on, for manager-api to compare.
 func (s Situation) saw(in eligibility.Input) *managerapi.Saw {
-	saw := &managerapi.Saw{Ref: in.Ref, Component: in.Component, Trigger: in.Trigger, Force: in.Force, Quarantines: []string{}}
+	saw := &managerapi.Saw{Ref: in.Ref, Component: in.Component, Trigger: in.Trigger, Force: in.Force,
+		Quarantines: []string{}}
 	for _, q := range s.Snapshot.Quarantines {
 		if q.ComponentType == in.Component.Type {
 			saw.Quarantines = append(saw.Quarantines, q.ID)
@@ -313,8 +329,10 @@ type Evidence struct {
 }
 
 func evidence(in eligibility.Input) Evidence {
-	e := Evidence{Recorded: upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef},
-		Strategy: string(in.Component.Strategy), Ref: in.Ref, Force: in.Force, Quarantined: in.Quarantined, Running: []module.Count{}}
+	e := Evidence{Recorded: upgrade.Version{SourceRepo: in.Component.SourceRepo,
+		SourceRepoGitRef: in.Component.SourceRepoGitRef},
+		Strategy: string(in.Component.Strategy), Ref: in.Ref, Force: in.Force, Quarantined: in.Quarantined,
+		Running: []module.Count{}}
 	for _, n := range in.Counts {
 		if n.Type == in.Component.Type || n.Type == component.Deployer {
 			e.Running = append(e.Running, n)

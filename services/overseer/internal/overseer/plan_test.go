@@ -25,8 +25,9 @@ type change func(*overseer.Situation)
 func given(changes ...change) overseer.Situation {
 	next := now.Add(20 * time.Minute)
 	of := func(id component.ID, t component.Type) component.Component {
-		return component.Component{ID: id, Type: t, SourceRepo: "repo", SourceRepoGitRef: "v1", DeploymentRepo: "deploy", DeploymentRepoGitRef: "main",
-			Strategy: component.Hourly, NextCheckAt: &next}
+		return component.Component{ID: id, Type: t, SourceRepo: "repo", SourceRepoGitRef: "v1", DeploymentRepo: "deploy",
+			DeploymentRepoGitRef: "main",
+			Strategy:             component.Hourly, NextCheckAt: &next}
 	}
 	ref := func(t component.Type) component.Ref {
 		return component.Ref{Type: t, SourceRepo: "repo", SourceRepoGitRef: "v2", AutoUpgradeEnabled: true}
@@ -35,11 +36,13 @@ func given(changes ...change) overseer.Situation {
 		return module.Count{Type: t, Service: service, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1}
 	}
 	covered := now.Add(-time.Hour)
-	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, StarveAfter: 4 * time.Hour, Jitter: func() time.Duration { return 7 * time.Minute },
+	s := overseer.Situation{Term: 5, CheckInterval: time.Hour, StarveAfter: 4 * time.Hour,
+		Jitter: func() time.Duration { return 7 * time.Minute },
 		Contain: func(item string, judgement func()) error {
 			return loop.Contain(context.Background(), "spec", item, func() error { judgement(); return nil })
 		},
-		Snapshot: managerapi.Snapshot{DatabaseTime: now, LiveWithinMS: 90_000, Lease: &managerapi.Lease{Holder: "me", Term: 5, Covering: true, CoveredSince: &covered},
+		Snapshot: managerapi.Snapshot{DatabaseTime: now, LiveWithinMS: 90_000,
+			Lease:      &managerapi.Lease{Holder: "me", Term: 5, Covering: true, CoveredSince: &covered},
 			Components: []component.Component{of(1, component.Overseer), of(2, component.Manager)},
 			Refs:       []component.Ref{ref(component.Overseer), ref(component.Manager)},
 			Counts: []module.Count{live(component.Overseer, "overseer"), live(component.Manager, "manager-api"),
@@ -50,8 +53,10 @@ func given(changes ...change) overseer.Situation {
 	return s
 }
 
-func open(id string, c component.ID, t component.Type, state upgrade.State, trigger upgrade.Trigger) managerapi.OpenUpgrade {
-	return managerapi.OpenUpgrade{Upgrade: managerapi.Upgrade{ID: upgrade.ID(id), ComponentID: c, ComponentType: t, State: state, Trigger: trigger,
+func open(id string, c component.ID, t component.Type, state upgrade.State,
+	trigger upgrade.Trigger) managerapi.OpenUpgrade {
+	return managerapi.OpenUpgrade{Upgrade: managerapi.Upgrade{ID: upgrade.ID(id), ComponentID: c, ComponentType: t,
+		State: state, Trigger: trigger,
 		CreatedAt: now, To: upgrade.Version{SourceRepo: "repo", SourceRepoGitRef: "v0"}}}
 }
 
@@ -83,7 +88,8 @@ func noExecutors(s *overseer.Situation)  { s.Snapshot.Counts = s.Snapshot.Counts
 func noComponents(s *overseer.Situation) { s.Snapshot.Components = nil }
 func autoOff(s *overseer.Situation)      { s.Snapshot.Refs[0].AutoUpgradeEnabled = false }
 func quarantined(s *overseer.Situation) {
-	s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo", SourceRepoGitRef: "v2"}}
+	s.Snapshot.Quarantines = []managerapi.Quarantine{{ComponentType: component.Overseer, SourceRepo: "repo",
+		SourceRepoGitRef: "v2"}}
 }
 
 // failed says that so many upgrades of component 1 to a version failed by the environment, the last one so long ago.
@@ -100,12 +106,14 @@ func forced(u managerapi.OpenUpgrade) managerapi.OpenUpgrade { u.Force = true; r
 func verifying(state upgrade.State, steady time.Duration) change {
 	u := open("u1", 1, component.Overseer, state, upgrade.TriggerHourly)
 	u.Phase, u.Step = 1, upgrade.StepVerify
-	u.Need = &upgrade.Need{Type: component.Overseer, Count: 1, Ref: "v2", WorkflowBegan: now.Add(-5 * time.Minute), WorkflowEnded: now.Add(-time.Minute),
-		MinHealthy: 10 * time.Second, LeaderHostname: "o2", At: now, LiveWithin: 90 * time.Second}
+	u.Need = &upgrade.Need{Type: component.Overseer, Count: 1, Ref: "v2", WorkflowBegan: now.Add(-5 * time.Minute),
+		WorkflowEnded: now.Add(-time.Minute),
+		MinHealthy:    10 * time.Second, LeaderHostname: "o2", At: now, LiveWithin: 90 * time.Second}
 	return func(s *overseer.Situation) {
 		s.Snapshot.Upgrades = []managerapi.OpenUpgrade{u}
-		s.Snapshot.Modules = []module.Module{{Hostname: "o2", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2",
-			LastSeen: now, BootSince: now.Add(-steady), SteadySince: now.Add(-steady)}}
+		s.Snapshot.Modules = []module.Module{{Hostname: "o2", Type: component.Overseer, Status: module.Active,
+			SourceRepoGitRef: "v2",
+			LastSeen:         now, BootSince: now.Add(-steady), SteadySince: now.Add(-steady)}}
 	}
 }
 
@@ -141,9 +149,12 @@ var _ = Describe("A plan", func() {
 			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
 		Entry("nothing is due", given()),
-		Entry("a check is due and finds another version wanted", given(withDue(0)), "check component 1, next 1h0m0s, create: eligible"),
-		Entry("missed checks are one, in the old phase", given(withDue(-130*time.Minute)), "check component 1, next 50m0s, create: eligible"),
-		Entry("a check that lies further ahead than one interval is drawn nearer (fault 11)", given(withDue(50*time.Hour+20*time.Minute)),
+		Entry("a check is due and finds another version wanted", given(withDue(0)),
+			"check component 1, next 1h0m0s, create: eligible"),
+		Entry("missed checks are one, in the old phase", given(withDue(-130*time.Minute)),
+			"check component 1, next 50m0s, create: eligible"),
+		Entry("a check that lies further ahead than one interval is drawn nearer (fault 11)",
+			given(withDue(50*time.Hour+20*time.Minute)),
 			"check component 1, next 20m0s, create: eligible"),
 		Entry("a check makes an upgrade again one interval after a failure by the environment (C10)",
 			given(withDue(0), failed("v2", 1, 58*time.Minute)), "check component 1, next 1h0m0s, create: eligible"),
@@ -155,11 +166,13 @@ var _ = Describe("A plan", func() {
 			given(withDue(0), failed("v1.9", 5, time.Minute)), "check component 1, next 1h0m0s, create: eligible"),
 		Entry("what refuses it anyway is said rather than the back-off",
 			given(withDue(0), failed("v2", 5, time.Minute), quarantined), "check component 1, next 1h0m0s: quarantined"),
-		Entry("a component that was never scheduled gets its phase and no upgrade yet (C11)", given(unscheduled), "check component 1, next 7m0s: eligible"),
+		Entry("a component that was never scheduled gets its phase and no upgrade yet (C11)", given(unscheduled),
+			"check component 1, next 7m0s: eligible"),
 		Entry("a manual component is not checked", given(unscheduled, manual)),
 		Entry("a manual component is not checked though it once was hourly", given(withDue(-time.Hour), manual)),
 		Entry("a refusal makes no upgrade", given(withDue(0), noRefs), "check component 1, next 1h0m0s: no_ref"),
-		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined), "check component 1, next 1h0m0s: quarantined"),
+		Entry("a quarantined target makes no upgrade (C10)", given(withDue(0), quarantined),
+			"check component 1, next 1h0m0s: quarantined"),
 		Entry("a check stays due while silence says nothing", given(withDue(0), noExecutors, coveredFor(time.Second))),
 		Entry("an open upgrade is left alone (R1)",
 			given(withDue(0), withUpgrades(open("u1", 1, component.Overseer, upgrade.InProgress, upgrade.TriggerHourly))),
@@ -172,63 +185,85 @@ var _ = Describe("A plan", func() {
 		func(s overseer.Situation, want ...string) {
 			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
-		Entry("an eligible request starts", given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
-		Entry("a request of a manual component starts", given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+		Entry("an eligible request starts",
+			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
+		Entry("a request of a manual component starts", given(manual,
+			withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
 			"start u1: eligible"),
 		Entry("an automatic one of a component that has become manual is refused",
-			given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))), "refuse u1: strategy_manual"),
+			given(manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))),
+			"refuse u1: strategy_manual"),
 		Entry("one that is no longer eligible is refused (judged again)",
-			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))), "refuse u1: auto_upgrade_disabled"),
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))),
+			"refuse u1: auto_upgrade_disabled"),
 		Entry("force starts it nevertheless",
-			given(autoOff, withUpgrades(forced(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))), "start u1: eligible"),
+			given(autoOff, withUpgrades(forced(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+			"start u1: eligible"),
 		Entry("nobody is there to execute it",
-			given(noExecutors, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "refuse u1: no_executor"),
+			given(noExecutors, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"refuse u1: no_executor"),
 		Entry("a refused one makes room for the next in the same pass",
-			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest),
+				open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"refuse u1: auto_upgrade_disabled", "start u2: eligible"),
 		Entry("a request waits while nobody is heard: that an executor is silent says nothing",
 			given(noExecutors, uncovered, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
 		Entry("and until everybody has had the time to be heard again",
-			given(noExecutors, coveredFor(89*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+			given(noExecutors, coveredFor(89*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested,
+				upgrade.TriggerRequest)))),
 		Entry("after that, silence counts",
-			given(noExecutors, coveredFor(90*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "refuse u1: no_executor"),
+			given(noExecutors, coveredFor(90*time.Second), withUpgrades(open("u1", 1, component.Overseer, requested,
+				upgrade.TriggerRequest))), "refuse u1: no_executor"),
 		Entry("nor is one refused as the latest while those who run another version may not have been heard",
-			given(current, coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
-		Entry("what is known without hearing is refused at once", given(autoOff, uncovered, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			given(current, coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested,
+				upgrade.TriggerRequest)))),
+		Entry("what is known without hearing is refused at once", given(autoOff, uncovered,
+			withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
 			"refuse u1: auto_upgrade_disabled"),
 		Entry("who was heard lets a request start at once",
-			given(coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), "start u1: eligible"),
+			given(coveredFor(time.Second), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			"start u1: eligible"),
 		Entry("the explicit one starts first, the other if that one cannot be started",
-			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			given(withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerHourly),
+				open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
 			"start u1: eligible", "start u2: eligible"),
 		Entry("an explicit one starts whatever failed before (fault 13)",
-			given(failed("v2", 5, time.Minute), withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))),
+			given(failed("v2", 5, time.Minute), withUpgrades(open("u1", 1, component.Overseer, requested,
+				upgrade.TriggerRequest))),
 			"start u1: eligible"),
 		Entry("of two automatic ones the manager starts first",
-			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly),
+				open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"start u2: eligible", "start u1: eligible"),
 		Entry("one behind it that is not eligible is judged when the slot is free",
-			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
+			given(autoOff, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly),
+				open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))),
 			"start u2: eligible"),
 		Entry("nothing starts, and nothing is refused, while one is in progress",
-			given(autoOff, withUpgrades(open("u2", 2, component.Manager, upgrade.InProgress, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+			given(autoOff, withUpgrades(open("u2", 2, component.Manager, upgrade.InProgress, upgrade.TriggerHourly),
+				open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
 		Entry("nothing starts while one rolls back",
-			given(withUpgrades(open("u2", 2, component.Manager, upgrade.RollingBack, upgrade.TriggerHourly), open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+			given(withUpgrades(open("u2", 2, component.Manager, upgrade.RollingBack, upgrade.TriggerHourly),
+				open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
 		Entry("an operator's rollback starts, whatever the gold standard says",
-			given(autoOff, manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRollback))), "start u1: eligible"),
-		Entry("one without its component is left alone (C15)", given(noComponents, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
+			given(autoOff, manual, withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRollback))),
+			"start u1: eligible"),
+		Entry("one without its component is left alone (C15)", given(noComponents,
+			withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
 	)
 
 	DescribeTable("of proofs",
 		func(s overseer.Situation, want ...string) {
 			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
 		},
-		Entry("a steady module at the target proves", given(verifying(upgrade.Verifying, 15*time.Second)), "prove u1: proven"),
+		Entry("a steady module at the target proves", given(verifying(upgrade.Verifying, 15*time.Second)),
+			"prove u1: proven"),
 		Entry("one that is not steady for long enough does not yet", given(verifying(upgrade.Verifying, 9*time.Second))),
 		Entry("what was restored is proven alike", given(verifying(upgrade.RollingBack, 15*time.Second)), "prove u1: proven"),
-		Entry("one whose workflow still runs is not judged", given(verifying(upgrade.InProgress, 15*time.Second), func(s *overseer.Situation) {
-			s.Snapshot.Upgrades[0].Step, s.Snapshot.Upgrades[0].Need = upgrade.StepDeploy, nil
-		})),
+		Entry("one whose workflow still runs is not judged", given(verifying(upgrade.InProgress, 15*time.Second),
+			func(s *overseer.Situation) {
+				s.Snapshot.Upgrades[0].Step, s.Snapshot.Upgrades[0].Need = upgrade.StepDeploy, nil
+			})),
 	)
 
 	DescribeTable("of sweeps",
@@ -267,6 +302,20 @@ var _ = Describe("A plan", func() {
 			"start u2: eligible", "start u3: eligible"),
 	)
 
+	It("starts nothing while a freeze holds but an operator's rollback, and refuses nobody for it", func() {
+		freeze := func(s *overseer.Situation) { s.Snapshot.Freeze = &managerapi.Freeze{Reason: "the database moves"} }
+		requests := withUpgrades(open("r", 1, component.Overseer, upgrade.Requested, upgrade.TriggerRequest),
+			open("b", 2, component.Manager, upgrade.Requested, upgrade.TriggerRollback))
+		plan, _ := overseer.Plan(given(freeze, requests))
+		Expect(plan).To(HaveLen(1))
+		Expect(plan[0].Kind).To(Equal(overseer.Start))
+		Expect(plan[0].Upgrade).To(Equal(upgrade.ID("b")))
+		plan, _ = overseer.Plan(given(freeze, withDue(-time.Second)))
+		Expect(plan).To(HaveLen(1))
+		Expect(plan[0].Verdict.Code).To(Equal("frozen"))
+		Expect(plan[0].Create).To(BeFalse())
+	})
+
 	It("goes on when one judgement breaks (fault 9)", func() {
 		actions, leftAlone := overseer.Plan(given(unscheduled, func(s *overseer.Situation) {
 			t := now
@@ -274,7 +323,8 @@ var _ = Describe("A plan", func() {
 			s.Jitter = func() time.Duration { panic("out of luck") }
 		}))
 		Expect(told(actions)).To(Equal([]string{"check component 2, next 1h0m0s, create: eligible"}))
-		Expect(leftAlone).To(Equal([]overseer.LeftAlone{{Item: "component/1", Why: "its judgement failed: panicked: out of luck"}}))
+		Expect(leftAlone).To(Equal([]overseer.LeftAlone{{Item: "component/1",
+			Why: "its judgement failed: panicked: out of luck"}}))
 	})
 
 	It("holds its actions in the order in which they help each other", func() {
@@ -282,7 +332,8 @@ var _ = Describe("A plan", func() {
 			t := now
 			s.Snapshot.Components[1].NextCheckAt = &t
 		})
-		Expect(told(plan(s))).To(Equal([]string{"prove u1: proven", "sweep : sweep_due", "check component 2, next 1h0m0s, create: eligible"}))
+		Expect(told(plan(s))).To(Equal([]string{"prove u1: proven", "sweep : sweep_due",
+			"check component 2, next 1h0m0s, create: eligible"}))
 	})
 
 	It("starts with the ref of this moment, and an operator's rollback with its release", func() {
@@ -294,19 +345,23 @@ var _ = Describe("A plan", func() {
 
 	It("says of a start and a refusal what they rest on (fault 6)", func() {
 		s := given(withUpgrades(forced(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest))), quarantined)
-		s.Snapshot.Quarantines = append(s.Snapshot.Quarantines, managerapi.Quarantine{ID: "q2", ComponentType: component.Overseer},
-			managerapi.Quarantine{ID: "q3", ComponentType: component.Manager}, managerapi.Quarantine{ID: "q1", ComponentType: component.Overseer})
+		s.Snapshot.Quarantines = append(s.Snapshot.Quarantines, managerapi.Quarantine{ID: "q2",
+			ComponentType: component.Overseer},
+			managerapi.Quarantine{ID: "q3", ComponentType: component.Manager},
+			managerapi.Quarantine{ID: "q1", ComponentType: component.Overseer})
 		s.Snapshot.Quarantines[0].ID = "q4"
 		Expect(plan(s)[0].Kind).To(Equal(overseer.Start))
 		Expect(plan(s)[0].Saw).To(Equal(&managerapi.Saw{Ref: &s.Snapshot.Refs[0], Component: s.Snapshot.Components[0],
 			Trigger: upgrade.TriggerRequest, Force: true, Quarantines: []string{"q1", "q2", "q4"}}))
 		s = given(withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)), noRefs)
 		Expect(plan(s)[0].Kind).To(Equal(overseer.Refuse))
-		Expect(plan(s)[0].Saw).To(Equal(&managerapi.Saw{Component: s.Snapshot.Components[0], Trigger: upgrade.TriggerRequest, Quarantines: []string{}}))
+		Expect(plan(s)[0].Saw).To(Equal(&managerapi.Saw{Component: s.Snapshot.Components[0], Trigger: upgrade.TriggerRequest,
+			Quarantines: []string{}}))
 	})
 
 	It("gives every action a sentence, and every judgement what it looked at", func() {
-		for _, a := range plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest)))) {
+		for _, a := range plan(given(withDue(0), sweepDue, withUpgrades(open("u2", 2, component.Manager, requested,
+			upgrade.TriggerRequest)))) {
 			Expect(len(a.Verdict.Message)).To(BeNumerically(">", 15), string(a.Kind))
 			if a.Kind != overseer.Sweep {
 				e := a.Inputs.(overseer.Evidence)
