@@ -30,7 +30,10 @@ import (
 // Database is the copy of one Ginkgo process.
 type Database struct {
 	// URL connects to it.
-	URL     string
+	URL string
+	// Pool is for all specs of the suite. Its one connection finds code that needs two at once, which is a deadlock in
+	// waiting.
+	Pool    *postgres.DB
 	cleaner *sql.DB
 	empty   string // the statement that empties the database
 }
@@ -80,7 +83,7 @@ func New(migrate Migrate, kept ...string) *Database {
 		drop(admin, name) // of an earlier New of this process
 		exec(admin, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", name, template))
 	})
-	d.cleaner = open(d.URL)
+	d.cleaner, d.Pool = open(d.URL), d.Open(1)
 	ginkgo.DeferCleanup(func() {
 		_ = d.cleaner.Close()
 		admin := open(server)
@@ -102,8 +105,7 @@ func config(url string) postgres.Config {
 	return c
 }
 
-// Open opens a pool on the database and closes it when the spec ends. One open
-// connection finds code that needs two at once, which is a deadlock in waiting.
+// Open opens another pool on the database and closes it when the spec ends.
 func (d *Database) Open(maxOpen int) *postgres.DB {
 	ginkgo.GinkgoHelper()
 	c := d.Config()

@@ -76,13 +76,19 @@ func tokens() []api.Token {
 
 func start(change ...func(*api.Config)) *harness {
 	GinkgoHelper()
+	return startOn(database.Pool, change...)
+}
+
+// startOn is start on a pool of the spec's own.
+func startOn(pool *postgres.DB, change ...func(*api.Config)) *harness {
+	GinkgoHelper()
 	database.Truncate()
 	core, logs := observer.New(zapcore.DebugLevel)
 	core = zapcore.NewTee(core, zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()),
 		zapcore.AddSync(GinkgoWriter), zapcore.DebugLevel))
 	short, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
-	h := &harness{db: database.Open(1), logs: logs}
+	h := &harness{db: pool, logs: logs}
 	d := db.New(db.Config{Pool: h.db, Times: short})
 	h.memory = d
 	h.engine = engine.New(engine.Config{DB: d, Times: short, Home: "home"})

@@ -252,7 +252,7 @@ var _ = Describe("The server", func() {
 	})
 
 	It("shows no internal text when the database is away", func() {
-		h := start()
+		h := startOn(database.Open(1))
 		Expect(h.db.Close()).To(Succeed())
 		a := h.call("GET", "/system_component_refs", "")
 		Expect(a.status).To(BeElementOf(500, 503))

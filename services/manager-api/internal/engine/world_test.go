@@ -51,7 +51,10 @@ func newWorldWith(connections int, adjust func(*times.Times)) *world {
 	Expect(err).NotTo(HaveOccurred())
 	t.MinHealthy = 0
 	adjust(&t)
-	w := &world{db: database.Open(connections), times: t}
+	w := &world{db: database.Pool, times: t}
+	if connections > 1 {
+		w.db = database.Open(connections)
+	}
 	w.runs("v1")
 	w.exchange = component.ExchangeID(w.insert(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key,
 		root_exchange_name) VALUES ('here', 'here', 'here', 'here') RETURNING id`))

@@ -42,7 +42,7 @@ func newSite() *site {
 	GinkgoHelper()
 	t, err := times.Named(times.Default)
 	Expect(err).NotTo(HaveOccurred())
-	s := &site{pool: database.Open(1), times: t}
+	s := &site{pool: database.Pool, times: t}
 	s.Presence = presence.New(db.New(db.Config{Pool: s.pool, Times: t}), t)
 	Expect(s.pool.Get(&s.exchange, `INSERT INTO messaging_exchanges
 			(name, routing_key_fragment, routing_key, root_exchange_name)
