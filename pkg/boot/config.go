@@ -2,6 +2,7 @@ package boot
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -43,7 +44,7 @@ func Load[C Config](defaults C, path string) (C, error) {
 	err := v.Unmarshal(&cfg, func(d *mapstructure.DecoderConfig) {
 		d.Metadata = &seen // what UnmarshalExact does, but with the keys apart for a clear line
 		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(strictDuration,
-			mapstructure.StringToTimeDurationHookFunc(), trimmedList)
+			mapstructure.StringToTimeDurationHookFunc(), trimmedList, joinedSecret)
 	})
 	if err != nil {
 		return cfg, fmt.Errorf("configuration %s: %s", path, oneLine(err))
@@ -85,6 +86,24 @@ func trimmedList(from, to reflect.Type, value any) (any, error) {
 		}
 	}
 	return list, nil
+}
+
+// joinedSecret joins a list of texts into one secret, with commas, as the environment would write it: a secret may be
+// several addresses, each with a password.
+func joinedSecret(from, to reflect.Type, value any) (any, error) {
+	list, ok := value.([]any)
+	if !ok || to != reflect.TypeFor[Secret]() {
+		return value, nil
+	}
+	parts := make([]string, len(list))
+	for i, part := range list {
+		text, ok := part.(string)
+		if !ok {
+			return nil, errors.New("want a text, or a list of texts") // without the value, which may be secret
+		}
+		parts[i] = text
+	}
+	return strings.Join(parts, ","), nil
 }
 
 // overrideFromEnv sets every key of the type that has a variable, whether or not

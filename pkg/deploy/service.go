@@ -122,7 +122,7 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 }
 
 // watchBroker has readiness judged at every change of the broker session: who replaces an instance waits for it.
-func watchBroker(ctx context.Context, b *rabbit.Broker, h *boot.Health) {
+func watchBroker(ctx context.Context, b *rabbit.Pair, h *boot.Health) {
 	for {
 		changed := b.Watch()
 		h.Poke()

@@ -166,6 +166,12 @@ func (c *Client) Exchange(ctx context.Context, id component.ExchangeID) (Exchang
 	return e, c.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/exchanges/%d", id), nil, &e)
 }
 
+// BrokerConnections reads GET /messaging/brokers/:id/connections. Each read is journalled: do not poll it.
+func (c *Client) BrokerConnections(ctx context.Context, broker int64) ([]BrokerConnection, error) {
+	var list []BrokerConnection
+	return list, c.Do(ctx, http.MethodGet, fmt.Sprintf("/messaging/brokers/%d/connections", broker), nil, &list)
+}
+
 // Snapshot reads GET /messaging/exchanges/:id/snapshot.
 func (c *Client) Snapshot(ctx context.Context, id component.ExchangeID) (Snapshot, error) {
 	var s Snapshot

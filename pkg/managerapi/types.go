@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -23,12 +24,25 @@ type Exchange struct {
 	RootExchangeName   string                `json:"root_exchange_name"`
 	// Ancestors are the exchange's chain from its parent to the root, so that a service can declare all of it.
 	Ancestors []Ancestor `json:"ancestors"`
+	// FailoverBrokerID is the broker that messages take while the exchange's own broker is away; absent without one.
+	// GET /messaging/exchanges/:id alone has it.
+	FailoverBrokerID *int64 `json:"failover_broker_id,omitempty"`
 }
 
 // Ancestor is one exchange above another.
 type Ancestor struct {
 	Name       string `json:"name"`
 	RoutingKey string `json:"routing_key"`
+}
+
+// BrokerConnection is one address of a broker, of the predecessor's family. The password is shown to services and modules
+// of an exchange that may use the broker, and to nobody else; each such read is in the journal.
+type BrokerConnection struct {
+	Username    string      `json:"username"`
+	Password    boot.Secret `json:"password"`
+	Host        string      `json:"host"`
+	Port        *int        `json:"port"`
+	VirtualHost string      `json:"virtual_host"`
 }
 
 // Address is how the exchange is reached on a broker.

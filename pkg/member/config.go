@@ -23,7 +23,8 @@ type Config struct {
 	// ManagerToken, or the content of ManagerTokenFile, is the bearer token of role service, bound to the exchange.
 	ManagerToken     boot.Secret `mapstructure:"manager_token"`
 	ManagerTokenFile string      `mapstructure:"manager_token_file"`
-	// AMQPURL, or the content of AMQPURLFile, is the exchange's own broker.
+	// AMQPURL, or the content of AMQPURLFile, is the exchange's own broker: one address, or those of a cluster's nodes,
+	// as a list or separated by commas (see rabbit.ParseURLs). The failover broker is not configured: manager-api knows it.
 	AMQPURL     boot.Secret `mapstructure:"amqp_url"`
 	AMQPURLFile string      `mapstructure:"amqp_url_file"`
 	// ExchangeID is the MessagingExchange that the service belongs to.
@@ -61,14 +62,8 @@ func (c Config) Validate() error {
 
 // CheckSecrets implements boot.Config; its error names the key and never quotes a secret.
 func (c Config) CheckSecrets() error {
-	_, amqpURL, err := c.secrets()
-	if err != nil {
-		return err
-	}
-	if _, err := rabbit.ParseURL(amqpURL); err != nil {
-		return fmt.Errorf("amqp_url: %w", err)
-	}
-	return nil
+	_, _, err := c.secrets()
+	return err
 }
 
 // Durations are the times of the profile with the single overrides.
@@ -84,15 +79,18 @@ func (c Config) Durations() (times.Times, error) {
 // Exchange is the configured exchange.
 func (c Config) Exchange() component.ExchangeID { return component.ExchangeID(c.ExchangeID) }
 
-// secrets reads what may stand in files.
-func (c Config) secrets() (token, amqpURL string, err error) {
+// secrets reads what may stand in files: the token, and the addresses of the broker.
+func (c Config) secrets() (token string, amqpURLs []string, err error) {
 	t, err := boot.SecretFrom(c.ManagerToken, c.ManagerTokenFile)
 	if err != nil {
-		return "", "", fmt.Errorf("manager_token: %w", err)
+		return "", nil, fmt.Errorf("manager_token: %w", err)
 	}
 	u, err := boot.SecretFrom(c.AMQPURL, c.AMQPURLFile)
 	if err != nil {
-		return "", "", fmt.Errorf("amqp_url: %w", err)
+		return "", nil, fmt.Errorf("amqp_url: %w", err)
 	}
-	return t.Reveal(), u.Reveal(), nil
+	if amqpURLs, err = rabbit.ParseURLs(u.Reveal()); err != nil {
+		return "", nil, fmt.Errorf("amqp_url: %w", err)
+	}
+	return t.Reveal(), amqpURLs, nil
 }

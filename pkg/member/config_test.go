@@ -49,6 +49,8 @@ var _ = Describe("The configuration of a member", func() {
 		Entry("no token", func(c *member.Config) { c.ManagerToken = "" }, "manager_token:"),
 		Entry("no broker", func(c *member.Config) { c.AMQPURL = "" }, "amqp_url:"),
 		Entry("a broker URL that is none", func(c *member.Config) { c.AMQPURL = "http://u:s3cret-pw@x" }, "amqp_url:"),
+		Entry("a wrong one among the broker's URLs",
+			func(c *member.Config) { c.AMQPURL = "amqp://u:p@x/,amqp://u:s3cret-pw%zz@y" }, "amqp_url: address 2:"),
 		Entry("a token and a file for it", func(c *member.Config) { c.ManagerTokenFile = holding("t0ken") }, "manager_token: the value and the file"),
 		Entry("a token file that is not there", func(c *member.Config) { c.ManagerToken, c.ManagerTokenFile = "", "/nowhere/t" }, "manager_token: read secret: open /nowhere/t"),
 		Entry("an empty file with the broker's URL", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("\n") }, "amqp_url: read secret:"),
@@ -66,6 +68,21 @@ var _ = Describe("The configuration of a member", func() {
 		Expect(c.Validate()).To(Succeed())
 		Expect(c.CheckSecrets()).To(Succeed())
 	})
+
+	DescribeTable("takes the broker's address, or those of a cluster's nodes (T2)",
+		func(value string) {
+			path := filepath.Join(GinkgoT().TempDir(), "c.yaml")
+			Expect(os.WriteFile(path, []byte("manager_url: http://127.0.0.1:8080\nmanager_token: t\nexchange_id: 7\namqp_url: "+value),
+				0o600)).To(Succeed())
+			c, err := boot.Load(config{Base: boot.DefaultBase("127.0.0.1:0")}, path)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(c.CheckSecrets()).To(Succeed())
+			Expect(c.AMQPURL.Reveal()).To(HavePrefix("amqp://u:p@a/"))
+		},
+		Entry("one", "amqp://u:p@a/"),
+		Entry("several, separated by commas", "amqp://u:p@a/,amqp://u:p@b/"),
+		Entry("a list", "[\"amqp://u:p@a/\", \"amqp://u:p@b/\"]"),
+	)
 
 	It("is valid while its secrets cannot be read, for those who do not need them", func() {
 		c := valid(func(c *member.Config) {

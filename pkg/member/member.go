@@ -25,9 +25,11 @@ import (
 type Member struct {
 	Exchange managerapi.Exchange
 	API      *managerapi.Client
-	Broker   *rabbit.Broker
+	Broker   *rabbit.Pair // the exchange's own broker, with its failover as soon as manager-api has said which that is
 	Beater   *Beater
 	Times    times.Times
+
+	failover *failover
 }
 
 // Join makes the service a member of the configured exchange: it reads the exchange from manager-api, again and again
@@ -42,7 +44,8 @@ func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Me
 // Rejoin is Join for a restart that may not depend on manager-api, because manager-api may be what the service is about to
 // repair: while that does not answer, the exchange is taken as an earlier start has read it.
 func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, known managerapi.Exchange) (*Member, error) {
-	return join(ctx, cfg, env, t, func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env) (managerapi.Exchange, error) {
+	read := func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env,
+	) (managerapi.Exchange, error) {
 		asking, cancel := context.WithTimeout(ctx, rejoinLimit)
 		defer cancel()
 		now, err := api.Exchange(asking, id)
@@ -50,11 +53,13 @@ func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, kn
 			return now, nil
 		}
 		if fault.Is(err, fault.Unavailable) && ctx.Err() == nil {
-			env.Log.Warn("manager-api does not answer, exchange is taken as it was at an earlier start", zap.String("exchange", known.Name), zap.Error(err))
+			env.Log.Warn("manager-api does not answer, exchange is taken as it was at an earlier start",
+				zap.String("exchange", known.Name), zap.Error(err))
 			return known, nil
 		}
 		return readExchange(ctx, api, id, env)
-	})
+	}
+	return join(ctx, cfg, env, t, read)
 }
 
 // rejoinLimit is how long Rejoin waits for manager-api.
@@ -68,7 +73,7 @@ func join(ctx context.Context, cfg Config, env *boot.Env, t component.Type,
 	if err != nil {
 		return nil, err
 	}
-	token, amqpURL, err := cfg.secrets()
+	token, amqpURLs, err := cfg.secrets()
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +82,15 @@ func join(ctx context.Context, cfg Config, env *boot.Env, t component.Type,
 	if err != nil {
 		return nil, err
 	}
-	broker, err := rabbit.New(rabbit.Config{Name: env.Service + "@" + exchange.Name, URLs: []string{amqpURL}, Topology: Topology(exchange),
-		Log: env.Log, Metrics: env.Metrics})
+	broker, err := rabbit.NewPair(rabbit.Config{Name: env.Service + "@" + exchange.Name, URLs: amqpURLs,
+		Topology: Topology(exchange), Log: env.Log, Metrics: env.Metrics}, durations.FailoverAfter, durations.FailbackAfter)
 	if err != nil {
 		return nil, fmt.Errorf("amqp_url: %w", err)
 	}
 	env.Health.Add("broker", func(context.Context) error { return broker.Ready() })
+	env.Health.AddInfo("failover broker", func(context.Context) error { return broker.Failover() })
 	m := &Member{Exchange: exchange, API: api, Broker: broker, Times: durations}
+	m.failover = &failover{api: api, exchange: exchange.ID, broker: broker, now: time.Now, log: env.Log.Named("failover")}
 	address := func(context.Context) (messages.Address, error) { return exchange.Address(), nil }
 	m.Beater = &Beater{Publisher: broker, Ready: env.Health, Address: address, Every: durations.Heartbeat,
 		Log: env.Log.Named("beater"), Status: status(cfg, env, t)}
@@ -134,7 +141,7 @@ func readExchange(ctx context.Context, api *managerapi.Client, id component.Exch
 }
 
 // Parts returns the member's own parts together with those that use it, ready for Env.RunParts: broker first, heartbeats
-// last. On a stop the users end first, then the heartbeats with their last word, then the broker's connections: what is in
+// last, and between them what learns of the failover broker. On a stop the users end first, then the heartbeats with their last word, then the broker's connections: what is in
 // hand can still be settled, and nobody hears inactive of a service that still acts.
 func (m *Member) Parts(users ...loop.Part) []loop.Part {
 	var working, beating sync.WaitGroup
@@ -148,7 +155,7 @@ func (m *Member) Parts(users ...loop.Part) []loop.Part {
 		}})
 	}
 	beat := outliving(m.Beater.Run, &working)
-	return append(parts, loop.Part{Name: "heartbeat", Run: func(ctx context.Context) error {
+	return append(parts, loop.Part{Name: "failover", Run: m.failover.Run}, loop.Part{Name: "heartbeat", Run: func(ctx context.Context) error {
 		defer beating.Done()
 		return beat(ctx)
 	}})

@@ -261,6 +261,27 @@ var _ = DescribeTable("T8: addresses and URLs",
 	Entry("an IPv6 host with TLS", rabbit.Address{Host: "::1", Port: 5671, User: "u", Password: canary, VHost: "v", TLS: true}),
 )
 
+var _ = DescribeTable("T2: the addresses of a cluster in one text",
+	func(text, wrong string, urls ...string) {
+		got, err := rabbit.ParseURLs(text)
+		if wrong != "" {
+			Expect(err).To(MatchError(And(ContainSubstring(wrong), Not(ContainSubstring("c4n")))))
+			return
+		}
+		Expect(err).NotTo(HaveOccurred())
+		Expect(got).To(Equal(urls))
+	},
+	Entry("one", "amqp://u:p@a/v", "", "amqp://u:p@a/v"),
+	Entry("several with commas", "amqp://u:p@a/v,amqp://u:p@b/v, amqps://u:p@c/v", "",
+		"amqp://u:p@a/v", "amqp://u:p@b/v", "amqps://u:p@c/v"),
+	Entry("one a line", "amqp://u:p@a/v\namqp://u:p@b/v\n", "", "amqp://u:p@a/v", "amqp://u:p@b/v"),
+	Entry("a comma in a password", "amqp://u:p,q@a/v,amqp://u:p,q@b/v", "", "amqp://u:p,q@a/v", "amqp://u:p,q@b/v"),
+	Entry("none", "", "parse broker URL"),
+	Entry("something in front", "c4nary,amqp://a/", "address 1: parse broker URL"),
+	Entry("a wrong one", "amqp://a/, amqp://u:c4nary%zz@h/", "address 2: parse broker URL"),
+	Entry("another virtual host", "amqp://a/v,amqp://u:c4nary@b/w", "address 2: another virtual host"),
+)
+
 var _ = Describe("a configuration", func() {
 	It("is refused without a URL, and with a broken one without quoting it", func() {
 		_, err := rabbit.New(rabbit.Config{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ func (a Address) URL() string {
 		scheme = "amqps"
 	}
 	if port == 0 {
-		port = map[bool]int{false: 5672, true: 5671}[a.TLS]
+		port = map[bool]int{false: 5672, true: tlsPort}[a.TLS]
 	}
 	vhost := a.VHost
 	if vhost == "" {
@@ -56,6 +57,58 @@ func ParseURL(raw string) (Address, error) {
 		return Address{}, errors.New("parse broker URL: not a valid amqp:// or amqps:// URL (reserved characters in user and password must be percent-encoded)")
 	}
 	return Address{Host: u.Host, Port: u.Port, User: u.Username, Password: u.Password, VHost: u.Vhost, TLS: u.Scheme == "amqps"}, nil
+}
+
+// tlsPort is the port of AMQP over TLS.
+const tlsPort = 5671
+
+// NewAddress is the address that a MessagingBrokerConnection describes. It has no field for TLS, as the predecessor's has
+// none: port 5671 means TLS. Port 0 means the usual one.
+func NewAddress(host string, port int, user, password, vhost string) Address {
+	return Address{Host: host, Port: port, User: user, Password: password, VHost: vhost, TLS: port == tlsPort}
+}
+
+// ParseURLs reads the addresses of one broker: of a cluster, a URL for each node. They are separated by commas or white
+// space. A comma separates only in front of amqp:// or amqps://, because a password may contain one. All URLs name the
+// same virtual host. The errors never quote the input.
+func ParseURLs(text string) ([]string, error) {
+	var urls []string
+	var vhost string
+	parts := splitURLs(text)
+	for i, raw := range parts {
+		a, err := ParseURL(raw)
+		if err != nil && len(parts) == 1 {
+			return nil, err
+		}
+		if err != nil {
+			return nil, fmt.Errorf("address %d: %w", i+1, err)
+		}
+		if i > 0 && a.VHost != vhost {
+			return nil, fmt.Errorf("address %d: another virtual host than address 1; list the nodes of one cluster only", i+1)
+		}
+		vhost = a.VHost
+		urls = append(urls, raw)
+	}
+	return urls, nil
+}
+
+var urlStart = regexp.MustCompile(`(?:^|[,\s])\s*amqps?://`)
+
+// splitURLs splits in front of each scheme.
+func splitURLs(text string) []string {
+	var parts []string
+	begin := 0
+	for _, at := range urlStart.FindAllStringIndex(text, -1) {
+		if at[0] > begin {
+			parts = append(parts, text[begin:at[0]])
+			begin = at[0]
+		}
+	}
+	parts = append(parts, text[begin:])
+	for i, part := range parts {
+		parts[i] = strings.Trim(part, ", \t\r\n")
+	}
+	return parts
 }
 
 // Redact returns what may be logged of an AMQP URI: scheme, host, port and vhost.

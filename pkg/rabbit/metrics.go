@@ -27,6 +27,12 @@ func newMetrics(r prometheus.Registerer) metrics {
 	}
 }
 
+// DivertedGauge is the gauge of who uses a Switch, by broker. All of a registry share one.
+func DivertedGauge(r prometheus.Registerer) *prometheus.GaugeVec {
+	return register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_rabbit_diverted",
+		Help: "1 while messages take the failover of a broker, 0 while they take the broker itself."}, []string{"broker"}))
+}
+
 // register registers a collector, or returns the equal one that is registered already. Without a registerer the
 // collector just counts for nobody.
 func register[C prometheus.Collector](r prometheus.Registerer, c C) C {

@@ -29,7 +29,10 @@ var host *rabbittest.Host // one virtual host for the suite; every spec uses nam
 var _ = BeforeSuite(func() { host = rabbittest.NewHost() })
 
 // proxies ends with its spec, after the Broker: its goroutines are none of the Broker's.
-var proxies = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/rabbittest.(*Proxy).forward")
+var (
+	proxies   = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/rabbittest.(*Proxy).forward")
+	listeners = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/rabbittest.(*Proxy).accept")
+)
 
 // harness owns one running Broker; nothing in it is shared between specs.
 type harness struct {

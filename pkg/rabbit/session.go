@@ -57,6 +57,7 @@ func (l *link) run(ctx context.Context) {
 	b := l.broker
 	b.setState(l, Connecting, errDialing)
 	down := time.Now()
+	refusals := 0 // in a row
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		if attempt > 0 {
 			b.metrics.redials.WithLabelValues(b.cfg.Name, l.role).Inc()
@@ -71,6 +72,12 @@ func (l *link) run(ctx context.Context) {
 		}
 		state := stateOf(err)
 		b.setState(l, state, err)
+		if refusals++; !state.refused() {
+			refusals = 0
+		}
+		if refusals%len(b.addresses) != 0 {
+			state = Connecting // another node has not been asked yet: this one may just be starting
+		}
 		l.pause(ctx, redialDelay(state, time.Since(down), b.cfg, rand.Float64()))
 	}
 	b.setState(l, Closed, errStopped)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,6 +58,17 @@ func (h *Host) Address() string {
 	u, err := url.Parse(h.URL)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	return u.Host
+}
+
+// Credentials returns how the broker is reached, as a MessagingBrokerConnection says it.
+func (h *Host) Credentials() (user, password, host string, port int) {
+	ginkgo.GinkgoHelper()
+	u, err := url.Parse(h.URL)
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	password, _ = u.User.Password()
+	port, err = strconv.Atoi(u.Port())
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	return u.User.Username(), password, u.Hostname(), port
 }
 
 // Through returns the AMQP URL with another host:port, for instance a Proxy's.

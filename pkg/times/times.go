@@ -28,6 +28,8 @@ type table[D, N any] struct {
 	Unclaimed        D `mapstructure:"unclaimed"`         // an order unclaimed for so long is sent again
 	Settle           D `mapstructure:"settle"`            // how long manager-api must have consumed before deadlines run
 	TickGap          D `mapstructure:"tick_gap"`          // a longer gap between two ticks was an absence
+	FailoverAfter    D `mapstructure:"failover_after"`    // a broker away for so long is left for its failover
+	FailbackAfter    D `mapstructure:"failback_after"`    // a broker back for so long is used again
 	RequestExpiry    D `mapstructure:"request_expiry"`    // a request that nobody started expires
 	AbandonAfter     D `mapstructure:"abandon_after"`     // an upgrade whose clock stood still for so long is abandoned
 	QuarantineExpiry D `mapstructure:"quarantine_expiry"` // 0 keeps a quarantine until an operator clears it
@@ -61,6 +63,7 @@ func Named(p Profile) (Times, error) {
 			MinHealthy: 10 * time.Second, HealthDeadline: time.Minute,
 			ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
 			Unclaimed: time.Minute, Settle: time.Minute, TickGap: 10 * time.Second,
+			FailoverAfter: time.Minute, FailbackAfter: time.Minute,
 			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
 		}, nil
 	case Fast:
@@ -72,6 +75,7 @@ func Named(p Profile) (Times, error) {
 			MinHealthy: 2 * time.Second, HealthDeadline: 20 * time.Second,
 			ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
 			Unclaimed: 5 * time.Second, Settle: 3 * time.Second, TickGap: 5 * time.Second,
+			FailoverAfter: 3 * time.Second, FailbackAfter: 3 * time.Second,
 			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
 		}, nil
 	default:
@@ -109,6 +113,7 @@ func (t Times) Validate() error {
 		{t.CheckInterval > 0 && t.Sweep > 0 && t.TickGap > 0 && t.Unclaimed > 0,
 			"check_interval, sweep, tick_gap and unclaimed must be above 0"},
 		{t.StarveAfter > 0 && t.UncoveredAfter > 0, "starve_after and uncovered_after must be above 0"},
+		{t.FailoverAfter > 0 && t.FailbackAfter > 0, "failover_after and failback_after must be above 0"},
 		{t.RequestExpiry > 0 && t.AbandonAfter > 0, "request_expiry and abandon_after must be above 0"},
 		{t.Settle >= 0 && t.QuarantineExpiry >= 0, "settle and quarantine_expiry must be at least 0"},
 		{t.OrderAttempts > 0, "order_attempts must be above 0"},

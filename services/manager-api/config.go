@@ -25,7 +25,7 @@ type config struct {
 	// DatabaseConnections bounds the pool for requests; leases have a small one of their own.
 	DatabaseConnections int `mapstructure:"database_connections"`
 	// AMQPURL, or the content of AMQPURLFile, is manager-api's own broker, which serves every exchange without a
-	// restriction.
+	// restriction: one address, or those of a cluster's nodes, as a list or separated by commas.
 	AMQPURL     boot.Secret `mapstructure:"amqp_url"`
 	AMQPURLFile string      `mapstructure:"amqp_url_file"`
 	// HomeExchange is the name of the exchange that manager-api beats into, once it is registered.
@@ -71,7 +71,7 @@ func (c config) CheckSecrets() error {
 	if err := c.postgres().Validate(); err != nil {
 		return fmt.Errorf("database_%w", err)
 	}
-	if _, err := c.amqpURL(); err != nil {
+	if _, err := c.amqpURLs(); err != nil {
 		return err
 	}
 	if _, err := c.keys(); err != nil {
@@ -86,15 +86,16 @@ func (c config) postgres() postgres.Config {
 	return p
 }
 
-func (c config) amqpURL() (string, error) {
+func (c config) amqpURLs() ([]string, error) {
 	secret, err := boot.SecretFrom(c.AMQPURL, c.AMQPURLFile)
 	if err != nil {
-		return "", fmt.Errorf("amqp_url: %w", err)
+		return nil, fmt.Errorf("amqp_url: %w", err)
 	}
-	if _, err := rabbit.ParseURL(secret.Reveal()); err != nil {
-		return "", fmt.Errorf("amqp_url: %w", err)
+	urls, err := rabbit.ParseURLs(secret.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("amqp_url: %w", err)
 	}
-	return secret.Reveal(), nil
+	return urls, nil
 }
 
 // keys is nil without a file: then no broker password can be stored or read.

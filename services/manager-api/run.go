@@ -73,7 +73,7 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	if s.keys, err = cfg.keys(); err != nil {
 		return nil, err
 	}
-	amqpURL, err := cfg.amqpURL()
+	amqpURLs, err := cfg.amqpURLs()
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,8 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	s.presence = presence.New(s.db, s.times)
 	s.registry = registry.New(s.db, s.engine, cfg.HomeExchange)
 	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Presence: s.presence,
-		Registry: s.registry, Bell: bell, OwnURL: amqpURL, Keys: s.keys, Settle: s.times.Settle,
+		Registry: s.registry, Bell: bell, OwnURLs: amqpURLs, Keys: s.keys, Settle: s.times.Settle,
+		FailoverAfter: s.times.FailoverAfter, FailbackAfter: s.times.FailbackAfter,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {
 		return nil, err

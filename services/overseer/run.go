@@ -68,7 +68,7 @@ func newService(cfg config, env *boot.Env, m *member.Member) *service {
 	a := m.Exchange.Address()
 	s := &service{Member: m, env: env, prefetch: cfg.Prefetch, metrics: overseer.NewMetrics(env.Metrics),
 		beats: heartbeats.NewMetrics(env.Metrics), log: env.Log.Named("overseer")}
-	s.coverage = overseer.NewCoverage(m.Broker, m.Times.LiveWithin, env.Log.Named("coverage"),
+	s.coverage = overseer.NewCoverage(m.Broker.Whole(), m.Times.LiveWithin, env.Log.Named("coverage"),
 		a.QueueName(messages.QueueOverseer), a.QueueName(messages.QueueSystemModules))
 	env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "openaperture_overseer_covered_seconds",
 		Help: "For how long this leader has heard its exchange without a break; 0 if it does not."}, s.coverage.Seconds))

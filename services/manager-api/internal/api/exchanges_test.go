@@ -83,10 +83,44 @@ var _ = Describe("/messaging/exchanges", func() {
 		h := chained()
 		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east"}`)
 		Expect(h.exchange(3).RoutingKey).To(Equal("aws.us.east"))
-		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east","parent_exchange_id":null,"failover_exchange_id":2}`)
+		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east","parent_exchange_id":null}`)
 		Expect(h.ok(200, "GET", "/messaging/exchanges/3", "").object()).To(And(HaveKeyWithValue("routing_key", "east"),
-			HaveKeyWithValue("root_exchange_name", "east"), HaveKeyWithValue("failover_exchange_id", 2.0),
-			HaveKeyWithValue("ancestors", BeEmpty())))
+			HaveKeyWithValue("root_exchange_name", "east"), HaveKeyWithValue("ancestors", BeEmpty())))
+	})
+
+	It("refuses a failover exchange, which would have no effect, and shows one that was stored before (fault 12)", func() {
+		h := chained()
+		for _, call := range [][2]string{{"POST", "/messaging/exchanges"}, {"PUT", "/messaging/exchanges/3"}} {
+			a := h.ok(400, call[0], call[1], `{"name":"n","failover_exchange_id":2}`)
+			Expect(a.body).To(MatchJSON(`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
+				{"failover_exchange_id":"is not supported: set the failover_broker_id of the broker that the exchange is ` +
+				`restricted to"}]}`))
+		}
+		_, err := h.db.Exec(`UPDATE messaging_exchanges SET failover_exchange_id = 2 WHERE id = 3`)
+		Expect(err).NotTo(HaveOccurred())
+		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"renamed","failover_exchange_id":2}`) // as it was read
+		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east"}`)
+		shown := func() map[string]any { return h.ok(200, "GET", "/messaging/exchanges/3", "").object() }
+		Expect(shown()).To(HaveKeyWithValue("failover_exchange_id", 2.0))
+		h.ok(400, "PUT", "/messaging/exchanges/3", `{"name":"east","failover_exchange_id":1}`)
+		h.ok(204, "PUT", "/messaging/exchanges/3", `{"name":"east","failover_exchange_id":null}`)
+		Expect(shown()).To(HaveKeyWithValue("failover_exchange_id", BeNil()))
+	})
+
+	It("shows its members the failover of the broker that serves it (fault 12)", func() {
+		h := rooted()
+		failover := func(id int) any {
+			return h.ok(200, "GET", fmt.Sprintf("/messaging/exchanges/%d", id), "").object()["failover_broker_id"]
+		}
+		Expect(failover(3)).To(BeNil(), "it is on manager-api's own broker")
+		h.ok(201, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":3}`)
+		h.ok(201, "POST", "/messaging/exchanges/3/brokers", `{"messaging_broker_id":1}`) // a second one is not used
+		Expect(failover(3)).To(Equal(2.0))
+		h.ok(201, "POST", "/messaging/exchanges/1/brokers", `{"messaging_broker_id":1}`)
+		Expect(failover(1)).To(BeNil(), "its broker has none")
+		h.ok(201, "POST", "/messaging/exchanges", `{"name":"home","routing_key_fragment":"home"}`)
+		h.ok(201, "POST", "/messaging/exchanges/4/brokers", `{"messaging_broker_id":3}`)
+		Expect(failover(4)).To(BeNil(), "the home exchange is always on manager-api's own broker")
 	})
 
 	DescribeTable("refuses", func(method, path, body string, status int, want string) {
@@ -108,9 +142,6 @@ var _ = Describe("/messaging/exchanges", func() {
 		Entry("an unknown parent", "POST", "/messaging/exchanges", `{"name":"n","parent_exchange_id":99}`, 400,
 			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
 				{"parent_exchange_id":"Invalid MessagingExchange"}]}`),
-		Entry("an unknown failover", "POST", "/messaging/exchanges", `{"name":"n","failover_exchange_id":99}`, 400,
-			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
-				{"failover_exchange_id":"Invalid MessagingExchange"}]}`),
 		Entry("a fragment with a dot", "POST", "/messaging/exchanges", `{"name":"n","routing_key_fragment":"a.b"}`, 400,
 			`{"errors":[{"message":"One or more fields for MessagingExchange were invalid"},
 				{"routing_key_fragment":"has invalid format"}]}`),
@@ -421,7 +452,7 @@ var _ = Describe("The queues of an exchange", func() {
 			root_exchange_name)
 			VALUES ('old', 'us-east-1', 2, 'us-east-1', 'staging')`)
 		Expect(err).NotTo(HaveOccurred())
-		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older","failover_exchange_id":1}`)
+		h.ok(204, "PUT", "/messaging/exchanges/4", `{"name":"older"}`)
 		h.ok(201, "POST", "/messaging/exchanges", `{"name":"other","routing_key_fragment":"other"}`)
 		a := h.ok(409, "POST", "/messaging/exchanges", `{"name":"us-east-1"}`)
 		Expect(a.body).To(ContainSubstring("MessagingExchange 3 (east)"))

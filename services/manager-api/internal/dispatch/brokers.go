@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,7 @@ type Config struct {
 	Presence *presence.Presence
 	Registry *registry.Registry
 	Bell     *Bell      // rung by the store after a commit that left messages; nil means the relays only poll
-	OwnURL   string     // AMQP URL of manager-api's own broker
+	OwnURLs  []string   // AMQP URLs of manager-api's own broker, one for each node
 	Keys     *seal.Ring // opens the passwords of the others
 	Name     string     // "<service>/<hostname>", the app_id of every message
 	Settle   time.Duration
@@ -72,6 +73,8 @@ type Brokers struct {
 	results *results
 	relay   *relay
 
+	diverted *prometheus.GaugeVec
+
 	mu       sync.Mutex
 	routes   map[int64]*route
 	unusable map[int64]string
@@ -99,7 +102,8 @@ func New(c Config) (*Brokers, error) {
 		readOnce: sync.OnceFunc(func() { close(read) })}
 	b.results = &results{apply: c.Engine.ApplyResult, log: c.Log.Named("results"), metrics: m}
 	b.relay = &relay{outbox: c.DB, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
-	own, err := b.link("own", []string{c.OwnURL})
+	b.diverted = rabbit.DivertedGauge(c.Metrics)
+	own, err := b.link(brokerName(ownBroker), c.OwnURLs)
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +115,16 @@ func New(c Config) (*Brokers, error) {
 	return b, nil
 }
 
+// brokerName names a broker in logs, in metrics and as a connection.
+func brokerName(id int64) string {
+	if id == ownBroker {
+		return "manager-api@own"
+	}
+	return "manager-api@" + strconv.FormatInt(id, 10)
+}
+
 func (b *Brokers) link(name string, urls []string) (*link, error) {
-	broker, err := rabbit.New(rabbit.Config{Name: "manager-api@" + name, URLs: urls, Log: b.cfg.Log,
+	broker, err := rabbit.New(rabbit.Config{Name: name, URLs: urls, Log: b.cfg.Log,
 		Metrics:      b.cfg.Metrics,
 		RefusedRetry: b.cfg.RefusedRetry})
 	if err != nil {

@@ -66,8 +66,9 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	r.Registry = registry.New(r.DB, r.Engine, "here")
 	r.exchange = r.register("here")
 	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Presence: r.Presence,
-		Registry: r.Registry, Bell: bell, OwnURL: ownURL, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle,
-		Log: logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second,
+		Registry: r.Registry, Bell: bell, OwnURLs: []string{ownURL}, Keys: keys(), Name: "manager-api/spec",
+		Settle: t.Settle,
+		Log:    logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second,
 		FailbackAfter: time.Second,
 		RefusedRetry:  500 * time.Millisecond})
 	Expect(err).NotTo(HaveOccurred())
@@ -348,7 +349,17 @@ var _ = Describe("Dispatch", func() {
 		address := proxy.Address()
 		proxy.Close()
 		r.workflow(id)
-		Expect(received(spare, "far.deployer").MessagingExchangeID).To(Equal(int64(id)))
+		diverted, later := received(spare, "far.deployer"), r.workflow(id)
+		Expect(diverted.MessagingExchangeID).To(Equal(int64(id)))
+		completed := func(workflow string) func() string {
+			return func() string {
+				return r.value(`SELECT workflow_completed::text FROM workflows WHERE id = $1`, workflow)
+			}
+		}
+		spare.Publish("far.workflow_orchestration", publishing(r.answer(diverted)))
+		Eventually(completed(diverted.WorkflowID), "5s").Should(Equal("true"))
+		last := received(spare, "far.deployer")
+		Expect(last.WorkflowID).To(Equal(later))
 		Consistently(func() []component.ExchangeID { return r.brokers.Consuming(time.Now()) }, "2s",
 			"50ms").ShouldNot(ContainElement(id),
 			"results may wait on the broker that is away: no deadline runs")
@@ -357,6 +368,9 @@ var _ = Describe("Dispatch", func() {
 		Eventually(func() error { return r.brokers.Others(ctx()) }, "20s").Should(Succeed())
 		Eventually(func() bool { r.workflow(id); _, ok := taken(far, "far.deployer"); return ok }, "15s",
 			"300ms").Should(BeTrue())
+		// What an executor sent to the failover before it went back itself is heard.
+		spare.Publish("far.workflow_orchestration", publishing(r.answer(last)))
+		Eventually(completed(later), "5s").Should(Equal("true"))
 	})
 
 	It("shows a home exchange that is not registered, which gates nothing", func() {

@@ -22,8 +22,6 @@ type link struct {
 
 	mu        sync.Mutex
 	exchanges map[component.ExchangeID]*served
-	downSince time.Time // zero while open
-	openSince time.Time
 }
 
 // served is one exchange on a link.
@@ -190,21 +188,8 @@ func (l *link) declared() []component.ExchangeID {
 	return list
 }
 
-// health is since when the link has been open or not.
-func (l *link) health(now time.Time) (open bool, since time.Duration) {
+// open reports whether the link can be used.
+func (l *link) open() bool {
 	state, _ := l.broker.State()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if state == rabbit.Open {
-		l.downSince = time.Time{}
-		if l.openSince.IsZero() {
-			l.openSince = now
-		}
-		return true, now.Sub(l.openSince)
-	}
-	l.openSince = time.Time{}
-	if l.downSince.IsZero() {
-		l.downSince = now
-	}
-	return false, now.Sub(l.downSince)
+	return state == rabbit.Open
 }

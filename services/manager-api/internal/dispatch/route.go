@@ -4,19 +4,21 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	"github.com/openaperture/openaperture/pkg/rabbit"
 	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
-// route is one broker with its failover, if any. Results are taken from both at all times; messages go to one: to the
-// failover after the broker was away for a while, and back after the broker was back for a while.
+// route is one broker with its failover, if any. Results are taken from both at all times, so it does not matter when
+// the members of the exchanges change over, and nothing is left on the failover on the way back. Messages go to one of
+// the two: rabbit.Switch says to which.
 type route struct {
 	primary  *link
 	failover *link // nil without one
@@ -26,14 +28,19 @@ type route struct {
 	parts    sync.WaitGroup // relay
 	dials    sync.WaitGroup // connections
 	wake     *loop.Waker
+	log      *zap.Logger
+	gauge    prometheus.Gauge // 1 while diverted
 
 	mu       sync.Mutex
+	rule     rabbit.Switch
 	diverted bool
 }
 
 // open starts the connections and the relay of a broker. An error says why it cannot be used.
 func (b *Brokers) open(ctx, detached context.Context, plan registry.Plan, id int64) (*route, error) {
-	r := &route{primary: b.own, wake: loop.NewWaker()}
+	r := &route{primary: b.own, wake: loop.NewWaker(), log: b.cfg.Log.Named("route").With(zap.Int64("broker", id)),
+		rule:  rabbit.Switch{After: b.cfg.FailoverAfter, Back: b.cfg.FailbackAfter},
+		gauge: b.diverted.WithLabelValues(brokerName(id))}
 	if id != ownBroker {
 		l, err := b.linkTo(plan.Brokers[id])
 		if err != nil {
@@ -54,10 +61,9 @@ func (b *Brokers) open(ctx, detached context.Context, plan registry.Plan, id int
 		}
 	}
 	ctx, r.stop = context.WithCancel(ctx)
-	log := b.cfg.Log.Named("relay").With(zap.Int64("broker", id))
-	relaying := loop.Loop{Interval: b.cfg.Poll, Wake: r.wake.C(),
+	relaying := loop.Loop{Name: "relay", Interval: b.cfg.Poll, Wake: r.wake.C(),
 		Do:      func(ctx context.Context) error { return r.pass(ctx, b, time.Now()) },
-		OnError: func(err error) { log.Warn("outbox not relayed", zap.Error(err)) }}
+		OnError: func(err error) { r.log.Warn("outbox not relayed", zap.Error(err)) }}
 	r.parts.Go(func() { _ = relaying.Run(ctx) })
 	b.mu.Lock()
 	b.routes[id] = r
@@ -69,7 +75,7 @@ func (b *Brokers) linkTo(info registry.BrokerInfo) (*link, error) {
 	if info.Unusable != "" {
 		return nil, errors.New(info.Unusable)
 	}
-	return b.link(strconv.FormatInt(info.ID, 10), urlsOf(info))
+	return b.link(brokerName(info.ID), urlsOf(info))
 }
 
 func urlsOf(info registry.BrokerInfo) []string {
@@ -112,7 +118,7 @@ func (r *route) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 // pass relays over the link that counts now, for the exchanges that it has declared; all other messages wait in the
 // outbox.
 func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
-	l := r.active(now, b.cfg.FailoverAfter, b.cfg.FailbackAfter)
+	l := r.active(now)
 	if l == nil {
 		return nil
 	}
@@ -123,31 +129,35 @@ func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
 	return b.relay.pass(ctx, l, exchanges)
 }
 
-// active chooses the link; nil while the chosen one is not open.
-func (r *route) active(now time.Time, after, back time.Duration) *link {
-	open, since := r.primary.health(now)
+// active chooses the link by the rule of rabbit.Switch; nil while the chosen one is not open.
+func (r *route) active(now time.Time) *link {
 	chosen := r.primary
-	if r.failover != nil {
-		r.mu.Lock()
-		r.diverted = divert(r.diverted, open, since, after, back)
-		if r.diverted {
-			chosen = r.failover
-		}
-		r.mu.Unlock()
+	if r.failover != nil && r.divert(r.primary.open(), r.failover.open(), now) {
+		chosen = r.failover
 	}
-	if open, _ = chosen.health(now); !open {
+	if !chosen.open() {
 		return nil
 	}
 	return chosen
 }
 
-// divert decides whether messages take the failover: not before the broker was away for after, and until it was back
-// for back.
-func divert(diverted, open bool, since, after, back time.Duration) bool {
-	if diverted {
-		return !open || since < back
+// divert asks the switch, and tells when its answer changes.
+func (r *route) divert(primary, failover bool, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	diverted, _ := r.rule.Look(primary, failover, now) // the relay looks often enough
+	if diverted == r.diverted {
+		return diverted
 	}
-	return !open && since >= after
+	r.diverted = diverted
+	if diverted {
+		r.gauge.Set(1)
+		r.log.Warn("broker is away: messages take its failover", zap.Duration("away_for_at_least", r.rule.After))
+	} else {
+		r.gauge.Set(0)
+		r.log.Info("messages take the broker itself again")
+	}
+	return diverted
 }
 
 // close ends relay and consumers, then the connections, and waits for all.
@@ -159,4 +169,5 @@ func (r *route) close() {
 	}
 	r.hangUp()
 	r.dials.Wait()
+	r.gauge.Set(0)
 }

@@ -18,16 +18,12 @@ func (c ConnectionRow) address(keys *seal.Ring) (rabbit.Address, error) {
 	if err != nil {
 		return rabbit.Address{}, err
 	}
-	a := rabbit.Address{Host: c.Host, User: c.Username, Password: password.Reveal(), VHost: c.VirtualHost}
+	port := 0
 	if c.Port != nil {
-		a.Port = int(*c.Port)
+		port = int(*c.Port)
 	}
-	a.TLS = a.Port == amqpsPort
-	return a, nil
+	return rabbit.NewAddress(c.Host, port, c.Username, password.Reveal(), c.VirtualHost), nil
 }
-
-// amqpsPort is the port of AMQP over TLS; the predecessor's connections have no flag for it.
-const amqpsPort = 5671
 
 // Route says on which broker an exchange is served: BrokerID 0 is manager-api's own, which no row describes.
 type Route struct {
@@ -65,17 +61,20 @@ func (s *Registry) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	return p, err
 }
 
-// routes reads on which broker each exchange is served: of several restrictions the oldest counts.
+// servedOn is the registered broker that serves the exchange e: of several restrictions the oldest counts. It is NULL on
+// manager-api's own broker, which no row describes. The home exchange, named $1, is always served there.
+const servedOn = `CASE WHEN e.name <> $1 THEN (SELECT r.messaging_broker_id FROM messaging_exchange_brokers r
+	WHERE r.messaging_exchange_id = e.id ORDER BY r.id LIMIT 1) END`
+
+// routes reads on which broker each exchange is served.
 func (s *Registry) routes(ctx context.Context, tx *sqlx.Tx) ([]Route, error) {
 	var rows []struct {
 		db.ExchangeRow
 		Own *int64 `db:"own"`
 	}
-	err := tx.SelectContext(ctx, &rows, `SELECT x.id, x.name, x.parent_exchange_id, x.routing_key_fragment, x.routing_key,
-		x.root_exchange_name,
-			(SELECT messaging_broker_id FROM messaging_exchange_brokers WHERE messaging_exchange_id = x.id ORDER BY id
-			LIMIT 1) AS own
-		FROM messaging_exchanges x ORDER BY x.id`)
+	err := tx.SelectContext(ctx, &rows, `SELECT e.id, e.name, e.parent_exchange_id, e.routing_key_fragment, e.routing_key,
+			e.root_exchange_name, `+servedOn+` AS own
+		FROM messaging_exchanges e ORDER BY e.id`, s.home)
 	if err != nil {
 		return nil, fmt.Errorf("read exchanges: %w", err)
 	}
@@ -86,7 +85,7 @@ func (s *Registry) routes(ctx context.Context, tx *sqlx.Tx) ([]Route, error) {
 	routes := make([]Route, 0, len(rows))
 	for _, r := range rows {
 		route := Route{Exchange: r.View(ancestorsOf(r.ExchangeRow, byID))}
-		if r.Own != nil && r.Name != s.home { // the home exchange's broker is the one of the configuration
+		if r.Own != nil {
 			route.BrokerID = *r.Own
 		}
 		routes = append(routes, route)

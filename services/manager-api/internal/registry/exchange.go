@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -19,16 +20,21 @@ import (
 type ExchangeView struct {
 	ID component.ExchangeID `json:"id" db:"id"`
 	ExchangeSpec
-	RoutingKey string   `json:"routing_key" db:"routing_key"`
-	Root       string   `json:"root_exchange_name" db:"root_exchange_name"`
-	Ancestors  db.JSON  `json:"ancestors" db:"ancestors"` // from the parent to the root
+	RoutingKey string  `json:"routing_key" db:"routing_key"`
+	Root       string  `json:"root_exchange_name" db:"root_exchange_name"`
+	Ancestors  db.JSON `json:"ancestors" db:"ancestors"` // from the parent to the root
+	// FailoverBrokerID is the failover of the broker that serves the exchange. Exchange alone reads it.
+	FailoverBrokerID *int64 `json:"failover_broker_id,omitempty" db:"failover_broker_id"`
+
 	InsertedAt db.Stamp `json:"inserted_at" db:"inserted_at"`
 	UpdatedAt  db.Stamp `json:"updated_at" db:"updated_at"`
 }
 
 // ExchangeSpec is what an operator states about an exchange.
 type ExchangeSpec struct {
-	Name       string                `json:"name" db:"name"`
+	Name string `json:"name" db:"name"`
+	// FailoverID is kept and shown where the predecessor stored it, and has no effect: brokers have a failover,
+	// exchanges have none.
 	FailoverID *component.ExchangeID `json:"failover_exchange_id" db:"failover_exchange_id"`
 	ParentID   *component.ExchangeID `json:"parent_exchange_id" db:"parent_exchange_id"`
 	Fragment   *string               `json:"routing_key_fragment" db:"routing_key_fragment"`
@@ -82,8 +88,9 @@ func (s *Registry) EachExchange(ctx context.Context, p db.Part, fn func(Exchange
 
 // Exchange reads one exchange.
 func (s *Registry) Exchange(ctx context.Context, id component.ExchangeID) (ExchangeView, error) {
-	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e
-		WHERE e.id = $1`, id)
+	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+`,
+			(SELECT b.failover_broker_id FROM messaging_brokers b WHERE b.id = `+servedOn+`) AS failover_broker_id
+		FROM messaging_exchanges e WHERE e.id = $2`, s.home, id)
 	if err != nil {
 		return row, fmt.Errorf("read exchange %d: %w", id, err)
 	}
@@ -101,7 +108,7 @@ func (s *Registry) ExchangeNamed(ctx context.Context, name string) (ExchangeView
 }
 
 // CreateExchange stores an exchange and computes its place. Conflict: its name, its root and routing key, or its queues
-// on a broker, are taken.
+// on a broker, are taken. Invalid: it names a failover exchange.
 func (s *Registry) CreateExchange(ctx context.Context, spec ExchangeSpec) (component.ExchangeID, error) {
 	var id component.ExchangeID
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
@@ -109,7 +116,7 @@ func (s *Registry) CreateExchange(ctx context.Context, spec ExchangeSpec) (compo
 		if err != nil {
 			return err
 		}
-		if err := placeable(ctx, tx, id, spec); err != nil {
+		if err := cmp.Or(failoverKept(nil, spec.FailoverID), placeable(ctx, tx, id, spec)); err != nil {
 			return err
 		}
 		// A key that no fragment can have keeps the address unique until it is computed.
@@ -155,7 +162,7 @@ func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, 
 		if spec.equal(old.ExchangeSpec) {
 			return nil
 		}
-		if err := placeable(ctx, tx, id, spec); err != nil {
+		if err := cmp.Or(failoverKept(old.FailoverID, spec.FailoverID), placeable(ctx, tx, id, spec)); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE messaging_exchanges SET name = $2, failover_exchange_id = $3,
@@ -197,17 +204,20 @@ func lockTree(ctx context.Context, tx *sqlx.Tx) error {
 	return nil
 }
 
-// placeable refuses a parent or failover that is unknown or the exchange itself, and a parent below it.
+// failoverKept refuses a failover exchange, which would have no effect. What is stored may stay, so that a client can
+// PUT what it has read.
+func failoverKept(stored, wanted *component.ExchangeID) error {
+	if wanted == nil || same(stored, wanted) {
+		return nil
+	}
+	return db.WrongField("failover_exchange_id",
+		"is not supported: set the failover_broker_id of the broker that the exchange is restricted to")
+}
+
+// placeable refuses a parent that is unknown, the exchange itself, or below it.
 func placeable(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID, spec ExchangeSpec) error {
 	if err := spec.Validate(); err != nil {
 		return err
-	}
-	if spec.FailoverID != nil {
-		known, err := db.One[bool](ctx, tx, `SELECT EXISTS (SELECT 1 FROM messaging_exchanges WHERE id = $1 AND id <> $2)`,
-			*spec.FailoverID, id)
-		if err != nil || !known {
-			return orWrong(err, "failover_exchange_id", "Invalid MessagingExchange")
-		}
 	}
 	if spec.ParentID == nil {
 		return nil
