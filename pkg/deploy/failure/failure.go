@@ -22,6 +22,7 @@ const (
 	ManagerSilent      Reason = "manager_silent"      // the same, and no manager-api answers since either: nobody can tell why
 	GitUnreachable     Reason = "git_unreachable"     // the host or repository does not answer
 	GitRefUnknown      Reason = "git_ref_unknown"     // the repository has no such ref or commit
+	GitCommitGone      Reason = "git_commit_gone"     // the repository has the planned commit no more
 	GitRefused         Reason = "git_refused"         // an address, ref or repository that we do not accept
 	TemplateInvalid    Reason = "template_invalid"    // a template that cannot be rendered safely
 	UnitInvalid        Reason = "unit_invalid"        // a unit file that must not be sent to a runtime

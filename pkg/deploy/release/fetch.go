@@ -232,13 +232,11 @@ func (g *Git) resolve(ctx context.Context, repo, ref string) (string, error) {
 
 // ask asks the remote which commit ref points at.
 func (g *Git) ask(ctx context.Context, a address, extra []string, ref string) (string, error) {
-	limited, stop := context.WithTimeout(ctx, g.cfg.Timeout)
-	defer stop()
-	out, err := g.command(limited, a, extra, nil, "ls-remote", "--quiet", "--", a.url, ref, ref+"^{}")
+	found, err := g.listRemote(ctx, a, extra, ref)
 	if err != nil {
-		return "", g.explain(ctx, a, extra, ref, err)
+		return "", err
 	}
-	if id := pick(string(out), ref); id != "" {
+	if _, id := pick(found, ref); id != "" {
 		return id, nil
 	}
 	return "", failure.New(failure.GitRefUnknown, "%s has no ref %q", shorten(a.url), ref)
@@ -258,22 +256,4 @@ func (g *Git) resolveCommit(ctx context.Context, repo, id string, a address) (st
 	}
 	c, err := g.fetch(ctx, repo, id)
 	return c.id, err
-}
-
-// pick chooses from the lines of ls-remote in git's own order; a peeled tag stands for its commit.
-func pick(listing, ref string) string {
-	found := map[string]string{}
-	for _, line := range strings.Split(listing, "\n") {
-		if id, full, ok := strings.Cut(line, "\t"); ok && fullCommit.MatchString(id) {
-			found[full] = id
-		}
-	}
-	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/"} {
-		for _, suffix := range []string{"^{}", ""} {
-			if id := found[prefix+ref+suffix]; id != "" {
-				return id
-			}
-		}
-	}
-	return ""
 }

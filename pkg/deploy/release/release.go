@@ -20,6 +20,10 @@ type Request struct {
 	DeploymentRef  string
 	SourceRepo     string
 	SourceRef      string
+	// The commits for which the two refs stood when the upgrade was planned, "" where that is not known. Just these
+	// commits are rendered, or nothing.
+	DeploymentCommit string
+	SourceCommit     string
 }
 
 // Release is what a deploy milestone deploys: rendered units, their cluster and count, and both full commits.
@@ -42,7 +46,11 @@ func (g *Git) Render(ctx context.Context, r Request) (Release, error) {
 	out := Release{SourceRepo: r.SourceRepo, SourceRef: r.SourceRef}
 	both, inner := errgroup.WithContext(ctx)
 	both.Go(func() (err error) { t, out.DeploymentCommit, err = g.deployment(inner, r); return err })
-	both.Go(func() (err error) { out.SourceCommit, err = g.resolve(inner, r.SourceRepo, r.SourceRef); return err })
+	both.Go(func() (err error) {
+		out.SourceCommit,
+			err = g.resolvePinned(inner, r.SourceRepo, r.SourceRef, r.SourceCommit)
+		return err
+	})
 	if err := both.Wait(); err != nil {
 		return Release{}, err
 	}
@@ -64,7 +72,7 @@ func (g *Git) renderFromSourceFile(ctx context.Context, r Request) (Release, err
 		return Release{}, failure.New(failure.RepoInvalid, "neither the order nor source.json names a source repository "+
 			"and ref")
 	}
-	out.SourceCommit, err = g.resolve(ctx, out.SourceRepo, out.SourceRef)
+	out.SourceCommit, err = g.resolvePinned(ctx, out.SourceRepo, out.SourceRef, r.SourceCommit)
 	if err != nil {
 		return Release{}, err
 	}
@@ -93,7 +101,7 @@ func orElse(a, b string) string {
 
 // deployment fetches the deployment repository and reads what we use of it.
 func (g *Git) deployment(ctx context.Context, r Request) (tree, string, error) {
-	c, err := g.fetch(ctx, r.DeploymentRepo, r.DeploymentRef)
+	c, err := g.fetchPinned(ctx, r.DeploymentRepo, r.DeploymentRef, r.DeploymentCommit)
 	if err != nil {
 		return tree{}, "", err
 	}
