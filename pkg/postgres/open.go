@@ -29,6 +29,13 @@ func OpenForLeases(c Config) (*DB, error) {
 	return c.open(2, c.LeaseTimeout, min(c.LockTimeout, c.LeaseTimeout))
 }
 
+// loopConnections is the size of the pool of OpenForLoops: the relays, the sweeper's workers and its beat.
+const loopConnections = 6
+
+// OpenForLoops makes a pool of its own for a service's periodic work, so that no number of requests, nor clients that
+// read slowly, keep the work from its turn.
+func OpenForLoops(c Config) (*DB, error) { return c.open(loopConnections, c.StatementTimeout, c.LockTimeout) }
+
 // OpenForMigrations makes a pool without statement timeout and socket deadline,
 // because a migration may take long. LockTimeout holds: a migration that waits for
 // a lock stalls everything behind it.

@@ -85,14 +85,25 @@ func newService(cfg config, env *boot.Env) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pools = []*postgres.DB{requests, leases}
+	loops, err := postgres.OpenForLoops(cfg.postgres())
+	if err != nil {
+		return nil, err
+	}
+	s.pools = []*postgres.DB{requests, leases, loops}
 	bell := &dispatch.Bell{}
 	s.db = db.New(db.Config{Pool: requests, Leases: leases, Times: s.times, Ring: bell.Ring})
-	s.engine = engine.New(engine.Config{DB: s.db, Times: s.times, Home: cfg.HomeExchange, Version: env.Version})
+	engineOver := func(d *db.DB) *engine.Engine {
+		return engine.New(engine.Config{DB: d, Times: s.times, Home: cfg.HomeExchange, Version: env.Version})
+	}
+	s.engine = engineOver(s.db)
 	s.presence = presence.New(s.db, s.times)
 	s.registry = registry.New(s.db, s.engine, cfg.HomeExchange)
-	s.brokers, err = dispatch.New(dispatch.Config{DB: s.db, Engine: s.engine, Presence: s.presence,
-		Registry: s.registry, Bell: bell, OwnURLs: amqpURLs, Keys: s.keys, Settle: s.times.Settle,
+	// manager-api's own loops have a pool of their own: no number of requests keeps them from their turn.
+	own := s.db.Over(loops)
+	ownEngine := engineOver(own)
+	s.brokers, err = dispatch.New(dispatch.Config{DB: own, Engine: ownEngine, Presence: presence.New(own, s.times),
+		Registry: registry.New(own, ownEngine, cfg.HomeExchange), Bell: bell, OwnURLs: amqpURLs,
+		Keys: s.keys, Settle: s.times.Settle,
 		FailoverAfter: s.times.FailoverAfter, FailbackAfter: s.times.FailbackAfter,
 		Name: env.Service + "/" + env.Hostname, Log: env.Log, Metrics: env.Metrics})
 	if err != nil {

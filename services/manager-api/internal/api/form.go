@@ -97,7 +97,7 @@ func (f *form) integer(name string) *int64 {
 	case string:
 		text = v
 	}
-	n, err := strconv.ParseInt(text, 10, 32)
+	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		f.bad(name, invalid)
 		return nil
@@ -224,11 +224,11 @@ func (f *form) err(item string) error {
 	return e2(item, f.wrong)
 }
 
-// pathID reads an id of the path; what is no 32-bit number names nothing.
+// pathID reads an id of the path. A text that is no positive number of 64 bits names nothing.
 func pathID(r *http.Request, name string) (int64, bool) {
 	text := r.PathValue(name)
 	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil && n > 0 && n <= math.MaxInt32 && strconv.FormatInt(n, 10) == text
+	return n, err == nil && n > 0 && strconv.FormatInt(n, 10) == text
 }
 
 // queryInt reads the leading integer of a query field, def without one; ok is false if there is none in it.

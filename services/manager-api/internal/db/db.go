@@ -27,7 +27,7 @@ type DB struct {
 	times  times.Times
 	ring   func()
 
-	unsettled unsettled
+	unsettled *unsettled
 }
 
 // Config is what a DB needs.
@@ -47,7 +47,14 @@ func New(c Config) *DB {
 	if c.Leases == nil {
 		c.Leases = c.Pool
 	}
-	return &DB{Pool: c.Pool, Leases: c.Leases, times: c.Times, ring: c.Ring}
+	return &DB{Pool: c.Pool, Leases: c.Leases, times: c.Times, ring: c.Ring, unsettled: &unsettled{}}
+}
+
+// Over returns the same DB over another pool, for work that must not wait for the connections of this one.
+func (s *DB) Over(pool *postgres.DB) *DB {
+	over := *s
+	over.Pool = pool
+	return &over
 }
 
 // Tx runs fn in one transaction and rings for the messages that it may have left in the outbox. fn may run several

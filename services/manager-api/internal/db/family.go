@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
@@ -72,35 +73,43 @@ type Part struct {
 	Limit    int
 }
 
-// Max is NULL, which is no limit, for 0.
-func (p Part) Max() any {
-	if p.Limit == 0 {
-		return nil
-	}
-	return p.Limit
-}
+// pageRows is how many rows of a list are read at once.
+const pageRows = 100
 
-// Each hands the rows of a query to fn one by one, so that a whole list never sits in memory. An error of fn ends it
-// and comes back as it is.
-func Each[T any](ctx context.Context, db *postgres.DB, fn func(T) error, query string, args ...any) error {
-	rows, err := db.QueryxContext(ctx, query, args...)
-	if err != nil {
-		return fmt.Errorf("query rows: %w", postgres.Translate(err))
+// Each hands the rows of a list to fn, in the order of their ids, at most limit of them unless that is 0. A whole list
+// never sits in memory, and no connection is held while fn runs: fn may write to a client that reads slowly. So the
+// list is read page by page, each page whole; a row that is made or removed meanwhile may be there or not.
+//
+// query selects without order and limit, and has a column id that is a whole number; or a uuid, if id returns a string.
+// An error of fn ends the list and comes back as it is.
+func Each[T any, ID int64 | string](ctx context.Context, pool *postgres.DB, limit int, id func(T) ID, fn func(T) error,
+	query string, args ...any) error {
+	var last any = int64(0)
+	if _, text := any(*new(ID)).(string); text {
+		last = uuid.Nil.String()
 	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var row T
-		if err := rows.StructScan(&row); err != nil {
-			return fmt.Errorf("scan row: %w", err)
+	n := len(args)
+	paged := fmt.Sprintf(`SELECT * FROM (%s) AS page WHERE page.id > $%d ORDER BY page.id LIMIT $%d`, query, n+1, n+2)
+	for handed := 0; ; {
+		size := pageRows
+		if limit > 0 {
+			size = min(size, limit-handed)
 		}
-		if err := fn(row); err != nil {
-			return err
+		var page []T
+		if err := pool.SelectContext(ctx, &page, paged, append(args[:n:n], last, size)...); err != nil {
+			return fmt.Errorf("read rows: %w", postgres.Translate(err))
+		}
+		for _, row := range page {
+			if err := fn(row); err != nil {
+				return err
+			}
+			last = id(row)
+		}
+		handed += len(page)
+		if len(page) < pageRows || handed == limit {
+			return nil
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read rows: %w", postgres.Translate(err))
-	}
-	return nil
 }
 
 // One reads one row; none is NotFound.

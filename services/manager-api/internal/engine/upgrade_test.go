@@ -58,7 +58,8 @@ var _ = Describe("An upgrade", func() {
 			To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
 		Expect(w.value(`SELECT string_agg(code || ' ' || (inputs->>'term'), ', ' ORDER BY seq) FROM journal
 			WHERE subject = $1 AND inputs->>'term' <> '0'`, upgradeSubject(u.ID))).
-			To(Equal(fmt.Sprintf("eligible %d, proven %d", w.term, w.term)), "the journal names the term of each judgement (I14)")
+			To(Equal(fmt.Sprintf("eligible %d, proven %d", w.term, w.term)),
+				"the journal names the term of each judgement (I14)")
 	})
 
 	It("is proven as its component demands when it starts, not when it was requested", func() {

@@ -174,7 +174,7 @@ func (s *Engine) exchangeFor(ctx context.Context, tx *sqlx.Tx, w *workflowRow) (
 		Exchange any `json:"deploy_messaging_exchange_id"`
 	}
 	_ = json.Unmarshal(w.ExecuteOptions, &o) // what is no object names no exchange
-	id, _ := strconv.ParseInt(fmt.Sprint(o.Exchange), 10, 32)
+	id, _ := strconv.ParseInt(fmt.Sprint(o.Exchange), 10, 64)
 	if f, ok := o.Exchange.(float64); ok {
 		id = int64(f)
 	}

@@ -35,9 +35,10 @@ const moduleShown = `id, messaging_exchange_id, hostname, type, status, workload
 
 // EachModule lists the modules of an exchange by id, inactive ones included.
 func (s *Presence) EachModule(ctx context.Context, p db.Part, fn func(ModuleRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+moduleShown+` FROM messaging_exchange_modules
-		WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`,
-		p.Exchange, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r ModuleRow) int64 { return r.ID }, fn,
+		`SELECT `+moduleShown+` FROM messaging_exchange_modules
+		WHERE messaging_exchange_id = $1`,
+		p.Exchange)
 }
 
 // Module reads one module of an exchange.

@@ -33,8 +33,8 @@ const brokerColumns = `b.id, b.name, b.failover_broker_id, b.inserted_at, b.upda
 
 // EachBroker lists brokers by id; a part with an exchange has those that it may use.
 func (s *Registry) EachBroker(ctx context.Context, p db.Part, fn func(BrokerRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable+` ORDER BY b.id
-		LIMIT $2`, p.Exchange, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r BrokerRow) int64 { return r.ID }, fn,
+		`SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable, p.Exchange)
 }
 
 // Broker reads a broker, if the exchange may use it (0: any).

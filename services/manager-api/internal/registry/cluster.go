@@ -33,9 +33,10 @@ const clusterColumns = `id, etcd_token, name, hosting_provider_id, allow_docker_
 
 // EachCluster lists clusters by id; builds filters allow_docker_builds, of which NULL never matches.
 func (s *Registry) EachCluster(ctx context.Context, p db.Part, builds *bool, fn func(ClusterRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+clusterColumns+` FROM etcd_clusters
-		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::boolean IS NULL OR allow_docker_builds = $2) ORDER BY id
-		LIMIT $3`, p.Exchange, builds, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r ClusterRow) int64 { return r.ID }, fn,
+		`SELECT `+clusterColumns+` FROM etcd_clusters
+		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::boolean IS NULL
+		OR allow_docker_builds = $2)`, p.Exchange, builds)
 }
 
 // Cluster reads the cluster of a token, whatever its case.

@@ -68,9 +68,9 @@ const componentShown = `id, messaging_exchange_id, type, source_repo, source_rep
 // EachComponent lists components by id, of one type unless that is nil.
 func (s *Registry) EachComponent(ctx context.Context, p db.Part, t *component.Type,
 	fn func(ComponentView) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+componentShown+` FROM system_components
-		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2) ORDER BY id
-		LIMIT $3`, p.Exchange, t, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r ComponentView) int64 { return int64(r.ID) }, fn,
+		`SELECT `+componentShown+` FROM system_components
+		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2)`, p.Exchange, t)
 }
 
 // Component reads one component.

@@ -49,10 +49,11 @@ type EventQuery struct {
 
 // EachEvent lists events by id, dismissed ones included.
 func (s *Registry) EachEvent(ctx context.Context, q EventQuery, fn func(EventRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+eventColumns+` FROM system_events
+	return db.Each(ctx, s.db.Pool, q.Limit, func(r EventRow) int64 { return r.ID }, fn,
+		`SELECT `+eventColumns+` FROM system_events
 		WHERE ($1 <= 0 OR inserted_at >= now() - $1 * interval '1 hour')
-		AND ($2::integer IS NULL OR assignee_id = $2) AND ($3 = 0 OR messaging_exchange_id = $3) ORDER BY id
-		LIMIT $4`, q.Lookback, q.Assignee, q.Exchange, q.Max())
+		AND ($2::bigint IS NULL OR assignee_id = $2)
+		AND ($3 = 0 OR messaging_exchange_id = $3)`, q.Lookback, q.Assignee, q.Exchange)
 }
 
 // Event reads one event, if it is about the exchange (0: any).

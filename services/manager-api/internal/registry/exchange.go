@@ -81,9 +81,9 @@ func (e ExchangeSpec) Validate() error {
 
 // EachExchange lists exchanges by id; a part with an exchange is that one alone.
 func (s *Registry) EachExchange(ctx context.Context, p db.Part, fn func(ExchangeView) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE $1 = 0 OR e.id = $1
-		ORDER BY e.id LIMIT $2`,
-		p.Exchange, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r ExchangeView) int64 { return int64(r.ID) }, fn,
+		`SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE $1 = 0 OR e.id = $1`,
+		p.Exchange)
 }
 
 // Exchange reads one exchange.
@@ -392,9 +392,10 @@ type RestrictionRow struct {
 
 // EachRestriction lists the brokers that an exchange is restricted to.
 func (s *Registry) EachRestriction(ctx context.Context, p db.Part, fn func(RestrictionRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT id, messaging_exchange_id, messaging_broker_id, inserted_at, updated_at
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r RestrictionRow) int64 { return r.ID }, fn,
+		`SELECT id, messaging_exchange_id, messaging_broker_id, inserted_at, updated_at
 		FROM messaging_exchange_brokers
-		WHERE messaging_exchange_id = $1 ORDER BY id LIMIT $2`, p.Exchange, p.Max())
+		WHERE messaging_exchange_id = $1`, p.Exchange)
 }
 
 // Restrict adds a broker to those that an exchange is restricted to. Conflict: it has it, or its queues are another's

@@ -21,7 +21,8 @@ const refColumns = `id, type, source_repo, source_repo_git_ref, auto_upgrade_ena
 
 // EachRef lists the refs by id.
 func (s *Registry) EachRef(ctx context.Context, p db.Part, fn func(RefRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+refColumns+` FROM system_component_refs ORDER BY id LIMIT $1`, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r RefRow) int64 { return r.ID }, fn,
+		`SELECT `+refColumns+` FROM system_component_refs`)
 }
 
 // Ref reads the ref of a type.

@@ -28,7 +28,8 @@ const userColumns = `id, first_name, last_name, email, inserted_at, updated_at`
 
 // EachUser lists users by id.
 func (s *Registry) EachUser(ctx context.Context, p db.Part, fn func(UserRow) error) error {
-	return db.Each(ctx, s.db.Pool, fn, `SELECT `+userColumns+` FROM users ORDER BY id LIMIT $1`, p.Max())
+	return db.Each(ctx, s.db.Pool, p.Limit, func(r UserRow) int64 { return r.ID }, fn,
+		`SELECT `+userColumns+` FROM users`)
 }
 
 // User reads one user.
