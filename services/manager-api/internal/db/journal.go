@@ -40,30 +40,42 @@ type Entry struct {
 	Inputs  any // encoded as JSON; nil stores nothing
 }
 
-// WriteJournal appends an entry in the transaction of the change that it tells of (docs/rest.md#the-journal).
-func WriteJournal(ctx context.Context, tx *sqlx.Tx, e Entry) error {
-	var inputs any
+// WriteJournal appends entries in the transaction of the change that they tell of (docs/rest.md#the-journal). A cause is
+// written before its effects.
+func WriteJournal(ctx context.Context, tx *sqlx.Tx, entries ...Entry) error {
+	who := ActorOf(ctx)
+	for _, e := range entries {
+		inputs, err := e.inputs()
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO journal (actor, subject, code, message, inputs, request_id)
+			VALUES ($1, $2, $3, $4, $5, $6)`,
+			who.Name, e.Subject, e.Code, e.Message, inputs, who.RequestID)
+		if err != nil {
+			return fmt.Errorf("write journal entry %s of %s: %w", e.Code, e.Subject, err)
+		}
+	}
+	return nil
+}
+
+// inputs encodes the inputs of an entry for their column.
+func (e Entry) inputs() (any, error) {
 	switch v := e.Inputs.(type) {
 	case nil:
+		return nil, nil
 	case json.RawMessage:
-		if len(v) > 0 {
-			inputs = string(v)
+		if len(v) == 0 {
+			return nil, nil
 		}
+		return string(v), nil
 	default:
 		raw, err := json.Marshal(v)
 		if err != nil {
-			return fmt.Errorf("encode inputs of journal entry %s: %w", e.Code, err)
+			return nil, fmt.Errorf("encode inputs of journal entry %s: %w", e.Code, err)
 		}
-		inputs = string(raw)
+		return string(raw), nil
 	}
-	who := ActorOf(ctx)
-	_, err := tx.ExecContext(ctx, `INSERT INTO journal (actor, subject, code, message, inputs, request_id)
-		VALUES ($1, $2, $3, $4, $5, $6)`,
-		who.Name, e.Subject, e.Code, e.Message, inputs, who.RequestID)
-	if err != nil {
-		return fmt.Errorf("write journal entry %s of %s: %w", e.Code, e.Subject, err)
-	}
-	return nil
 }
 
 // JournalQuery selects rows of the journal; empty fields select all. Before is the cursor: rows with a lower seq.

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -31,6 +32,8 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 		Expect(w.value(ended)).To(Equal("true true exchange_deleted"))
 		Expect(w.events()).To(Equal([]string{"workflow_failed error"}))
 		Expect(w.codes("workflow/" + id)).To(Equal([]string{"workflow_started", "exchange_deleted"}))
+		Expect(w.auditedSubjects("exchange_deleted")).To(HaveExactElements(
+			fmt.Sprintf("exchange/%d", w.exchange), "workflow/"+id), "the cause, then its effect")
 	})
 
 	It("ends the workflow of an upgrade, which goes with its component", func() {

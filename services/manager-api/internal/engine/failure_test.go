@@ -69,6 +69,22 @@ var _ = Describe("A failing upgrade", func() {
 		Expect(w.ClearQuarantine(ctx(), list[0].ID, 0)).To(MatchError(ContainSubstring("there is no quarantine")))
 	})
 
+	It("stands in the audit journal in the order cause, then effect", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.exec(`UPDATE system_components SET source_repo_git_ref = 'v0'`)
+		u := w.started(c)
+		w.runConfig(u)
+		before := w.lastSeq()
+		failedIn(w, u, "deploy_oa", func(r *messages.Result) {
+			deployed(r)
+			failed(messages.CauseVersion, "deploy_unhealthy", true)(r)
+		})
+		Expect(w.state(u)).To(Equal(upgrade.RollingBack))
+		Expect(w.auditedSince(before)).To(HaveExactElements("order_claimed", "deploy_unhealthy", "quarantined",
+			"release_adopted"))
+	})
+
 	It("leaves a quarantine whose time is over out of the snapshot, though it is not removed yet", func() {
 		w := newWorld()
 		w.insert(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref,

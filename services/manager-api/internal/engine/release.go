@@ -123,43 +123,50 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	return r, err
 }
 
-// adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to.
-func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+// adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to. The
+// release must be stored before the upgrade moves, because the move asks whether there is one. The caller writes the
+// returned journal entries after the move: the cause comes before its effects.
+func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) ([]db.Entry, error) {
 	replaced := r.ReplacedUnits()
 	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 ||
 		component.Blank(x.upgrade.FromRef) {
-		return nil
+		return nil, nil
 	}
 	known, err := provenRelease(ctx, tx, x.upgrade.ComponentID, x.workflow.Phase)
 	if err != nil || known != nil {
-		return err
+		return nil, err
 	}
 	current, err := releaseByID(ctx, tx, *x.workflow.ReleaseID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var wanted []messages.UnitDefinition
 	if err := json.Unmarshal(current.Units, &wanted); err != nil {
-		return fmt.Errorf("decode units of release %s: %w", current.ID, err)
+		return nil, fmt.Errorf("decode units of release %s: %w", current.ID, err)
 	}
-	if x.order.TakenOver && !slices.ContainsFunc(replaced, func(u messages.UnitDefinition) bool {
-		return !isWanted(u,
-			wanted)
-	}) {
-		return nil // what the executor before had replaced: nobody knows what ran
+	foreign := func(u messages.UnitDefinition) bool { return !isWanted(u, wanted) }
+	if x.order.TakenOver && !slices.ContainsFunc(replaced, foreign) {
+		return nil, nil // the executor before has replaced all of them: nobody knows what ran
 	}
 	units, count := templates(replaced, wanted)
-	adopted := &releaseRow{ComponentID: &x.upgrade.ComponentID, Phase: x.workflow.Phase, Adopted: true,
+	adopted := &releaseRow{
+		ComponentID:      &x.upgrade.ComponentID,
+		Phase:            x.workflow.Phase,
+		Adopted:          true,
 		SourceRepo:       x.upgrade.FromRepo,
-		SourceRepoGitRef: x.upgrade.FromRef, DeploymentRepo: x.workflow.DeploymentRepo, EtcdToken: current.EtcdToken,
-		definitions: units,
-		Instances:   &count, ProvenAt: &x.workflow.Now}
-	if err := adopted.insert(ctx, tx); err != nil {
-		return err
+		SourceRepoGitRef: x.upgrade.FromRef,
+		DeploymentRepo:   x.workflow.DeploymentRepo,
+		EtcdToken:        current.EtcdToken,
+		definitions:      units,
+		Instances:        &count,
+		ProvenAt:         &x.workflow.Now,
 	}
-	return db.WriteJournal(ctx, tx, db.Entry{Subject: x.upgrade.subject(), Code: "release_adopted",
+	if err := adopted.insert(ctx, tx); err != nil {
+		return nil, err
+	}
+	return []db.Entry{{Subject: x.upgrade.subject(), Code: "release_adopted",
 		Message: "what ran before is kept as the release to return to",
-		Inputs:  map[string]any{"release_id": adopted.ID, "instances": count}})
+		Inputs:  map[string]any{"release_id": adopted.ID, "instances": count}}}, nil
 }
 
 var instanceName = regexp.MustCompile(`^(.+)@[^@]+(\.[a-z]+)$`)

@@ -208,12 +208,13 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 		return err
 	}
 	var failed *failure
+	var adopted []db.Entry
 	var err error
 	switch x.order.Milestone {
 	case messages.MilestoneConfig:
 		failed, err = s.configured(ctx, tx, x, r)
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
-		failed, err = s.deployed(ctx, tx, x, r)
+		failed, adopted, err = s.deployed(ctx, tx, x, r)
 	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild,
 		messages.MilestoneSchedule:
 	}
@@ -223,7 +224,10 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 	if failed != nil {
 		return s.failWorkflow(ctx, tx, x, *failed)
 	}
-	return s.goOn(ctx, tx, x, r)
+	if err := s.goOn(ctx, tx, x, r); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, adopted...)
 }
 
 // goOn enters the milestone after the completed one, or completes the workflow and tells its upgrade.
@@ -287,26 +291,28 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 
 // deployed records which instances a deploy left running. An executor that announced at its claim that it names them
 // must do so: without the names any module of the type would prove the version.
-func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure, error) {
+func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure,
+	[]db.Entry, error) {
 	var named any
 	if slices.Contains(x.order.Capabilities, managerapi.CapInstances) {
 		if len(r.Deployed) == 0 {
 			f := environment("instances_unnamed",
 				"the result of the deploy names no instance, although its executor can: look at the executor's log, then try again")
 			f.Touched = true
-			return f, nil
+			return f, nil, nil
 		}
 		text, err := db.JSONText(r.Deployed)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		named = text
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE workflows SET instances = $2, deployed = $3 WHERE id = $1`,
 		x.workflow.ID, r.Instances, named); err != nil {
-		return nil, fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
+		return nil, nil, fmt.Errorf("record instances of workflow %s: %w", x.workflow.ID, err)
 	}
-	return nil, s.adoptReplaced(ctx, tx, x, r)
+	adopted, err := s.adoptReplaced(ctx, tx, x, r)
+	return nil, adopted, err
 }
 
 func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) error {
@@ -328,7 +334,8 @@ func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r 
 	if x.order.Milestone == messages.MilestoneProbe || x.workflow.Completed {
 		return nil // an unanswered probe is the proof's business
 	}
-	if err := s.adoptReplaced(ctx, tx, x, r); err != nil {
+	adopted, err := s.adoptReplaced(ctx, tx, x, r)
+	if err != nil {
 		return err
 	}
 	f, err := failureOf(r).unlessDatabase(ctx, tx, x)
@@ -340,7 +347,10 @@ func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r 
 	}
 	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
 	f.Touched = f.Touched || (x.order.TakenOver && x.order.Milestone != messages.MilestoneConfig)
-	return s.failWorkflow(ctx, tx, x, f)
+	if err := s.failWorkflow(ctx, tx, x, f); err != nil {
+		return err
+	}
+	return db.WriteJournal(ctx, tx, adopted...)
 }
 
 // unlessDatabase blames the environment for a manager-api that did not get ready while the database was restarted.

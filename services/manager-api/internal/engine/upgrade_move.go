@@ -40,14 +40,14 @@ func (s *Engine) move(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgra
 		}
 		return err
 	}
+	if err := journalMove(ctx, tx, row, before, e, inputs); err != nil { // the cause comes before its effects
+		return err
+	}
 	failed, err := s.perform(ctx, tx, row, current, effects)
 	if err != nil {
 		return err
 	}
 	if err := s.showOnComponent(ctx, tx, row); err != nil {
-		return err
-	}
-	if err := journalMove(ctx, tx, row, before, e, inputs); err != nil {
 		return err
 	}
 	if row.Step == upgrade.StepVerify || !row.State.Open() { // a judgement is wanted, or the slot is free

@@ -273,8 +273,8 @@ func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseR
 	return releaseByID(ctx, tx, target.ID)
 }
 
-// Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if it found
-// one to be due. The verdict reaches the journal only when it differs from the last.
+// Check records an automatic check of a component under the leader's term, and makes the hourly upgrade if the check
+// found one to be due. The verdict reaches the journal only when it differs from the last.
 func (s *Engine) Check(ctx context.Context, id component.ID, ex component.ExchangeID, k managerapi.Check) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		c, err := findComponent(ctx, tx, managerapi.UpgradeRequest{ComponentID: id, ExchangeID: ex})
@@ -283,6 +283,13 @@ func (s *Engine) Check(ctx context.Context, id component.ID, ex component.Exchan
 		}
 		if err := db.RequireTerm(ctx, tx, c.ExchangeID, k.Term); err != nil {
 			return err
+		}
+		if k.Verdict.Code != c.LastVerdict {
+			if err := db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code,
+				Message: k.Verdict.Message,
+				Inputs:  map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}}); err != nil {
+				return err
+			}
 		}
 		if k.Create {
 			if _, _, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerHourly,
@@ -296,11 +303,6 @@ func (s *Engine) Check(ctx context.Context, id component.ID, ex component.Exchan
 		if err != nil {
 			return fmt.Errorf("record check of component %d: %w", id, err)
 		}
-		if k.Verdict.Code == c.LastVerdict {
-			return nil
-		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: fmt.Sprintf("component/%d", id), Code: k.Verdict.Code,
-			Message: k.Verdict.Message,
-			Inputs:  map[string]any{"before": c.LastVerdict, "next_check_at": k.NextCheckAt}})
+		return nil
 	})
 }

@@ -55,7 +55,7 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.value(`SELECT upgrade_status FROM system_components`)).To(BeEmpty())
 		Expect(w.events()).To(Equal([]string{"upgrade_completed info"}))
 		Expect(w.codes(upgradeSubject(u.ID))).
-			To(Equal([]string{"requested", "eligible", "release_adopted", "workflow_completed", "proven"}))
+			To(Equal([]string{"requested", "eligible", "workflow_completed", "release_adopted", "proven"}))
 		Expect(w.value(`SELECT string_agg(code || ' ' || (inputs->>'term'), ', ' ORDER BY seq) FROM journal
 			WHERE subject = $1 AND inputs->>'term' <> '0'`, upgradeSubject(u.ID))).
 			To(Equal(fmt.Sprintf("eligible %d, proven %d", w.term, w.term)),
@@ -218,10 +218,12 @@ var _ = Describe("An upgrade", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
 		k := managerapi.Check{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible"}, Create: true}
+		before := w.lastSeq()
 		Expect(w.Check(ctx(), c, w.exchange, k)).To(Succeed())
 		Expect(w.Check(ctx(), c, w.exchange, k)).To(Succeed())
 		Expect(w.value(`SELECT string_agg(trigger, ',') FROM upgrades`)).To(Equal("hourly"))
 		Expect(w.codes("component/1")).To(Equal([]string{"eligible"}))
+		Expect(w.auditedSince(before)).To(HaveExactElements("eligible", "requested"))
 	})
 
 	DescribeTable("that an hourly check found and that waits is taken over by a request",

@@ -306,6 +306,33 @@ func (w *world) codes(subject string) []string {
 	return out
 }
 
+// lastSeq is the newest row of the journal.
+func (w *world) lastSeq() (seq int64) {
+	GinkgoHelper()
+	Expect(w.db.Get(&seq, `SELECT coalesce(max(seq), 0) FROM journal`)).To(Succeed())
+	return seq
+}
+
+// auditedSince lists the codes that GET /audit?after=<seq> shows.
+func (w *world) auditedSince(seq int64) []string {
+	GinkgoHelper()
+	list, err := w.Journal(ctx(), db.JournalQuery{After: seq, Limit: 200})
+	Expect(err).NotTo(HaveOccurred())
+	codes := make([]string, len(list))
+	for i, e := range list {
+		codes[i] = e.Code
+	}
+	return codes
+}
+
+// auditedSubjects lists the subjects of the rows with this code, oldest first.
+func (w *world) auditedSubjects(code string) []string {
+	GinkgoHelper()
+	var out []string
+	Expect(w.db.Select(&out, `SELECT subject FROM journal WHERE code = $1 ORDER BY seq`, code)).To(Succeed())
+	return out
+}
+
 // outOfTime leaves an upgrade without time, as if it had shown no progress.
 func (w *world) outOfTime(id upgrade.ID) {
 	GinkgoHelper()

@@ -319,19 +319,22 @@ func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, 
 		if err != nil {
 			return err
 		}
+		if !cascade {
+			err := db.FindUses(ctx, tx, fmt.Sprintf("MessagingExchange %d", id), exchangeUses, id)
+			if err != nil {
+				return err
+			}
+		}
+		if err := db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_deleted",
+			Inputs: old.ExchangeSpec}); err != nil {
+			return err
+		}
 		if cascade {
-			err = s.engine.EndWorkflows(ctx, tx, id)
-		} else {
-			err = db.FindUses(ctx, tx, fmt.Sprintf("MessagingExchange %d", id), exchangeUses, id)
+			if err := s.engine.EndWorkflows(ctx, tx, id); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		if err := removeExchange(ctx, tx, id); err != nil {
-			return err
-		}
-		return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(id), Code: "exchange_deleted",
-			Inputs: old.ExchangeSpec})
+		return removeExchange(ctx, tx, id)
 	})
 	if err != nil {
 		return fmt.Errorf("delete exchange %d: %w", id, err)
