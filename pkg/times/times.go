@@ -1,6 +1,6 @@
-// Package times holds every duration (docs/operations.md#times) in one struct: two named profiles and their relations. For
-// example: after 10 minutes of silence a module is inactive (InactiveAfter), after 20 it is deleted (DeleteAfter). The
-// package is configuration only: nothing here reads a clock.
+// Package times holds every duration (docs/operations.md#times) in one struct: two named profiles and their relations.
+// For example: after 10 minutes of silence a module is inactive (InactiveAfter), after 20 it is deleted (DeleteAfter).
+// The package is configuration only: nothing here reads a clock.
 package times
 
 import (
@@ -33,6 +33,9 @@ type table[D, N any] struct {
 	RequestExpiry    D `mapstructure:"request_expiry"`    // a request that nobody started expires
 	AbandonAfter     D `mapstructure:"abandon_after"`     // an upgrade whose clock stood still for so long is abandoned
 	QuarantineExpiry D `mapstructure:"quarantine_expiry"` // 0 keeps a quarantine until an operator clears it
+	KeepHistory      D `mapstructure:"keep_history"`      // how long ended upgrades, workflows and events stay
+	KeepJournal      D `mapstructure:"keep_journal"`      // how long rows of the journal stay; at least 90 days
+	KeepUpgrades     N `mapstructure:"keep_upgrades"`     // upgrades and proven releases per component that stay anyway
 	OrderAttempts    N `mapstructure:"order_attempts"`    // claims that may expire before an order has failed
 }
 
@@ -41,6 +44,8 @@ type Times table[time.Duration, int]
 
 // Overrides are the times that a configuration sets itself; nil leaves the profile's, which zero does not.
 type Overrides table[*time.Duration, *int]
+
+const day = 24 * time.Hour
 
 // Profile names a set of times.
 type Profile string
@@ -64,7 +69,8 @@ func Named(p Profile) (Times, error) {
 			ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
 			Unclaimed: time.Minute, Settle: time.Minute, TickGap: 10 * time.Second,
 			FailoverAfter: time.Minute, FailbackAfter: time.Minute,
-			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
+			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, KeepHistory: 90 * day, KeepJournal: 400 * day,
+			KeepUpgrades: 20, OrderAttempts: 5,
 		}, nil
 	case Fast:
 		return Times{
@@ -76,7 +82,8 @@ func Named(p Profile) (Times, error) {
 			ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
 			Unclaimed: 5 * time.Second, Settle: 3 * time.Second, TickGap: 5 * time.Second,
 			FailoverAfter: 3 * time.Second, FailbackAfter: 3 * time.Second,
-			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, OrderAttempts: 5,
+			RequestExpiry: 24 * time.Hour, AbandonAfter: 72 * time.Hour, KeepHistory: 90 * day, KeepJournal: 400 * day,
+			KeepUpgrades: 20, OrderAttempts: 5,
 		}, nil
 	default:
 		return Times{}, fmt.Errorf("unknown times profile %q: use %q or %q", p, Default, Fast)
@@ -116,6 +123,10 @@ func (t Times) Validate() error {
 		{t.FailoverAfter > 0 && t.FailbackAfter > 0, "failover_after and failback_after must be above 0"},
 		{t.RequestExpiry > 0 && t.AbandonAfter > 0, "request_expiry and abandon_after must be above 0"},
 		{t.Settle >= 0 && t.QuarantineExpiry >= 0, "settle and quarantine_expiry must be at least 0"},
+		{t.KeepHistory >= time.Hour, "keep_history must be at least 1h"},
+		{t.KeepJournal >= 90*day && t.KeepJournal >= t.KeepHistory,
+			"keep_journal must be at least 2160h and not below keep_history"},
+		{t.KeepUpgrades > 0, "keep_upgrades must be above 0"},
 		{t.OrderAttempts > 0, "order_attempts must be above 0"},
 	} {
 		if !r.ok {

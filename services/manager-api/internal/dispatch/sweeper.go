@@ -28,11 +28,14 @@ type Sweeper struct {
 
 	metrics *metrics
 	pruned  time.Time
+	history time.Time // when history was pruned last
 }
 
 const (
 	pruneEvery = 10 * time.Second // between two removals of what has served its time
 	stepLimit  = 10 * time.Second // of one step of a pass
+	// historyEvery is the pause between two looks for history that has served its time.
+	historyEvery = 10 * time.Minute
 )
 
 // Sweeper is the sweeper over the exchanges of these brokers.
@@ -94,6 +97,15 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 		return failed
 	}
 	s.pruned = now
+	if now.Sub(s.history) >= historyEvery {
+		failed = errors.Join(failed, s.steps(ctx, func(ctx context.Context) error {
+			again, err := s.Engine.PruneHistory(ctx)
+			if !again { // else the next round is due at once
+				s.history = now
+			}
+			return err
+		}))
+	}
 	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure, s.Presence.TellCoverage))
 }
 

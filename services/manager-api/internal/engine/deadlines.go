@@ -2,9 +2,7 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -208,35 +206,4 @@ func executorBusy(ctx context.Context, tx *sqlx.Tx, o *orderRow) (busy bool, err
 		return false, fmt.Errorf("look for executors of the queue %s: %w", o.Queue, err)
 	}
 	return busy, nil
-}
-
-// Retention of what is kept to recognise repeats.
-const (
-	keepInbox  = 14 * 24 * time.Hour
-	keepOutbox = 24 * time.Hour
-)
-
-// Prune removes what has served its time: expired quarantines, doorbells that nobody could be rung with, old messages
-// and keys. Keys that this process could not settle are settled first.
-func (s *Engine) Prune(ctx context.Context) error {
-	return errors.Join(s.db.SettleKeys(ctx), s.db.Pool.InTx(ctx, func(tx *sqlx.Tx) error {
-		if err := expireQuarantines(ctx, tx); err != nil {
-			return err
-		}
-		for _, p := range []struct {
-			sql  string
-			keep time.Duration
-		}{
-			{`DELETE FROM outbox WHERE expendable AND published_at IS NULL
-				AND created_at < now() - $1 * interval '1 millisecond'`, db.ExpendableAfter},
-			{`DELETE FROM outbox WHERE published_at < now() - $1 * interval '1 millisecond'`, keepOutbox},
-			{`DELETE FROM inbox WHERE received_at < now() - $1 * interval '1 millisecond'`, keepInbox},
-			{`DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 millisecond'`, db.KeepKey},
-		} {
-			if _, err := tx.ExecContext(ctx, p.sql, p.keep.Milliseconds()); err != nil {
-				return fmt.Errorf("prune: %w", err)
-			}
-		}
-		return nil
-	}))
 }

@@ -61,8 +61,8 @@ func (s *Registry) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	return p, err
 }
 
-// servedOn is the registered broker that serves the exchange e: of several restrictions the oldest counts. It is NULL on
-// manager-api's own broker, which no row describes. The home exchange, named $1, is always served there.
+// servedOn is the registered broker that serves the exchange e: of several restrictions the oldest counts. It is NULL
+// on manager-api's own broker, which no row describes. The home exchange, named $1, is always served there.
 const servedOn = `CASE WHEN e.name <> $1 THEN (SELECT r.messaging_broker_id FROM messaging_exchange_brokers r
 	WHERE r.messaging_exchange_id = e.id ORDER BY r.id LIMIT 1) END`
 
