@@ -84,6 +84,9 @@ func (f Facts) proofSentence(r Reason, c upgrade.Cause) string {
 // silenceSentence is manager-api's where it has heard nothing.
 func (f Facts) silenceSentence(r Reason) string {
 	switch {
+	case r == NotHeard && f.Failure == Lost:
+		return fmt.Sprintf("the new manager-api runs and has heard nothing of its deploy, which was claimed %d times: look "+
+			"at its log, then set another ref", f.Attempts)
 	case r == NotHeard:
 		return fmt.Sprintf("the new manager-api runs and has heard nothing of its deploy for %s: look at its log, then set "+
 			"another ref", f.Limit)

@@ -199,6 +199,14 @@ var _ = Describe("Blame", func() {
 			"milestone deploy was claimed 5 times and given up in silence, the last time by box: look at its log, "+
 				"and whether it reaches manager-api",
 			blame.Facts{Failure: blame.Lost, Milestone: "deploy", Attempts: 5, Holder: "box"}),
+		Entry("the new manager-api hears no result, again and again: the version", version, blame.NotHeard,
+			"the new manager-api runs and has heard nothing of its deploy, which was claimed 5 times: look at its log, then "+
+				"set another ref", blame.Facts{Failure: blame.Lost, Type: component.Manager, Milestone: "deploy_oa",
+				Attempts: 5, Holder: "box", RunsTarget: true, Touch: blame.Touch{Deploys: true}}),
+		Entry("executors were lost before the new manager-api was deployed", environment, blame.ExecutorLost,
+			"milestone config was claimed 5 times and given up in silence, the last time by box: look at its log, "+
+				"and whether it reaches manager-api", blame.Facts{Failure: blame.Lost, Type: component.Manager,
+				Milestone: "config", Attempts: 5, Holder: "box", RunsTarget: true}),
 		Entry("an exchange that was away: the environment", environment, blame.Abandoned,
 			"the exchange could not be reached or judged for 72h0m0s: look at its broker and overseer, and at what runs there",
 			blame.Facts{Failure: blame.Forsaken, Limit: 72 * time.Hour}),

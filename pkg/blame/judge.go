@@ -29,7 +29,7 @@ func judge(f Facts) Verdict {
 	case Expired:
 		return environment(NoProgress)
 	case Lost:
-		return environment(ExecutorLost)
+		return f.lost()
 	case Forsaken:
 		return environment(Abandoned)
 	case Withdrawn:
@@ -108,10 +108,25 @@ func (f Facts) unproven() Verdict {
 	return version(reason)
 }
 
-// silent blames a new manager-api that runs, which the executor has thus started, and has not heard of that.
+// unheard tells whether the manager-api that judges is the new one, which the executor has thus started, and has not
+// heard of that.
+func (f Facts) unheard() bool {
+	return f.Type == component.Manager && (f.Touch.Claimed || f.Touch.Deploys) && !f.Restoring && !f.Recorded &&
+		f.RunsTarget
+}
+
+// lost blames a new manager-api that hears of no result: its executor lives, as it claims the order again and again.
+func (f Facts) lost() Verdict {
+	if f.unheard() {
+		return version(NotHeard)
+	}
+	return environment(ExecutorLost)
+}
+
+// silent blames a new manager-api that hears of nothing.
 func (f Facts) silent() Verdict {
 	switch {
-	case f.Type == component.Manager && f.Touch.Claimed && !f.Restoring && !f.Recorded && f.RunsTarget:
+	case f.unheard():
 		return version(NotHeard)
 	case f.Unclaimed:
 		return environment(OrderUnclaimed)

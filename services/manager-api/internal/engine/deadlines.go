@@ -66,9 +66,7 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	switch {
-	case row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
-		s.version == row.ToRef:
-		// The executor has started this very process, which is not the one before it, and its word of it was lost here.
+	case s.unheard(row, touched):
 		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing "+
 			"of its deploy for "+
 			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
@@ -78,6 +76,13 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 			s.times.ProgressDeadline)
 	}
 	return e, nil
+}
+
+// unheard tells whether an executor has started this very process, which is not the one before it, and its word of it
+// was lost here.
+func (s *Engine) unheard(row *upgradeRow, touched bool) bool {
+	return row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
+		s.version == row.ToRef
 }
 
 // unproven says what the end of a verification is due to. What our own rows bear out is not held against the version:
@@ -121,6 +126,11 @@ func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder
 				"reaches manager-api",
 			x.order.Milestone, x.order.Attempt, holder)
 		f.Touched = x.order.Milestone != messages.MilestoneConfig
+		if x.upgrade != nil && s.unheard(x.upgrade, f.Touched) { // the executor lives: it claims again and again
+			f.Cause, f.Reason = upgrade.CauseVersion, "not_heard"
+			f.Message = fmt.Sprintf("the new manager-api runs and has heard nothing of its deploy, which was claimed %d "+
+				"times: look at its log, then set another ref", x.order.Attempt)
+		}
 		return s.giveUp(ctx, tx, x, *f)
 	}
 	x.order.Attempt++

@@ -273,6 +273,28 @@ var _ = Describe("A failing upgrade", func() {
 		Entry("the new one, which was started and did not hear of it, itself", "v2", upgrade.CauseVersion, "not_heard"),
 	)
 
+	DescribeTable("of manager-api whose executor claims the deploy again and again is judged by who runs",
+		func(runs string, cause upgrade.Cause, reason string) {
+			w := newWorld()
+			c := w.component(component.Manager)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			w.runs(runs)
+			order := w.order(u, "deploy_oa")
+			for range w.times.OrderAttempts {
+				w.claim(order, "exec-1")
+				w.exec(`UPDATE leases SET expires_at = now() - interval '1 second' WHERE name LIKE 'order/%'`)
+				Expect(w.ExpireClaims(ctx(), []component.ExchangeID{w.exchange})).To(Succeed())
+			}
+			shown := w.shown(u)
+			Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, reason}))
+			Expect(w.value(`SELECT count(*) FROM quarantines`) == "1").To(Equal(cause == upgrade.CauseVersion))
+		},
+		Entry("the old one blames the executor", "v1", upgrade.CauseEnvironment, "executor_lost"),
+		Entry("the new one, which hears no result, itself", "v2", upgrade.CauseVersion, "not_heard"),
+	)
+
 	It("D5 that is not proven in time blames the version, with what was missing", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
