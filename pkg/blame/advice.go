@@ -20,7 +20,7 @@ func Advice(r Reason, c upgrade.Cause, f Facts) string {
 	case Reported:
 		return f.finally(f.Told, r, c)
 	case Unproven:
-		return f.finally(f.proofSentence(r, c), r, c)
+		return f.finally(f.proofSentence(r), r, c)
 	case Silent, Lost, Forsaken, Withdrawn:
 		return f.silenceSentence(r)
 	default:
@@ -70,7 +70,7 @@ func (f Facts) undoneSentence(r Reason) string {
 }
 
 // proofSentence is manager-api's about a proof that did not come.
-func (f Facts) proofSentence(r Reason, c upgrade.Cause) string {
+func (f Facts) proofSentence(r Reason) string {
 	switch {
 	case r == NotProven:
 		return f.Proof + ": look at their logs"

@@ -52,12 +52,12 @@ func (w *work) applied(wanted messages.UnitDefinition) bool {
 // names are then unknown. An error means that ctx has ended.
 func (l *rollout) machinesOf(ctx context.Context) ([]runtime.Machine, error) {
 	var all []runtime.Machine
-	err := l.insist(ctx, l.Patience, func() (err error) {
+	err := l.engine.insist(ctx, l.job, l.engine.cfg.Patience, func() (err error) {
 		all, err = l.rt.Machines(ctx)
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		l.Log.Warn("machines of the cluster are not known", zap.String("order_id", l.order.OrderID), zap.Error(err))
+		l.engine.log.Warn("machines of the cluster are not known", zap.String("order_id", l.job.order.OrderID), zap.Error(err))
 		return nil, nil
 	}
 	return all, err

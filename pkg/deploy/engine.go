@@ -2,8 +2,6 @@ package deploy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +11,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -53,6 +52,7 @@ type Config struct {
 	BootID    string
 	StateDir  string
 	ClaimTTL  time.Duration // until manager-api says another; 30 s
+	Parallel  int           // orders that are worked on side by side; DefaultParallel
 
 	Manager  Manager
 	Broker   Broker
@@ -62,43 +62,31 @@ type Config struct {
 	Metrics  prometheus.Registerer // nil: none
 	Now      func() time.Time      // time.Now
 
-	// StopLimit bounds how long a graceful stop works on the instance in hand; 15 s.
+	// StopLimit bounds how long a graceful stop works on the instances in hand; 15 s.
 	StopLimit time.Duration
 	// Patience is how long a start waits for manager-api before it finishes its work without a claim; 3 s.
 	Patience time.Duration
 }
 
+// DefaultParallel is how many orders are worked on side by side where nothing else is configured.
+const DefaultParallel = 4
+
+// prefetch is how many deliveries are held un-acked. They are acked as soon as they are claimed, so this is room beside
+// those that wait for manager-api: a delivery whose claim fails keeps no probe from being taken.
+const prefetch = 16
+
 // capabilities are what this release of the executors can do beside what the former one could.
 var capabilities = []string{managerapi.CapInstances}
 
-// maxSeen bounds what a process remembers of its orders.
-const maxSeen = 1000
-
-// Engine executes orders. Use New, then Run once.
-type Engine struct {
-	Config
-	files   files
-	metrics metrics
-	slot    chan struct{} // holds one element while nobody works: one order at a time
-	wake    chan struct{} // rings the settling of confirmed work
-	hears   hearing
-
-	mu    sync.Mutex
-	works map[string]*work // confirmed work that is not settled, by order id
-	seen  map[string]int   // orders that this process has claimed, and the attempt
-}
-
-// New returns an Engine. It creates its directory below StateDir.
-func New(c Config) (*Engine, error) {
-	f, err := newFiles(c.StateDir)
-	if err != nil {
-		return nil, err
-	}
+func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.ClaimTTL <= 0 {
 		c.ClaimTTL = 30 * time.Second
+	}
+	if c.Parallel <= 0 {
+		c.Parallel = DefaultParallel
 	}
 	if c.Patience <= 0 {
 		c.Patience = 3 * time.Second
@@ -106,244 +94,187 @@ func New(c Config) (*Engine, error) {
 	if c.StopLimit <= 0 {
 		c.StopLimit = 15 * time.Second
 	}
-	c.Log = c.Log.Named("engine")
-	return &Engine{Config: c, files: f, metrics: newMetrics(c.Metrics), slot: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		works: map[string]*work{}, seen: map[string]int{}}, nil
+	return c
 }
 
-// run is the scope of one call of Run: every goroutine of it ends with it.
-type run struct {
-	*Engine
-	hard context.Context // the process's life: when it ends, everything stops where it is
-	soft context.Context // ends first at a graceful stop: nothing new is begun
-	cut  context.Context // of the work on orders: ends StopLimit after soft
-	jobs sync.WaitGroup
+// Engine executes orders. Use New, then Run once.
+type Engine struct {
+	cfg     Config
+	log     *zap.Logger
+	metrics metrics
+	works   works
+	line    *line
+	seen    seen
+	hears   hearing
+
+	tasks     chan task     // what is to be run as a job
+	untaken   chan struct{} // closed when no task is taken any more
+	releasing chan struct{} // holds an element for every claim that is being given back
+	stopping  chan struct{} // closed when a graceful stop begins: nothing new is begun
+	overtime  chan struct{} // closed StopLimit later: the work on orders ends where it is
+	stopOnce  sync.Once
 }
 
-// Run works until stop is closed and the instance in hand is finished, or until ctx ends, whichever is first; then it
-// returns nil. It subscribes to its queue at once and takes the first order when the work of the last start is finished.
+// task is what a job does with the order that has a place in the line. ctx is the process's life.
+type task struct {
+	place *place
+	run   func(ctx context.Context)
+}
+
+// New returns an Engine. It creates its directory below StateDir.
+func New(c Config) (*Engine, error) {
+	c = c.withDefaults()
+	f, err := newFiles(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	log := c.Log.Named("engine")
+	e := &Engine{cfg: c, log: log, line: newLine(c.Parallel),
+		works: works{files: f, log: log, now: c.Now, session: c.Broker.Session, wake: make(chan struct{}, 1),
+			guarded: map[string]*guarded{}},
+		tasks: make(chan task), untaken: make(chan struct{}), releasing: make(chan struct{}, releaseRoom),
+		stopping: make(chan struct{}), overtime: make(chan struct{})}
+	e.metrics = newMetrics(c.Metrics, e.line)
+	return e, nil
+}
+
+// Run works until stop is closed and the instances in hand are finished, or until ctx ends, whichever is first; then it
+// returns nil. It subscribes to its queue at once: orders are taken beside the unfinished work of the last start. A probe is
+// answered also while a stop finishes the instances in hand.
 func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
-	soft, halt := context.WithCancel(ctx)
-	defer halt()
-	cut, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	r := &run{Engine: e, hard: ctx, soft: soft, cut: cut}
-	finished, watching := make(chan struct{}), sync.WaitGroup{}
-	r.look() // before anything is begun
-	watching.Go(func() { r.bound(finished, end) })
-	watching.Go(func() { r.listen(finished) })
-	group, inner := errgroup.WithContext(soft)
+	e.look() // before anything is begun
+	found, err := e.findWorks()
+	if err != nil {
+		return err
+	}
+	finished := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { e.listen(finished) })
+	watching.Go(func() { e.limitStop(finished) })
+	jobs := make(chan struct{})
+	go func() { defer close(jobs); e.runJobs(ctx) }()
+
+	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		select {
 		case <-stop:
-			halt()
-		case <-soft.Done():
+		case <-inner.Done():
 		}
+		e.beginStop()
 		return nil
 	})
-	group.Go(func() error { defer halt(); return r.start() }) //nolint:contextcheck // a run holds its own contexts
-	group.Go(func() error {
-		defer halt()
-		return e.Broker.Consume(inner, rabbit.Consumer{Queue: e.Queue, Prefetch: 1, Handle: r.handle})
-	})
-	group.Go(func() error { return r.settleAll() }) //nolint:contextcheck // a run holds its own contexts
-	err := group.Wait()
-	r.jobs.Wait()
+	group.Go(func() error { e.resumeWorks(inner, found); return nil })
+	group.Go(func() error { return e.consume(inner) })
+	group.Go(func() error { e.settleWorks(inner); return nil })
+	err = group.Wait()
+
+	close(e.untaken)
+	<-jobs
 	close(finished)
 	watching.Wait()
 	return err
 }
 
-// bound ends the work on orders StopLimit after the stop began.
-func (r *run) bound(finished <-chan struct{}, end context.CancelCauseFunc) {
-	<-r.soft.Done() // halted by Run at the latest
-	timer := time.NewTimer(r.StopLimit)
+// beginStop begins a graceful stop: no order is begun any more but probes.
+func (e *Engine) beginStop() {
+	e.stopOnce.Do(func() {
+		close(e.stopping)
+		hand, wait := e.line.lengths()
+		e.line.close()
+		e.log.Info("no order is begun any more", zap.Int("in_hand", hand), zap.Int("given_back", wait))
+	})
+}
+
+// stops tells whether a stop has begun.
+func (e *Engine) stops() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// limitStop ends the work on orders StopLimit after the stop began.
+func (e *Engine) limitStop(finished <-chan struct{}) {
+	select {
+	case <-e.stopping:
+	case <-finished:
+		return
+	}
+	timer := time.NewTimer(e.cfg.StopLimit)
 	defer timer.Stop()
 	select {
 	case <-finished:
 	case <-timer.C:
-		end(errStopped)
+		close(e.overtime)
 	}
 }
 
-// start finishes the work of the last start, then resumes the claims that it held, and returns when the stop begins.
-func (r *run) start() error {
-	all, damaged, err := r.files.load()
-	if err != nil {
-		return err
-	}
-	if damaged != nil {
-		r.Log.Error("work file is damaged and was set aside", zap.Error(damaged))
-	}
-	for _, w := range all {
-		r.remember(w.Order)
-		if w.Stage == confirmed {
-			r.track(w)
-			continue
-		}
-		if r.soft.Err() == nil {
-			r.finish(w)
-		}
-	}
-	if r.soft.Err() != nil {
-		return nil
-	}
-	r.release()
-	r.resume()
-	<-r.soft.Done()
-	return nil
+// consume takes orders until a stop has nothing in hand any more.
+func (e *Engine) consume(ctx context.Context) error {
+	defer e.beginStop()
+	consuming, cancel := until(ctx, e.line.drained, e.overtime)
+	defer cancel()
+	return e.cfg.Broker.Consume(consuming, rabbit.Consumer{Queue: e.cfg.Queue, Prefetch: prefetch, Handle: e.handleDelivery})
 }
 
-// finish goes on with the work of an earlier start, under a new claim if manager-api gives one soon.
-func (r *run) finish(w *work) {
-	log := r.Log.With(zap.String("order_id", w.Order.OrderID), zap.String("stage", string(w.Stage)))
-	log.Info("unfinished work found")
-	if w.Stage == rolling {
-		switch err := r.reclaim(w); {
-		case errors.Is(err, runtime.ErrSuperseded):
-			log.Info("order is no longer ours", zap.Error(err))
-			r.unremember(w.Order)
-			r.guardOrForget(w)
+// submit has a task run. Its place is given up at the end.
+func (e *Engine) submit(t task) {
+	select {
+	case e.tasks <- t:
+	case <-e.untaken: // by a handler that the consumer has abandoned: the claim expires
+		e.line.leave(t.place)
+	}
+}
+
+// runJobs runs tasks side by side until none is taken any more and all have ended.
+func (e *Engine) runJobs(ctx context.Context) {
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
+	for {
+		select {
+		case t := <-e.tasks:
+			jobs.Go(func() { e.runTask(ctx, t) })
+		case <-e.untaken:
 			return
-		case err != nil:
-			log.Warn("work goes on without a claim", zap.Error(err))
-		}
-	}
-	r.perform(w.again(r.ClaimTTL))
-}
-
-// resume takes up what this hostname has claimed and not finished, such as an order that was acked but not begun.
-func (r *run) resume() {
-	var claims []managerapi.OrderView
-	err := managerapi.Retry(r.soft, func() (err error) {
-		claims, err = r.Manager.ClaimsOf(r.soft, managerapi.Executor{Hostname: r.Hostname, BootID: r.BootID, Service: r.Service,
-			Capabilities: capabilities})
-		return err
-	})
-	if err != nil {
-		if r.soft.Err() == nil {
-			r.Log.Warn("claims of this host are not known", zap.Error(err)) // they expire, and are ordered again
-		}
-		return
-	}
-	for _, view := range claims {
-		if ended(view.State) || view.Order == nil {
-			continue
-		}
-		order := *view.Order
-		order.Attempt = view.Attempt
-		if err := r.take(r.soft, order); err != nil && r.soft.Err() == nil {
-			r.Log.Warn("claim is not resumed", zap.String("order_id", view.ID), zap.Error(err))
 		}
 	}
 }
 
-// claimRequest asks for an order in the name of this process.
-func (e *Engine) claimRequest(attempt int) managerapi.ClaimRequest {
-	return managerapi.ClaimRequest{Attempt: attempt, Hostname: e.Hostname, BootID: e.BootID, Capabilities: capabilities}
+// runTask runs one task. A panic ends this task alone: its claim expires, and the next attempt finds the work file.
+func (e *Engine) runTask(ctx context.Context, t task) {
+	defer e.line.leave(t.place)
+	if err := loop.Contain(ctx, "order", t.place.order, func() error { t.run(ctx); return nil }); err != nil {
+		e.log.Error("order is left as it is", zap.String("order_id", t.place.order), zap.Error(err))
+	}
 }
 
-// errBusy says that another order is worked on for longer than a delivery may be kept.
-var errBusy = errors.New("another order is in hand")
+// until returns a context that also ends when one of the channels is closed.
+func until(ctx context.Context, ends ...<-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	for _, end := range ends {
+		go func() {
+			select {
+			case <-end:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, cancel
+}
 
-// acquire waits for the slot; it fails when ctx ends.
-func (e *Engine) acquire(ctx context.Context) error {
+// pause waits; false means that the stop has begun or ctx has ended.
+func (e *Engine) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-e.slot:
-		return nil
+	case <-timer.C:
+		return true
+	case <-e.stopping:
+		return false
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", errBusy, ctx.Err())
-	}
-}
-
-func (e *Engine) release() { e.slot <- struct{}{} }
-
-// remember keeps an order from being taken twice by this process.
-func (e *Engine) remember(o messages.Order) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.seen) > maxSeen {
-		clear(e.seen) // what is delivered again is refused at its claim: it has ended
-	}
-	e.seen[o.OrderID] = max(e.seen[o.OrderID], o.Attempt)
-}
-
-// unremember lets an order be taken that is sent to this process again, also at the same attempt: one that was given back.
-func (e *Engine) unremember(o messages.Order) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.seen, o.OrderID)
-}
-
-func (e *Engine) known(o messages.Order) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.seen[o.OrderID] >= o.Attempt
-}
-
-// track has confirmed work settled in the background, soon.
-func (e *Engine) track(w *work) {
-	e.guard(w)
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
-
-// guard has confirmed work settled in the background. Its clock goes on where it had one.
-func (e *Engine) guard(w *work) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if w.quiet.IsZero() {
-		w.quiet, w.session = e.Now(), e.Broker.Session()
-	}
-	e.works[w.Order.OrderID] = w
-}
-
-// unguard takes work out of the guard; false means that it is not there any more: forgotten, or another attempt's.
-func (e *Engine) unguard(w *work) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	there := e.works[w.Order.OrderID] == w
-	if there {
-		delete(e.works, w.Order.OrderID)
-	}
-	return there
-}
-
-// left is what an earlier attempt at an order has left, nil if nothing, and whether it was guarded. It is not any more.
-func (e *Engine) left(orderID string) (w *work, guarded bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if known, ok := e.works[orderID]; ok {
-		delete(e.works, orderID)
-		again := *known // the guard may still be looking at it
-		return &again, true
-	}
-	w, _ = e.files.read(orderID)
-	return w, false
-}
-
-// forget drops the work on an order.
-func (e *Engine) forget(w *work) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.erase(w)
-}
-
-// forgetGuarded drops work that nobody has taken out of the guard meanwhile.
-func (e *Engine) forgetGuarded(w *work) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.works[w.Order.OrderID] == w {
-		e.erase(w)
-	}
-}
-
-// erase needs the lock.
-func (e *Engine) erase(w *work) {
-	delete(e.works, w.Order.OrderID)
-	if err := e.files.remove(w.Order.OrderID); err != nil {
-		e.Log.Error("work file stays", zap.Error(err))
+		return false
 	}
 }

@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/release"
@@ -66,7 +67,8 @@ var _ = Describe("A deploy", func() {
 		killed := s.start()
 		order := s.put(func(o *messages.Order) { o.ProgressDeadlineMS = 1 })
 		Eventually(killed.dead).Should(BeClosed())
-		s.set(func(s *site) { Expect(s.results).To(BeEmpty()); s.applied = func() {} })
+		Expect(s.reported(order)).To(BeEmpty())
+		s.set(func(s *site) { s.applied = func() {} })
 		s.start()
 		s.result(order)
 		s.set(func(s *site) { Expect(s.published).To(HaveEach(delivered.TraceID())) })
@@ -201,7 +203,7 @@ var _ = Describe("A deploy", func() {
 		s.cluster.Log = "opened amqp://u:pw@box\npassword=hunter2 token: 'abc'\npanic: no luck\x1b\n"
 		s.start()
 		r := s.result(s.put(impatient))
-		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
 		Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
 		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms and what ran before is back: look at its log"))
 		Expect(r.Log).To(Equal("opened amqp://…@box\npassword=… token: '…'\npanic: no luck"))
@@ -222,14 +224,14 @@ var _ = Describe("A deploy", func() {
 			Expect(reasons(r)).To(Equal(failed(want)))
 			Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
 		},
-		Entry("nobody was", failure.DeployUnhealthy, func(*site) {}, "overseer"),
-		Entry("the broker", failure.Disturbed, func(s *site) { s.session++ }, "overseer"),
-		Entry("the broker, which is back before anybody looked", failure.Disturbed, func(s *site) {
+		Entry("nobody was", blame.DeployUnhealthy, func(*site) {}, "overseer"),
+		Entry("the broker", blame.Disturbed, func(s *site) { s.session++ }, "overseer"),
+		Entry("the broker, which is back before anybody looked", blame.Disturbed, func(s *site) {
 			s.brokerDown = true
 			time.AfterFunc(50*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false }) })
 		}, "overseer"),
-		Entry("manager-api", failure.Disturbed, func(s *site) { s.down = true }, "overseer"),
-		Entry("manager-api, which was replaced itself", failure.DeployUnhealthy, func(s *site) { s.down = true }, "manager"),
+		Entry("manager-api", blame.Disturbed, func(s *site) { s.down = true }, "overseer"),
+		Entry("manager-api, which was replaced itself", blame.DeployUnhealthy, func(s *site) { s.down = true }, "manager"),
 	)
 
 	It("that is resumed by a start blames the version nevertheless: subscribing anew is no outage", func() {
@@ -244,7 +246,7 @@ var _ = Describe("A deploy", func() {
 		s.set(func(s *site) { s.brokerDown = true }) // as it seems while connections are being opened
 		time.AfterFunc(30*time.Millisecond, func() { s.set(func(s *site) { s.brokerDown = false; s.session++ }) })
 		s.start()
-		Expect(reasons(s.result(order))).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect(reasons(s.result(order))).To(Equal(failed(blame.DeployUnhealthy)))
 	})
 
 	It("may take longer than its deadline while it makes progress", func() {
@@ -283,7 +285,7 @@ var _ = Describe("A deploy", func() {
 		breaks(s, "new")
 		s.start()
 		r := s.result(s.put(impatient))
-		Expect(reasons(r)).To(Equal(failed(failure.StillUnhealthy)))
+		Expect(reasons(r)).To(Equal(failed(blame.StillUnhealthy)))
 		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms, and this definition ran here before: look at its log, host, broker and database"))
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
 	})
@@ -293,7 +295,7 @@ var _ = Describe("A deploy", func() {
 		breaks(s, "new")
 		s.start()
 		r := s.result(s.put(impatient))
-		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
 		Expect(r.Touched).To(BeTrue())
 		Expect(s.shows()).To(BeEmpty())
 	})
@@ -303,7 +305,7 @@ var _ = Describe("A deploy", func() {
 		s.running("old", 1)
 		breaks(s, "new", "old")
 		s.start()
-		Expect(reasons(s.result(s.put(impatient)))).To(Equal(failed(failure.RestoredUnhealthy)))
+		Expect(reasons(s.result(s.put(impatient)))).To(Equal(failed(blame.RestoredUnhealthy)))
 		Expect(s.shows()).To(Equal([]string{"1:old"}))
 	})
 
@@ -331,7 +333,6 @@ var _ = Describe("A deploy", func() {
 			s.start()
 			r := s.result(s.put(func(o *messages.Order) { change(s, o) }))
 			Expect(reasons(r)).To(Equal(failed(reason)))
-			Expect(reason.Cause()).To(Equal(messages.CauseEnvironment))
 			Expect(r.Touched).To(BeFalse())
 			Expect(s.shows()).To(Equal([]string{"1:old"}))
 		},

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/unit"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -23,39 +25,66 @@ const (
 )
 
 // execute performs the milestone. Every failure with a reason is a result; an error means that there is none: superseded,
-// stopped, or killed.
-func (r *run) execute(ctx context.Context, j *job) (messages.Result, error) {
-	var out messages.Result
-	var err error
-	switch step := j.order.CurrentStep; {
-	case j.work != nil && j.work.Stage == reported:
+// stopped, or killed. A panic, of a template or a runtime, is a failure with a reason, too.
+func (e *Engine) execute(ctx context.Context, j *job) (messages.Result, error) {
+	if j.work != nil && j.work.Stage == reported {
 		return *j.work.Result, nil
-	case step == messages.MilestoneProbe:
-		out.EventType = messages.EventMilestoneCompleted
-	case step == messages.MilestoneConfig:
-		out, err = r.config(ctx, j)
-	case step == r.Milestone:
-		out, err = r.deploy(ctx, j)
-	default:
-		err = failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q", r.Service, step)
+	}
+	var out messages.Result
+	err := loop.Contain(ctx, "milestone", j.order.OrderID, func() (err error) {
+		out, err = e.performMilestone(ctx, j)
+		return err
+	})
+	if panicked, ok := errors.AsType[*loop.Panic](err); ok {
+		err = e.afterPanic(j, panicked, &out)
 	}
 	if f, ok := failure.Of(err); ok {
-		out.EventType, out.Cause, out.Reason, out.Message = messages.EventMilestoneFailed, f.Reason.Cause(), string(f.Reason), f.Message
+		refused := blame.Facts{Failure: blame.Refused, Reason: f.Reason, Told: f.Message}
+		v := blame.Judge(refused)
+		out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, messages.Cause(v.Cause), string(v.Reason)
+		out.Message = blame.Advice(v.Reason, v.Cause, refused)
 	} else if err != nil {
 		return out, err
 	}
 	out.OrderID, out.WorkflowID, out.Attempt, out.Token = j.order.OrderID, j.order.WorkflowID, j.order.Attempt, j.token
-	out.At, out.Steps = r.Now().UTC(), j.steps
+	out.At, out.Steps = e.cfg.Now().UTC(), j.steps
 	return out, nil
 }
 
-// config renders the release of an order.
-func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, j.order.Deadline.Sub(r.Now()))
+// performMilestone performs the order's milestone.
+func (e *Engine) performMilestone(ctx context.Context, j *job) (messages.Result, error) {
+	switch step := j.order.CurrentStep; step {
+	case messages.MilestoneProbe:
+		return messages.Result{EventType: messages.EventMilestoneCompleted}, nil
+	case messages.MilestoneConfig:
+		return e.renderRelease(ctx, j)
+	case e.cfg.Milestone:
+		return e.deployRelease(ctx, j)
+	default:
+		return messages.Result{}, failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q", e.cfg.Service, step)
+	}
+}
+
+// afterPanic is the failure that a panic was. Nobody knows how far the deploy had come, so it counts as touched once it had
+// begun. An undo is tried again: nobody else could do it.
+func (e *Engine) afterPanic(j *job, p *loop.Panic, out *messages.Result) error {
+	*out = messages.Result{}
+	if j.work != nil {
+		if j.work.Stage == undoing {
+			return p
+		}
+		out.Touched, out.Replaced = true, j.work.replaced()
+	}
+	return failure.New(failure.Panicked, "the executor %w: look at its log, and report it", p)
+}
+
+// renderRelease performs config: it renders the release of an order.
+func (e *Engine) renderRelease(ctx context.Context, j *job) (messages.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, j.order.Deadline.Sub(e.cfg.Now()))
 	defer cancel()
-	began := r.Now()
-	rel, err := r.render(ctx, j.order)
-	j.timed("fetch and render", began, r.Now())
+	began := e.cfg.Now()
+	rel, err := e.renderPatiently(ctx, j)
+	j.timed("fetch and render", began, e.cfg.Now())
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			err = failure.New(failure.NoProgress, "the order's deadline passed while its repositories were fetched")
@@ -69,11 +98,12 @@ func (r *run) config(ctx context.Context, j *job) (messages.Result, error) {
 		FleetConfig: rel.FleetConfig, SourceCommitHash: rel.SourceCommit, DeploymentCommitHash: rel.DeploymentCommit}, nil
 }
 
-// render tries again while a repository does not answer: a short outage should not cost an hour.
-func (r *run) render(ctx context.Context, o messages.Order) (release.Release, error) {
-	pause := gitPause
+// renderPatiently tries again while a repository does not answer: a short outage should not cost an hour.
+func (e *Engine) renderPatiently(ctx context.Context, j *job) (release.Release, error) {
+	o, pause := j.order, gitPause
 	for try := 1; ; try++ {
-		rel, err := r.Renderer.Render(ctx, release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
+		e.tellIfDue(ctx, j)
+		rel, err := e.cfg.Renderer.Render(ctx, release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
 			DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef})
 		f, _ := failure.Of(err)
 		if err == nil || f == nil || f.Reason != failure.GitUnreachable || try == gitTries || !sleep(ctx, pause) {
@@ -95,38 +125,38 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// deploy rolls through the instances of an order, or goes on where an earlier start was killed.
-func (r *run) deploy(ctx context.Context, j *job) (messages.Result, error) {
-	if err := r.refuseItself(j.order); err != nil {
+// deployRelease rolls through the instances of an order, or goes on where an earlier start was killed.
+func (e *Engine) deployRelease(ctx context.Context, j *job) (messages.Result, error) {
+	if err := e.refuseItself(j.order); err != nil {
 		return messages.Result{}, err
 	}
 	// A release that had our own unit by mistake was refused: its successor finds nothing of it to remove.
-	j.order.LeavingUnits = slices.DeleteFunc(slices.Clone(j.order.LeavingUnits), r.isOwn)
+	j.order.LeavingUnits = slices.DeleteFunc(slices.Clone(j.order.LeavingUnits), e.isOwn)
 	if j.order.Cluster == nil {
 		return messages.Result{}, failure.New(failure.RuntimeRefused, "the order names no cluster")
 	}
-	rt, err := r.Open(*j.order.Cluster)
+	rt, err := e.cfg.Open(*j.order.Cluster)
 	if err != nil {
 		return messages.Result{}, failure.New(failure.RuntimeRefused, "cluster %s: %w", j.order.Cluster.EtcdToken, err)
 	}
 	if j.work == nil {
-		if j.work, err = r.begin(ctx, j, rt); err != nil {
+		if j.work, err = e.beginWork(ctx, j, rt); err != nil {
 			return messages.Result{}, err
 		}
-		if err := r.fence(ctx, j, rt); err != nil {
-			return messages.Result{}, r.outranked(ctx, j, err)
+		if err := e.fenceKept(ctx, j, rt); err != nil {
+			return messages.Result{}, e.outranked(ctx, j, err)
 		}
 	}
-	return r.roll(ctx, j, rt)
+	return e.rollOut(ctx, j, rt)
 }
 
 // refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
 // (docs/concepts.md#the-services). The milestone sends each phase to the peer; the unit's name tells where that was set
 // up wrongly.
-func (r *run) refuseItself(o messages.Order) error {
+func (e *Engine) refuseItself(o messages.Order) error {
 	for _, u := range o.DeployableUnits {
-		if r.isOwn(u.Name) {
-			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", r.Service, u.Name)
+		if e.isOwn(u.Name) {
+			return failure.New(failure.ExecutorIsTarget, "%s does not replace its own unit %s", e.cfg.Service, u.Name)
 		}
 	}
 	return nil
@@ -134,7 +164,7 @@ func (r *run) refuseItself(o messages.Order) error {
 
 // isOwn tells whether this executor runs as a unit of that name.
 func (e *Engine) isOwn(u string) bool {
-	own := e.Hostname[strings.LastIndexByte(e.Hostname, '.')+1:] // of <host>.<unit>
+	own := e.cfg.Hostname[strings.LastIndexByte(e.cfg.Hostname, '.')+1:] // of <host>.<unit>
 	name, err := unit.ParseName(u)
 	return err == nil && (own == name.Base || own == name.Module() || name.IsTemplate() && instanceOf(own, name.Module()))
 }
@@ -145,15 +175,15 @@ func instanceOf(module, template string) bool {
 	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
-// begin looks at what is there and writes the work file: after that, instances may be touched.
-func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, error) {
+// beginWork looks at what is there and writes the work file: after that, instances may be touched.
+func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*work, error) {
 	if len(j.order.DeployableUnits) == 0 {
 		return nil, failure.New(failure.NoUnits, "the order has no units")
 	}
-	began := r.Now()
+	began := e.cfg.Now()
 	var found []runtime.Instance
 	count := 0
-	err := r.insist(ctx, j.order.HealthDeadline(), func() (err error) {
+	err := e.insist(ctx, j, j.order.HealthDeadline(), func() (err error) {
 		if found, err = rt.List(ctx, bases(j.order)); err != nil {
 			return err
 		}
@@ -173,24 +203,24 @@ func (r *run) begin(ctx context.Context, j *job, rt runtime.Runtime) (*work, err
 	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
 		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
-	j.timed("look", began, r.Now())
-	began = r.Now()
-	if err := r.files.save(w, true); err != nil {
+	j.timed("look", began, e.cfg.Now())
+	began = e.cfg.Now()
+	if err := e.works.advance(w, begun); err != nil {
 		return nil, failure.New(failure.RuntimeRefused, "the work file cannot be written, so nothing is touched: %w", err)
 	}
-	j.timed("save", began, r.Now())
-	r.dropOlder(w)
+	j.timed("save", began, e.cfg.Now())
+	e.works.dropOlder(w)
 	return w, nil
 }
 
-// fence keeps an executor with an older token from changing what this order leaves as it is; all else gets the token when
+// fenceKept keeps an executor with an older token from changing what this order leaves as it is; all else gets the token when
 // it is applied.
-func (r *run) fence(ctx context.Context, j *job, rt runtime.Runtime) error {
+func (e *Engine) fenceKept(ctx context.Context, j *job, rt runtime.Runtime) error {
 	for _, d := range j.work.Found {
 		if wanted, kept := find(j.work.Wanted, d.Name); !kept || hash(wanted) != hash(d) {
 			continue
 		}
-		if err := r.insist(ctx, j.order.HealthDeadline(), func() error { return rt.Fence(ctx, d.Name, j.token) }); err != nil {
+		if err := e.insist(ctx, j, j.order.HealthDeadline(), func() error { return rt.Fence(ctx, d.Name, j.token) }); err != nil {
 			return err
 		}
 	}
@@ -199,11 +229,11 @@ func (r *run) fence(ctx context.Context, j *job, rt runtime.Runtime) error {
 
 // outranked tells a cluster that refuses our token though manager-api says that the order is ours from an order that
 // somebody else has: then nobody else would report anything.
-func (r *run) outranked(ctx context.Context, j *job, err error) error {
+func (e *Engine) outranked(ctx context.Context, j *job, err error) error {
 	if !isSuperseded(err) {
 		return err
 	}
-	if _, refused := r.Manager.Renew(ctx, j.order.OrderID, j.token); refused != nil {
+	if _, refused := e.cfg.Manager.Renew(ctx, j.order.OrderID, j.token); refused != nil {
 		return err
 	}
 	return failure.New(failure.TokensBehind, "cluster %s has seen higher tokens than manager-api gives (%w): its database was restored from an older backup, "+
@@ -218,30 +248,16 @@ func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig)
 	return len(machines), err
 }
 
-// dropOlder ends the guard over earlier deploys of the same units: this one is newer.
-func (r *run) dropOlder(w *work) {
-	r.mu.Lock()
-	var older []*work
-	for _, o := range r.works {
-		if o.Order.ComponentType == w.Order.ComponentType && *o.Order.Cluster == *w.Order.Cluster && o.Order.OrderID != w.Order.OrderID {
-			older = append(older, o)
-		}
-	}
-	r.mu.Unlock()
-	for _, o := range older {
-		r.forget(o)
-	}
-}
-
 // insist calls f until it succeeds, as long as only the cluster's silence is at fault, and no longer than limit.
-func (r *run) insist(ctx context.Context, limit time.Duration, f func() error) error {
+func (e *Engine) insist(ctx context.Context, j *job, limit time.Duration, f func() error) error {
 	t := trouble{limit: limit}
 	for {
+		e.tellIfDue(ctx, j)
 		err := f()
 		if err == nil {
 			return nil
 		}
-		if err := t.bear(ctx, err, r.Now()); err != nil {
+		if err := t.bear(ctx, err, e.cfg.Now()); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,10 @@ import (
 )
 
 // files is the directory of work files: one JSON file per order, whole or not there.
-type files struct{ dir string }
+type files struct {
+	dir  string
+	disk disk
+}
 
 var orderIDPattern = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$`)
 
@@ -31,8 +34,11 @@ func lock(stateDir string) (*os.File, error) {
 }
 
 func newFiles(stateDir string) (files, error) {
-	f := files{dir: filepath.Join(stateDir, "work")}
+	f := files{dir: filepath.Join(stateDir, "work"), disk: realDisk}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return f, fmt.Errorf("make work directory: %w", err)
+	}
+	if err := f.disk.syncDirectory(stateDir); err != nil {
 		return f, fmt.Errorf("make work directory: %w", err)
 	}
 	return f, nil
@@ -40,45 +46,53 @@ func newFiles(stateDir string) (files, error) {
 
 func (f files) path(orderID string) string { return filepath.Join(f.dir, orderID+".json") }
 
-// save writes a work file. A durable one survives the loss of power once save has returned; the other may come back as it
-// was before, which must do no harm.
-func (f files) save(w *work, durable bool) error {
+// save writes a work file, which survives the loss of power once save has returned.
+func (f files) save(w *work) error {
 	text, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode work on order %s: %w", w.Order.OrderID, err)
 	}
-	if err := writeFile(f.path(w.Order.OrderID), text, durable); err != nil {
+	if err := f.disk.writeFile(f.path(w.Order.OrderID), text); err != nil {
 		return fmt.Errorf("save work on order %s: %w", w.Order.OrderID, err)
 	}
 	return nil
 }
 
-// writeFile replaces a file as a whole.
-func writeFile(path string, text []byte, durable bool) error {
+// disk is how files get onto the disk. Specs replace its parts.
+type disk struct {
+	sync   func(*os.File) error
+	rename func(from, to string) error
+}
+
+var realDisk = disk{sync: (*os.File).Sync, rename: os.Rename}
+
+// writeFile replaces a file as a whole: after a loss of power there is the file from before or the new one. The new text is
+// on the disk before it gets the file's name, and the name before writeFile returns.
+func (d disk) writeFile(path string, text []byte) error {
 	fresh := path + ".new"
 	file, err := os.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(text)
-	if err == nil && durable {
-		err = file.Sync()
+	if err == nil {
+		err = d.sync(file)
 	}
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, path); err != nil || !durable {
+	if err := d.rename(fresh, path); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(path))
+	return d.syncDirectory(filepath.Dir(path))
 }
 
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
+func (d disk) syncDirectory(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(d.sync(f), f.Close())
 }
 
 func (f files) remove(orderID string) error {
@@ -89,7 +103,7 @@ func (f files) remove(orderID string) error {
 	return nil // not synced: a file that comes back is settled once more
 }
 
-// load reads all work files, oldest token first. A damaged one is set aside and named in damaged; the others count.
+// load reads all work files, the oldest token first. A damaged file is set aside and named in damaged; the others count.
 func (f files) load() (all []*work, damaged, err error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
@@ -39,7 +40,7 @@ var _ = Describe("A deploy of manager-api", func() {
 		Eventually(s.shows).Should(Equal([]string{"1:new", "2:new", "3:new"}))
 		Eventually(func() int { return len(s.reported(order)) }).Should(Equal(2))
 		r := s.reported(order)[1]
-		Expect(reasons(r)).To(Equal(failed(failure.NotSettled)))
+		Expect(reasons(r)).To(Equal(failed(blame.NotSettled)))
 		Expect([]bool{r.Undone, r.Restored}).To(Equal([]bool{true, true}))
 		Expect(s.shows()).To(Equal([]string{"1:old", "2:old"}))
 		Eventually(s.workFiles).Should(BeEmpty())
@@ -58,7 +59,7 @@ var _ = Describe("A deploy of manager-api", func() {
 	It("is held against a version that does not answer, as soon as the one before it does", func() {
 		s, _, order := unsettled(false)
 		s.set(func(s *site) { s.mute = "new" })
-		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(blame.NotSettled)))
 		Expect(s.result(order).Message).To(ContainSubstring("did not answer"))
 		Expect(s.shows()).To(Equal([]string{"1:old"}))
 	})
@@ -66,7 +67,7 @@ var _ = Describe("A deploy of manager-api", func() {
 	It("is not held against the version while manager-api did not answer at all", func() {
 		s, _, order := unsettled(false)
 		s.set(func(s *site) { s.down = true })
-		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.ManagerSilent)))
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(blame.ManagerSilent)))
 		Expect(s.shows()).To(Equal([]string{"1:old"}))
 	})
 
@@ -75,7 +76,7 @@ var _ = Describe("A deploy of manager-api", func() {
 		Consistently(s.shows, "700ms").Should(Equal([]string{"1:new", "2:new", "3:new"}))
 		s.set(func(s *site) { s.orders[order].Watched = false })
 		Eventually(s.shows).Should(Equal([]string{"1:old"}))
-		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(failure.NotSettled)))
+		Eventually(func() []string { return reasons(s.result(order)) }).Should(Equal(failed(blame.NotSettled)))
 	})
 
 	It("stays while the broker is away: nobody could have learned of it", func() {

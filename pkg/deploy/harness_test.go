@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/memory"
@@ -61,15 +62,20 @@ type site struct {
 	published   []trace.TraceID // of every publication
 	renewals    int
 	released    []string
-	nameless    bool                // the cluster does not name its machines
-	announced   map[string][]string // capabilities, by the call that announced them
+	renewed     map[string]int // renewals, by order
+	refuses     string         // the order whose claim fails, as by a fault of manager-api
+	impatience  time.Duration  // manager-api closes an order of which it hears nothing for so long; 0: none
+	heardAt     map[string]time.Time
+	onDisk      func(*deploy.Engine) // changes what the work files are written through; nil: nothing
+	nameless    bool                 // the cluster does not name its machines
+	announced   map[string][]string  // capabilities, by the call that announced them
 	render      func(release.Request) (release.Release, error)
 }
 
 func newSite() *site {
 	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
-		announced: map[string][]string{},
-		queue:     make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
+		announced: map[string][]string{}, renewed: map[string]int{}, heardAt: map[string]time.Time{},
+		queue: make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
 }
 
 // at counts a call and performs it, unless the engine is killed before it. A killed engine sees nothing of what follows.
@@ -87,9 +93,11 @@ func (s *site) at(ctx context.Context, what string, do func() error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	s.mu.Lock()
-	err := do()
-	s.mu.Unlock()
+	err := func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock() // also when it panics
+		return do()
+	}()
 	if deadly {
 		kill()
 		return context.Canceled
@@ -116,6 +124,9 @@ func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) 
 	var k managerapi.Claim
 	return k, s.manager(ctx, "claim", id, func(v *managerapi.OrderView) error {
 		s.announced["claim"] = r.Capabilities
+		if s.refuses == id {
+			return fault.New(fault.Internal, "it has a fault")
+		}
 		switch {
 		case v.State != "open" && v.State != "claimed":
 			return fault.New(fault.Conflict, "ended").WithCode("order_ended")
@@ -136,6 +147,10 @@ func (s *site) Renew(ctx context.Context, id string, token int64) (managerapi.Cl
 	var k managerapi.Claim
 	return k, s.manager(ctx, "renew", id, func(v *managerapi.OrderView) error {
 		s.renewals++
+		s.renewed[id]++
+		if s.impatience > 0 && time.Since(s.heardAt[id]) > s.impatience {
+			v.State, v.Token = "closed", v.Token+1
+		}
 		if s.extension > 0 {
 			k.Order = *v.Order
 			k.Order.Deadline, k.DeadlineInMS = time.Now().Add(s.extension), s.extension.Milliseconds()
@@ -186,6 +201,10 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 		Expect(known).To(BeTrue())
 		s.results, s.published = append(s.results, m), append(s.published, trace.SpanContextFromContext(ctx).TraceID())
 		v := s.orders[r.OrderID]
+		if s.impatience > 0 && time.Since(s.heardAt[r.OrderID]) > s.impatience {
+			v.State, v.Token = "closed", v.Token+1
+		}
+		s.heardAt[r.OrderID] = time.Now()
 		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
 			return nil
 		}
@@ -213,28 +232,36 @@ func (s *site) Ready() error {
 // delivered is the trace of every delivery.
 var delivered = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 
-// Consume delivers what is in the queue; what was not settled when the engine died is delivered again.
+// Consume delivers what is in the queue, one order after the other. A delivery that was not handled comes again, and keeps
+// no other from being handled. What was not settled when the engine died is delivered again.
 func (s *site) Consume(ctx context.Context, c rabbit.Consumer) error {
+	later := make(chan messages.Order, 64)
+	var waiting sync.WaitGroup
+	defer func() {
+		waiting.Wait()
+		for len(later) > 0 {
+			s.queue <- <-later
+		}
+	}()
 	for {
+		var order messages.Order
 		select {
 		case <-ctx.Done():
 			return nil
-		case order := <-s.queue:
-			body, err := json.Marshal(order)
-			Expect(err).NotTo(HaveOccurred())
-			for {
-				err = c.Handle(trace.ContextWithSpanContext(ctx, delivered), &rabbit.Delivery{Body: body})
-				if err == nil || ctx.Err() != nil {
-					break
-				}
+		case order = <-s.queue:
+		case order = <-later:
+		}
+		body, err := json.Marshal(order)
+		Expect(err).NotTo(HaveOccurred())
+		err = c.Handle(trace.ContextWithSpanContext(context.WithoutCancel(ctx), delivered), &rabbit.Delivery{Body: body})
+		if err != nil {
+			waiting.Go(func() {
 				select {
 				case <-ctx.Done():
 				case <-time.After(10 * time.Millisecond):
 				}
-			}
-			if ctx.Err() != nil && err != nil {
-				s.queue <- order
-			}
+				later <- order
+			})
 		}
 	}
 }
@@ -306,6 +333,9 @@ func (s *site) start(change ...func(*deploy.Config)) *process {
 	}
 	engine, err := deploy.New(c)
 	Expect(err).NotTo(HaveOccurred())
+	if s.onDisk != nil {
+		s.onDisk(engine)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.mu.Lock()
 	s.kill = cancel
@@ -338,6 +368,7 @@ func (s *site) put(change ...func(*messages.Order)) string {
 		f(&o)
 	}
 	s.mu.Lock()
+	s.heardAt[o.OrderID] = time.Now()
 	s.orders[o.OrderID] = &managerapi.OrderView{ID: o.OrderID, State: "open", Attempt: o.Attempt, Order: &o, Milestone: o.CurrentStep}
 	s.mu.Unlock()
 	s.queue <- o
@@ -439,6 +470,11 @@ func reasons(r messages.Result) []string {
 	return []string{r.EventType, string(r.Cause), r.Reason}
 }
 
+// failed is a failure with this reason, and with the cause that the reason has in the specs of this package.
 func failed(reason failure.Reason) []string {
-	return []string{messages.EventMilestoneFailed, string(reason.Cause()), string(reason)}
+	cause := messages.CauseEnvironment
+	if reason == blame.DeployUnhealthy || reason == blame.NotSettled {
+		cause = messages.CauseVersion
+	}
+	return []string{messages.EventMilestoneFailed, string(cause), string(reason)}
 }

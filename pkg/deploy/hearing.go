@@ -34,10 +34,10 @@ func (h *hearing) missing(since time.Time, limit time.Duration) bool {
 }
 
 // listen notes every change of the broker until finished is closed.
-func (r *run) listen(finished <-chan struct{}) {
+func (e *Engine) listen(finished <-chan struct{}) {
 	for {
-		changed := r.Broker.Watch()
-		r.look()
+		changed := e.cfg.Broker.Watch()
+		e.look()
 		select {
 		case <-changed:
 		case <-finished:
@@ -46,4 +46,6 @@ func (r *run) listen(finished <-chan struct{}) {
 	}
 }
 
-func (r *run) look() { r.hears.note(r.Broker.Ready() == nil, r.Broker.Session(), r.Now()) }
+func (e *Engine) look() {
+	e.hears.note(e.cfg.Broker.Ready() == nil, e.cfg.Broker.Session(), e.cfg.Now())
+}

@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/openaperture/openaperture/pkg/deploy/failure"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy/memory"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -38,12 +38,12 @@ var stories = map[string]story{
 	"a deploy that puts back": {
 		breaks: []string{"new"}, change: []func(*messages.Order){impatient},
 		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1), started("old", 1)),
-		result: failed(failure.DeployUnhealthy),
+		result: failed(blame.DeployUnhealthy),
 	},
 	"a deploy of a deaf manager-api and its undoing": {
 		deaf: true, change: []func(*messages.Order){func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 30 }},
 		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1, 2, 3), started("old", 1, 2, 3, 4)),
-		result: failed(failure.NotSettled),
+		result: failed(blame.NotSettled),
 	},
 }
 
@@ -77,7 +77,7 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 	r := s.result(order)
 
 	Expect(reasons(r)).To(Equal(st.result))
-	Expect(r.Undone).To(Equal(r.Reason == string(failure.NotSettled)))
+	Expect(r.Undone).To(Equal(r.Reason == string(blame.NotSettled)))
 	Expect(r.Touched).To(BeTrue())
 	Expect(r.ReplacedUnits()).To(HaveLen(4))
 	for _, d := range r.ReplacedUnits() {

@@ -29,6 +29,9 @@ import (
 type ServiceConfig struct {
 	boot.Base     `mapstructure:",squash"`
 	member.Config `mapstructure:",squash"`
+	// ParallelOrders is how many orders are worked on side by side. Orders of one component, and orders that share the name of
+	// a unit, are worked on one after the other.
+	ParallelOrders int `mapstructure:"parallel_orders"`
 	// AllowLocalRepos permits absolute local paths as repositories.
 	AllowLocalRepos bool `mapstructure:"allow_local_repos"`
 	// GitHosts, if not empty, are the only git hosts that are contacted; without it, any with public addresses are.
@@ -53,8 +56,14 @@ func (c ServiceConfig) Validate() error {
 	if !filepath.IsAbs(c.StateDir) {
 		return fmt.Errorf("state_dir %q: want an absolute path", c.StateDir)
 	}
+	if c.ParallelOrders < 1 || c.ParallelOrders > maxParallel {
+		return fmt.Errorf("parallel_orders %d: want 1 to %d", c.ParallelOrders, maxParallel)
+	}
 	return c.Config.Validate()
 }
+
+// maxParallel bounds parallel_orders: every order in hand may hold a rendered release and a connection to its cluster.
+const maxParallel = 64
 
 // Executor says which of the two executors a binary is.
 type Executor struct {
@@ -75,7 +84,8 @@ func Main(x Executor) {
 
 // DefaultConfig is an executor's configuration before the file and the environment.
 func (x Executor) DefaultConfig() ServiceConfig {
-	return ServiceConfig{Base: boot.DefaultBase(x.Listen), Config: member.Config{Profile: times.Default, StateDir: "/var/lib/openaperture/" + x.Name}}
+	return ServiceConfig{Base: boot.DefaultBase(x.Listen), Config: member.Config{Profile: times.Default, StateDir: "/var/lib/openaperture/" + x.Name},
+		ParallelOrders: DefaultParallel}
 }
 
 // Run assembles the executor and works until ctx ends.
@@ -101,7 +111,7 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 	defer clusters.close()
 	queue := self.Exchange.Address().QueueName(x.Queue)
 	engine, err := New(Config{Service: x.Name, Milestone: x.Milestone, Queue: queue, Address: self.Exchange.Address(),
-		Hostname: env.Hostname, BootID: env.BootID, StateDir: cfg.StateDir, ClaimTTL: self.Times.Claim, Manager: self.API, Broker: self.Broker,
+		Hostname: env.Hostname, BootID: env.BootID, StateDir: cfg.StateDir, ClaimTTL: self.Times.Claim, Parallel: cfg.ParallelOrders, Manager: self.API, Broker: self.Broker,
 		Renderer: git, Open: clusters.runtime, Log: env.Log, Metrics: env.Metrics, StopLimit: cfg.ShutdownTimeout * 6 / 10})
 	if err != nil {
 		return err
@@ -204,7 +214,7 @@ func savedExchange(file string) (ex managerapi.Exchange, ok bool) {
 func saveExchange(file string, ex managerapi.Exchange) error {
 	text, err := json.Marshal(ex)
 	if err == nil {
-		err = writeFile(file, text, true)
+		err = realDisk.writeFile(file, text)
 	}
 	if err != nil {
 		return fmt.Errorf("save exchange: %w", err)

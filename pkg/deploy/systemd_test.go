@@ -12,8 +12,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy"
-	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/fleet"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/roll"
@@ -106,7 +106,7 @@ var _ = Describe("An upgrade before unitd on systemd", Label("systemd"), func() 
 		Expect(runs(v2)).To(Equal(second))
 
 		r = rollOut(helloOn(v2, true))
-		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)), r.Message)
+		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)), r.Message)
 		Expect(r.Restored).To(BeTrue())
 		Expect(strings.Split(r.Log, "\n")).To(ContainElement("no luck today"))
 		third := runs(v2)

@@ -8,6 +8,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/roll"
 	"github.com/openaperture/openaperture/pkg/unit"
@@ -125,7 +126,7 @@ var _ = Describe("Versions whose units have the same text", func() {
 		}
 		s.start()
 		started, r := deploys(s, to("v2", "c2", recorded("v1", "c1"), impatient))
-		Expect(reasons(r)).To(Equal(failed(failure.DeployUnhealthy)))
+		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
 		Expect(r.Restored).To(BeTrue())
 		Expect(started).To(Equal([]string{"1", "1"}))
 		Expect(s.runsVersions()).To(Equal([]string{"1:/", "2:/", "3:/"}))

@@ -90,7 +90,7 @@ func (k Kind) String() string {
 // Reason says why a step is the next one.
 type Reason uint8
 
-// The reasons.
+// The reasons. Whose fault a failure is, pkg/blame decides.
 const (
 	Unspecified        Reason = iota
 	Missing                   // the instance does not exist
@@ -101,10 +101,10 @@ const (
 	Superfluous               // it is beyond the wanted count
 	DeadlineMissed            // it did not become healthy in time
 	OrderExpired              // the order's deadline has passed
-	PutBack                   // what it had replaced is healthy again: the version is at fault
-	NothingToPutBack          // nothing had run here before: the version is taken to be at fault
-	RanBefore                 // this definition ran here before already: nothing tells whose fault it is
-	PutBackUnhealthy          // what it had replaced does not get healthy either: the environment is at fault
+	PutBack                   // what it had replaced is healthy again
+	NothingToPutBack          // nothing had run here before
+	RanBefore                 // this definition ran here before already
+	PutBackUnhealthy          // what it had replaced does not get healthy either
 	UndoneIncompletely        // an undo did not get everything healthy
 	AsWanted                  // every instance is
 )
@@ -226,7 +226,7 @@ func (p Plan) putBack(observed map[string]Instance, done Progress, now time.Time
 	return Step{Kind: Wait, Name: name, Reason: Lagging, Until: limit}
 }
 
-// ended blames the version, unless it was the order that ran out of time.
+// ended ends the deploy for this reason, unless it was the order that ran out of time.
 func (p Plan) ended(name string, r Reason, done Progress) Step {
 	if done.Expired {
 		r = OrderExpired
@@ -234,10 +234,8 @@ func (p Plan) ended(name string, r Reason, done Progress) Step {
 	return Step{Kind: Failed, Name: name, Reason: r}
 }
 
-// uncompared is why an instance failed that could not be compared with what it had before. A definition that ran here
-// before, as in a deploy that is forced or repeated, proves nothing against the version. Of a first install nothing is
-// known either, but it is held against the version: one that blamed the environment would be tried again at every check,
-// for ever, as no check remembers it, and a quarantine ends with another ref or an operator's word.
+// uncompared is why an instance failed that could not be compared with what it had before: its definition ran here before,
+// in this place or in another, as in a deploy that is forced or repeated, or nothing had run in its place.
 func (p Plan) uncompared(name string) Reason {
 	for _, found := range p.Found {
 		if found == p.wantedHash(name) {

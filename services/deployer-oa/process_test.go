@@ -17,6 +17,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gbytes"
 	"github.com/onsi/gomega/gexec"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -358,23 +359,34 @@ var _ = Describe("Two executors", func() {
 })
 
 var _ = Describe("A graceful stop", func() {
-	It("finishes the instance in hand, gives the claim back and leaves the next order in the queue", func() {
+	It("finishes the instance in hand, answers probes, gives the claim back and leaves the next order in the queue", func() {
 		m, s := newManager("graceful"), newSite()
 		p := s.start(m)
 		three := 3
-		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three}, DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
-			Options: []messages.Option{{Section: "Unit", Name: "Description", Value: "v1"}, {Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
-		order.MinHealthyMS = 1000
+		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three},
+			DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service", Options: []messages.Option{
+				{Section: "Unit", Name: "Description", Value: "v1"},
+				{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
+		probe := messages.Order{CurrentStep: messages.MilestoneProbe}
+		order.MinHealthyMS = 3000
 		m.order("d1", order)
 		Eventually(s.runs).Should(HaveLen(1))
-		m.order("d2", messages.Order{CurrentStep: messages.MilestoneProbe})
-		Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(BeZero()) // held, and waiting for the first
+		m.order("d2", probe)
+		Expect(m.result("d2").EventType).To(Equal(messages.EventMilestoneCompleted))
 		p.Signal(syscall.SIGTERM)
-		Eventually(p.Session, "6s").Should(gexec.Exit(0))
+		Eventually(p.Err).Should(gbytes.Say("no order is begun any more"))
+		m.order("d3", order)
+		m.order("d4", probe)
+		Expect(m.result("d4").EventType).To(Equal(messages.EventMilestoneCompleted))
+		Eventually(p.Session, "10s").Should(gexec.Exit(0))
 		Expect(s.runs()).To(Equal([]string{"overseer@1.service v1 active"}))
-		m.set(func() { Expect(m.orders["d1"].State).To(Equal("open")) })
+		m.set(func() {
+			Expect(m.orders["d1"].State).To(Equal("open"))
+			Expect(m.orders["d3"].Token).To(BeZero())
+			m.orders["d3"].Order.MinHealthyMS = 100
+		})
 		Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(Equal(1))
 		s.start(m)
-		Expect(m.result("d2").EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(m.result("d3").EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 })

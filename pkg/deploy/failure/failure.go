@@ -1,25 +1,19 @@
-// Package failure says why a milestone failed: the enumerated reason, and the cause that decides whether a version is
-// to blame (docs/how-an-upgrade-works.md#failure).
+// Package failure says why a milestone could not be performed, by an enumerated reason. Whose fault that is, pkg/blame
+// decides (docs/how-an-upgrade-works.md#failure).
 package failure
 
 import (
 	"errors"
 	"fmt"
 
-	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/pkg/blame"
 )
 
 // Reason is an enumerated code of a failed milestone.
-type Reason string
+type Reason = blame.Reason
 
-// The reasons that executors report.
+// The reasons for which an executor does not perform a milestone. The reasons of a deploy that failed are in pkg/blame.
 const (
-	DeployUnhealthy    Reason = "deploy_unhealthy"    // the new definition did not get or stay healthy; the old one does
-	RestoredUnhealthy  Reason = "restored_unhealthy"  // neither did the definition that it had replaced
-	StillUnhealthy     Reason = "still_unhealthy"     // the definition ran here before already, and does not get healthy
-	Disturbed          Reason = "disturbed"           // it did not get healthy, but broker or manager-api were away meanwhile
-	NotSettled         Reason = "not_settled"         // a confirmed deploy was undone, because its order stayed open
-	ManagerSilent      Reason = "manager_silent"      // the same, and no manager-api answers since either: nobody can tell why
 	GitUnreachable     Reason = "git_unreachable"     // the host or repository does not answer
 	GitRefUnknown      Reason = "git_ref_unknown"     // the repository has no such ref or commit
 	GitCommitGone      Reason = "git_commit_gone"     // the repository has the planned commit no more
@@ -33,20 +27,11 @@ const (
 	RuntimeUnreachable Reason = "runtime_unreachable" // the cluster's endpoint does not answer
 	RuntimeRefused     Reason = "runtime_refused"     // the cluster's endpoint does not accept what was sent
 	TokensBehind       Reason = "tokens_behind"       // the cluster has seen higher tokens than manager-api gives
-	NoProgress         Reason = "no_progress"         // the order's deadline passed
+	NoProgress                = blame.NoProgress      // the order's deadline passed
 	MilestoneUnknown   Reason = "milestone_unknown"   // not a milestone of this executor
 	ExecutorIsTarget   Reason = "executor_is_target"  // an executor never replaces itself
+	Panicked           Reason = "panicked"            // the executor has a fault of its own
 )
-
-// Cause is what the reason means for the version that was deployed.
-func (r Reason) Cause() messages.Cause {
-	switch r {
-	case DeployUnhealthy, NotSettled:
-		return messages.CauseVersion
-	default:
-		return messages.CauseEnvironment
-	}
-}
 
 // Error is a failure with its reason. Message is fit for the API: it names what is wrong and where, never a secret.
 type Error struct {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/roll"
 	"github.com/openaperture/openaperture/pkg/unit"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -120,15 +121,16 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 	var units []fleetUnit
 	states := map[string][]fleetState{}
 	both, inner := errgroup.WithContext(ctx)
-	both.Go(func() error {
-		return c.pages(inner, "/fleet/v1/units", func(p page) { units = append(units, p.Units...) })
-	})
-	both.Go(func() error {
-		return c.pages(inner, "/fleet/v1/state", func(p page) {
-			for _, s := range p.States {
-				states[s.Name] = append(states[s.Name], s)
-			}
+	read := func(path string, each func(page)) {
+		both.Go(func() error {
+			return loop.Contain(inner, "fleet", path, func() error { return c.pages(inner, path, each) })
 		})
+	}
+	read("/fleet/v1/units", func(p page) { units = append(units, p.Units...) })
+	read("/fleet/v1/state", func(p page) {
+		for _, s := range p.States {
+			states[s.Name] = append(states[s.Name], s)
+		}
 	})
 	if err := both.Wait(); err != nil {
 		return nil, err

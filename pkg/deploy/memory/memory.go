@@ -30,8 +30,8 @@ type Cluster struct {
 	mu      sync.Mutex
 	units   map[string]*member
 	changed chan struct{}
-	version int // of what List shows
-	listed  int // the version that was listed last
+	version int            // of what List shows
+	listed  map[string]int // the version that was listed last, by base
 	starts  []string
 }
 
@@ -44,7 +44,7 @@ type member struct {
 
 // New returns an empty cluster of one machine.
 func New() *Cluster {
-	return &Cluster{Hosts: 1, units: map[string]*member{}, changed: make(chan struct{})}
+	return &Cluster{Hosts: 1, units: map[string]*member{}, changed: make(chan struct{}), listed: map[string]int{}}
 }
 
 var _ runtime.Runtime = (*Cluster)(nil)
@@ -86,7 +86,9 @@ func (c *Cluster) machine(name unit.Name) []string {
 func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listed = c.version
+	for _, base := range bases {
+		c.listed[base] = c.version
+	}
 	var all []runtime.Instance
 	for name, m := range c.units {
 		parsed, err := unit.ParseName(name)
@@ -168,9 +170,13 @@ func (c *Cluster) Remove(ctx context.Context, name string, token int64) error {
 }
 
 // Wait implements runtime.Runtime.
-func (c *Cluster) Wait(ctx context.Context, _ string) error {
+func (c *Cluster) Wait(ctx context.Context, name string) error {
+	parsed, err := unit.ParseName(name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", runtime.ErrRefused, err)
+	}
 	c.mu.Lock()
-	changed, missed := c.changed, c.listed != c.version
+	changed, missed := c.changed, c.listed[parsed.Base] != c.version
 	c.mu.Unlock()
 	if missed {
 		return nil

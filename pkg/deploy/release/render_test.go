@@ -180,7 +180,6 @@ var _ = Describe("Render", func() {
 			_, err := render(with(changes))
 			Expect(err).To(MatchError(ContainSubstring(message)))
 			Expect(reasonOf(err)).To(Equal(reason))
-			Expect(reason.Cause()).To(Equal(messages.CauseEnvironment))
 		},
 		Entry("no unit", failure.NoUnits, "no .service file", map[string]string{"overseer@.service.tmpl": ""}),
 		Entry("a unit below the root only", failure.NoUnits, "no .service file",
