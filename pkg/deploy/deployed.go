@@ -38,7 +38,7 @@ func hostname(d messages.UnitDefinition, host string) string {
 	if err != nil {
 		return ""
 	}
-	return unit.Hostname(name, host, toUnit(d.Options))
+	return unit.Hostname(name, host, runtime.Options(d))
 }
 
 // applied tells whether the order has started an instance anew, in any of its attempts: it gave the instance another

@@ -37,15 +37,16 @@ type Broker interface {
 	Watch() <-chan struct{}
 }
 
-// Renderer makes releases; *release.Git is one.
+// Renderer makes releases, and asks git hosts what refs stand for; *release.Git is one.
 type Renderer interface {
 	Render(ctx context.Context, r release.Request) (release.Release, error)
+	Resolve(ctx context.Context, refs []messages.GitRef) []messages.Resolved
 }
 
 // Config is what an Engine needs. All fields are required but those with a default.
 type Config struct {
 	Service   string             // deployer or deployer-oa
-	Milestone messages.Milestone // the deploy milestone that it performs, besides config and probe
+	Milestone messages.Milestone // the deploy milestone that it performs, besides config, resolve and probe
 	Queue     string             // name of its queue on the broker
 	Address   messages.Address   // of its exchange, for results
 	Hostname  string
@@ -76,7 +77,7 @@ const DefaultParallel = 4
 const prefetch = 16
 
 // capabilities are what this release of the executors can do beside what the former one could.
-var capabilities = []string{managerapi.CapInstances}
+var capabilities = []string{managerapi.CapInstances, managerapi.CapResolve}
 
 func (c Config) withDefaults() Config {
 	if c.Now == nil {

@@ -338,6 +338,11 @@ var _ = Describe("A deploy", func() {
 		},
 		Entry("no units", failure.NoUnits, func(_ *site, o *messages.Order) { o.DeployableUnits = nil }),
 		Entry("no machines", failure.NoMachines, func(s *site, o *messages.Order) { s.cluster.Hosts = 0; o.FleetConfig = nil }),
+		Entry("no place for an instance, and nothing is stopped for it (fault 21)", failure.Unplaced, func(s *site, o *messages.Order) {
+			s.cluster.Metadata = map[string]string{"role": "db"}
+			o.DeployableUnits[0].Options = append(o.DeployableUnits[0].Options,
+				messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=app"})
+		}),
 		Entry("no cluster", failure.RuntimeRefused, func(_ *site, o *messages.Order) { o.Cluster = nil }),
 		Entry("a unit that must not be sent", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Options = nil }),
 		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "overseer@1.service" }),
@@ -484,6 +489,49 @@ var _ = Describe("The other milestones", func() {
 		r := s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneConfig }))
 		Expect(reasons(r)).To(Equal(failed(failure.GitRefUnknown)))
 		Expect(r.Message).To(Equal("no ref v2"))
+	})
+
+	It("config renders the commits that were planned", func() {
+		s := newSite()
+		s.render = func(r release.Request) (release.Release, error) {
+			Expect([]string{r.SourceCommit, r.DeploymentCommit}).To(Equal([]string{"s1", "d1"}))
+			return release.Release{}, nil
+		}
+		s.start()
+		s.result(s.put(func(o *messages.Order) {
+			o.CurrentStep, o.SourceCommitHash, o.DeploymentCommitHash = messages.MilestoneConfig, "s1", "d1"
+		}))
+	})
+
+	resolve := func(ref string) func(*messages.Order) {
+		return func(o *messages.Order) {
+			o.CurrentStep, o.Resolve = messages.MilestoneResolve, []messages.GitRef{{Repo: "org/src", Ref: ref}}
+		}
+	}
+
+	It("resolve says what refs stand for, beside orders that fill the room, and the executor announces that it can (fault 20)", func() {
+		s := newSite()
+		free := stuck(s, "app")
+		s.start(func(c *deploy.Config) { c.Parallel = 1 })
+		long := s.put(of("app", "v1"))
+		Eventually(s.runsOf("app")).Should(Equal("v1"))
+		r := s.result(s.put(resolve("main")))
+		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(r.Resolved).To(Equal([]messages.Resolved{{Repo: "org/src", Ref: "main", Kind: "branch", Commit: "c-main"}}))
+		s.set(func(s *site) { Expect(s.announced["claim"]).To(ContainElement("resolve")) })
+		free()
+		s.result(long)
+	})
+
+	It("resolve is given back at a stop: nobody waits for a git host that does not answer", func() {
+		s := newSite()
+		s.gitHost = make(chan struct{})
+		p := s.start()
+		order := s.put(resolve("main"))
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(1))
+		p.stop()
+		s.set(func(s *site) { Expect(s.released).To(Equal([]string{order})) })
+		Expect(s.reported(order)).To(BeEmpty())
 	})
 
 	It("probe is answered at once", func() {

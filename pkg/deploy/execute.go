@@ -58,11 +58,27 @@ func (e *Engine) performMilestone(ctx context.Context, j *job) (messages.Result,
 		return messages.Result{EventType: messages.EventMilestoneCompleted}, nil
 	case messages.MilestoneConfig:
 		return e.renderRelease(ctx, j)
+	case messages.MilestoneResolve:
+		return e.resolveRefs(ctx, j)
 	case e.cfg.Milestone:
 		return e.deployRelease(ctx, j)
 	default:
 		return messages.Result{}, failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q", e.cfg.Service, step)
 	}
+}
+
+// resolveRefs performs resolve: it asks git hosts which commits refs stand for. What a host does not tell is part of the
+// answer. A stop does not wait for the hosts: another executor asks them again.
+func (e *Engine) resolveRefs(ctx context.Context, j *job) (messages.Result, error) {
+	asking, cancel := until(ctx, e.stopping)
+	defer cancel()
+	began := e.cfg.Now()
+	out := messages.Result{EventType: messages.EventMilestoneCompleted, Resolved: e.cfg.Renderer.Resolve(asking, j.order.Resolve)}
+	j.timed("resolve", began, e.cfg.Now())
+	if err := asking.Err(); err != nil {
+		return messages.Result{}, errStopped
+	}
+	return out, nil
 }
 
 // afterPanic is the failure that a panic was. Nobody knows how far the deploy had come, so it counts as touched once it had
@@ -104,7 +120,8 @@ func (e *Engine) renderPatiently(ctx context.Context, j *job) (release.Release, 
 	for try := 1; ; try++ {
 		e.tellIfDue(ctx, j)
 		rel, err := e.cfg.Renderer.Render(ctx, release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
-			DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef})
+			DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef,
+			DeploymentCommit: o.DeploymentCommitHash, SourceCommit: o.SourceCommitHash})
 		f, _ := failure.Of(err)
 		if err == nil || f == nil || f.Reason != failure.GitUnreachable || try == gitTries || !sleep(ctx, pause) {
 			return rel, err
@@ -200,6 +217,9 @@ func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*wo
 	if err != nil {
 		return nil, err
 	}
+	if err := e.refuseUnplaced(ctx, j, rt, w); err != nil {
+		return nil, err
+	}
 	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
 		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
@@ -211,6 +231,20 @@ func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*wo
 	j.timed("save", began, e.cfg.Now())
 	e.works.dropOlder(w)
 	return w, nil
+}
+
+// refuseUnplaced fails a deploy for which the cluster has no place, before anything is stopped for it: that is not the
+// version's fault.
+func (e *Engine) refuseUnplaced(ctx context.Context, j *job, rt runtime.Runtime, w *work) error {
+	var why string
+	err := e.insist(ctx, j, j.order.HealthDeadline(), func() (err error) {
+		why, err = rt.Unplaced(ctx, w.Wanted)
+		return err
+	})
+	if err == nil && why != "" {
+		return failure.New(failure.Unplaced, "%s", why)
+	}
+	return err
 }
 
 // fenceKept keeps an executor with an older token from changing what this order leaves as it is; all else gets the token when

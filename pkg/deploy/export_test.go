@@ -37,13 +37,15 @@ func After(before, what string) string {
 	return string(next)
 }
 
-// Turns lists the orders that are begun of a line. A place is "<order> <state> <keys>", such as "a waiting x,y".
+// Turns lists the orders that are begun of a line. A place is "<order> <state> <keys>", such as "a waiting x,y"; "waiting*"
+// is one that needs no room.
 func Turns(room int, places ...string) []string {
-	states := map[string]placeState{"claiming": claiming, "waiting": waiting, "inhand": inHand, "beside": beside}
+	states := map[string]placeState{"claiming": claiming, "waiting": waiting, "inhand": inHand, "probing": probing}
 	var line []*place
 	for _, text := range places {
 		words := strings.Fields(text)
-		p := &place{order: words[0], claim: states[words[1]]}
+		state, roomless := strings.CutSuffix(words[1], "*")
+		p := &place{order: words[0], claim: states[state], roomless: roomless}
 		if len(words) > 2 {
 			p.keys = strings.Split(words[2], ",")
 		}

@@ -66,6 +66,7 @@ type site struct {
 	refuses     string         // the order whose claim fails, as by a fault of manager-api
 	impatience  time.Duration  // manager-api closes an order of which it hears nothing for so long; 0: none
 	heardAt     map[string]time.Time
+	gitHost     chan struct{}        // closed when git hosts answer; nil: at once
 	onDisk      func(*deploy.Engine) // changes what the work files are written through; nil: nothing
 	nameless    bool                 // the cluster does not name its machines
 	announced   map[string][]string  // capabilities, by the call that announced them
@@ -273,6 +274,22 @@ func (s *site) Render(ctx context.Context, r release.Request) (release.Release, 
 	return out, errors.Join(err, failed)
 }
 
+// Resolve asks the site's git host, once it is let.
+func (s *site) Resolve(ctx context.Context, refs []messages.GitRef) []messages.Resolved {
+	out := make([]messages.Resolved, len(refs))
+	for i, r := range refs {
+		out[i] = messages.Resolved{Repo: r.Repo, Ref: r.Ref, Kind: messages.RefBranch, Commit: "c-" + r.Ref}
+	}
+	if s.gitHost != nil {
+		select {
+		case <-s.gitHost:
+		case <-ctx.Done():
+		}
+	}
+	_ = s.at(ctx, "resolve", func() error { return nil })
+	return out
+}
+
 // watched is the cluster behind the site's hook.
 type watched struct {
 	*memory.Cluster
@@ -294,6 +311,13 @@ func (w watched) Machines(ctx context.Context) (all []runtime.Machine, err error
 		return err
 	})
 	return all, err
+}
+func (w watched) Unplaced(ctx context.Context, wanted []messages.UnitDefinition) (why string, err error) {
+	err = w.s.at(ctx, "unplaced", func() error {
+		why, err = w.Cluster.Unplaced(ctx, wanted)
+		return err
+	})
+	return why, err
 }
 func (w watched) Fence(ctx context.Context, name string, token int64) error {
 	return w.s.at(ctx, "fence", func() error { return w.Cluster.Fence(ctx, name, token) })

@@ -14,6 +14,7 @@ import (
 //   - at most room orders are in hand;
 //   - of the orders that share a key one is in hand, and the others wait in order: one order per component, and one per unit
 //     base name;
+//   - asking git hosts what refs stand for needs no room, and is done for one order at a time;
 //   - a probe needs no room and waits for nobody.
 //
 // It is safe for concurrent use.
@@ -27,10 +28,11 @@ type line struct {
 
 // place is the place of one order in the line.
 type place struct {
-	order string
-	keys  []string
-	claim placeState
-	turn  chan struct{} // closed when the order's turn has come
+	order    string
+	keys     []string
+	roomless bool // the order needs no room
+	claim    placeState
+	turn     chan struct{} // closed when the order's turn has come
 }
 
 // placeState is how far an order in the line is.
@@ -40,7 +42,7 @@ const (
 	claiming placeState = iota // it is not known yet whether the order is ours
 	waiting                    // for its turn
 	inHand                     // worked on
-	beside                     // worked on, and needs no room
+	probing                    // worked on, and nothing to be finished at a stop
 )
 
 func newLine(room int) *line { return &line{room: room, drained: make(chan struct{})} }
@@ -61,9 +63,9 @@ func (l *line) reserve(orderID string) (*place, bool) {
 func (l *line) join(p *place, o messages.Order) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p.claim, p.keys = waiting, keysOf(o)
+	p.claim, p.keys, p.roomless = waiting, keysOf(o), o.CurrentStep == messages.MilestoneResolve
 	if o.CurrentStep == messages.MilestoneProbe {
-		p.claim = beside
+		p.claim, p.keys = probing, nil
 		close(p.turn)
 	}
 	l.advance()
@@ -132,7 +134,7 @@ func (l *line) count(s placeState) (n int) {
 // turns are the waiting places whose turn it is: there is room, and no earlier order shares a key.
 func turns(places []*place, room int) (now []*place) {
 	for _, p := range places {
-		if p.claim == inHand {
+		if p.claim == inHand && !p.roomless {
 			room--
 		}
 	}
@@ -142,7 +144,11 @@ func turns(places []*place, room int) (now []*place) {
 		for _, key := range p.keys {
 			taken[key] = true
 		}
-		if p.claim == waiting && free && room > 0 {
+		switch {
+		case p.claim != waiting || !free:
+		case p.roomless:
+			now = append(now, p)
+		case room > 0:
 			now, room = append(now, p), room-1
 		}
 	}
@@ -151,6 +157,9 @@ func turns(places []*place, room int) (now []*place) {
 
 // keysOf are what an order shares with no other order in hand: its component, and the base names of its units.
 func keysOf(o messages.Order) []string {
+	if o.CurrentStep == messages.MilestoneResolve {
+		return []string{string(messages.MilestoneResolve)}
+	}
 	var keys []string
 	if o.ComponentType != "" {
 		keys = append(keys, "component "+o.ComponentType)

@@ -15,12 +15,12 @@ func versionOf(o messages.Order) unit.Version {
 
 // stamped is a definition of the order's release with the order's version. A definition in a stored release carries none.
 func stamped(o messages.Order, d messages.UnitDefinition) messages.UnitDefinition {
-	return withOptions(d, unit.WithVersion(toUnit(d.Options), versionOf(o)))
+	return withOptions(d, unit.WithVersion(runtime.Options(d), versionOf(o)))
 }
 
 // unstamped is a definition without the version that it carries.
 func unstamped(d messages.UnitDefinition) messages.UnitDefinition {
-	return withOptions(d, unit.WithoutVersion(toUnit(d.Options)))
+	return withOptions(d, unit.WithoutVersion(runtime.Options(d)))
 }
 
 // target is the definition that the order wants for an instance. An instance that runs the order's version with the
@@ -36,7 +36,7 @@ func target(o messages.Order, d messages.UnitDefinition, found []runtime.Instanc
 // runsTarget tells whether a definition that was found has the text of the wanted one and is of the order's version. If the
 // order names no version, the text decides.
 func runsTarget(o messages.Order, wanted, found messages.UnitDefinition) bool {
-	if !unit.Equal(unit.WithoutVersion(toUnit(found.Options)), unit.WithoutVersion(toUnit(wanted.Options))) {
+	if !unit.Equal(unit.WithoutVersion(runtime.Options(found)), unit.WithoutVersion(runtime.Options(wanted))) {
 		return false
 	}
 	want := versionOf(o)
@@ -51,7 +51,7 @@ func runsTarget(o messages.Order, wanted, found messages.UnitDefinition) bool {
 // release of the executor, and counts as the component's recorded version. If the order does not tell that version either,
 // nobody knows what runs.
 func foundVersion(o messages.Order, d messages.UnitDefinition) (v unit.Version, known bool) {
-	if v, known = unit.VersionOf(toUnit(d.Options)); known || o.Recorded == nil {
+	if v, known = unit.VersionOf(runtime.Options(d)); known || o.Recorded == nil {
 		return v, known
 	}
 	return unit.Version{Ref: o.Recorded.SourceRepoGitRef, Commit: o.Recorded.SourceCommitHash}, true

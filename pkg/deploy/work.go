@@ -40,7 +40,7 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 		if err != nil || (name.Templated && !name.IsTemplate()) {
 			return nil, failure.New(failure.UnitInvalid, "%q is neither a template nor a plain unit", u.Name)
 		}
-		if err := unit.Validate(toUnit(stamped(j.order, u).Options)); err != nil {
+		if err := unit.Validate(runtime.Options(stamped(j.order, u))); err != nil {
 			return nil, failure.New(failure.UnitInvalid, "%s: %w", u.Name, err)
 		}
 		if !name.Templated {
@@ -108,15 +108,7 @@ func find(list []messages.UnitDefinition, name string) (messages.UnitDefinition,
 	return list[i], true
 }
 
-func toUnit(options []messages.Option) []unit.Option {
-	out := make([]unit.Option, len(options))
-	for i, o := range options {
-		out[i] = unit.Option(o)
-	}
-	return out
-}
-
-func hash(d messages.UnitDefinition) string { return unit.Hash(toUnit(d.Options)) }
+func hash(d messages.UnitDefinition) string { return unit.Hash(runtime.Options(d)) }
 
 // differs tells whether anything that runs is not what was found.
 func (w *work) differs(observed map[string]roll.Instance) bool {

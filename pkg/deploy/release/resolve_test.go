@@ -164,7 +164,6 @@ var _ = Describe("A planned commit", func() {
 			_, err := newGit().Render(ctx, request)
 			Expect(reasonOf(err)).To(Equal(failure.GitCommitGone))
 			Expect(err).To(MatchError(ContainSubstring("does not give commit")))
-			Expect(reasonOf(err).Cause()).To(Equal(messages.CauseEnvironment))
 		},
 		Entry("of the source", func() repo { return source }),
 		Entry("of the deployment", func() repo { return deployment }),
