@@ -20,15 +20,15 @@ const (
 	highestPort = 32000
 )
 
-// FreePorts returns n different ports on which nothing listens. Nothing is kept from being returned by a further call:
-// who needs ports that differ asks once.
+// FreePorts returns n different ports on which nothing listens. A further call may return the same ports, so ask once
+// for all that you need.
 func FreePorts(ctx context.Context, n int) ([]int, error) {
 	blocks, err := FreeBlocks(ctx, n, 1)
 	return blocks, err
 }
 
-// FreeBlocks returns the first port of n disjoint blocks of the given size, each beginning at a multiple of its size, on
-// which nothing listens. A block of ten can be written into a unit as "2134%i": one port per instance.
+// FreeBlocks returns the first port of n disjoint blocks of the given size on which nothing listens. Each block begins
+// at a multiple of its size. So a block of ten can be written into a unit as "2134%i": one port per instance.
 func FreeBlocks(ctx context.Context, n, size int) ([]int, error) {
 	var found []int
 	taken := map[int]bool{}
@@ -42,7 +42,8 @@ func FreeBlocks(ctx context.Context, n, size int) ([]int, error) {
 			return found, nil
 		}
 	}
-	return nil, fmt.Errorf("find %d blocks of %d free ports between %d and %d: too many are in use", n, size, lowestPort, highestPort)
+	return nil, fmt.Errorf("find %d blocks of %d free ports between %d and %d: too many are in use", n, size, lowestPort,
+		highestPort)
 }
 
 func blockIsFree(ctx context.Context, first, size int) bool {

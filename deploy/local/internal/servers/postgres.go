@@ -78,11 +78,13 @@ func (p Postgres) Start(ctx context.Context) error {
 	if err := os.Remove(p.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
-	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300", p.Port)
+	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300",
+		p.Port)
 	if p.Throwaway {
 		options += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 	}
-	return p.tool(ctx, "start PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "60", "-s", "-l", filepath.Join(p.Dir, "server.log"), "-o", options, "start")
+	return p.tool(ctx, "start PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "60", "-s",
+		"-l", filepath.Join(p.Dir, "server.log"), "-o", options, "start")
 }
 
 // Stop stops the server if it runs. The data stays.
@@ -151,7 +153,8 @@ func (p Postgres) initialize(ctx context.Context) error {
 			}
 		}
 	}
-	return p.tool(ctx, "initialize PostgreSQL", "initdb", "-D", p.Dir, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", secret,
+	return p.tool(ctx, "initialize PostgreSQL", "initdb", "-D", p.Dir, "-U", "postgres",
+		"-A", "scram-sha-256", "--pwfile", secret,
 		"-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 }
 

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,16 +29,27 @@ type RabbitMQ struct {
 	Management int    `json:"management"` // 0: the node has no management API
 	User       string `json:"user"`
 	Password   string `json:"-"`
+	// Of a node of a Cluster: the names of all its nodes, and the port of rabbitmqctl's own.
+	Peers   []string `json:"peers,omitempty"`
+	Control int      `json:"control,omitempty"`
+
+	cookie string // what nodes know each other by; random if empty
 }
 
 // URL is the AMQP URL; it contains the password.
 func (r RabbitMQ) URL() string {
-	return (&url.URL{Scheme: "amqp", User: url.UserPassword(r.User, r.Password), Host: "127.0.0.1:" + strconv.Itoa(r.Port), Path: "/"}).String()
+	return r.url("amqp", r.Port, "/")
 }
 
 // ManagementURL is the root of the management API; it contains the password.
 func (r RabbitMQ) ManagementURL() string {
-	return (&url.URL{Scheme: "http", User: url.UserPassword(r.User, r.Password), Host: "127.0.0.1:" + strconv.Itoa(r.Management)}).String()
+	return r.url("http", r.Management, "")
+}
+
+func (r RabbitMQ) url(scheme string, port int, path string) string {
+	u := url.URL{Scheme: scheme, User: url.UserPassword(r.User, r.Password), Path: path}
+	u.Host = "127.0.0.1:" + strconv.Itoa(port)
+	return u.String()
 }
 
 // Start starts the node if it does not run and waits until it takes AMQP connections. An open port proves nothing: it
@@ -164,6 +176,7 @@ disk_free_limit.absolute = 200MB
 		plugins = "[rabbitmq_management]."
 		conf += fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\n", r.Management)
 	}
+	conf += r.formation()
 	files := map[string]string{"env.conf": "", "enabled_plugins": plugins + "\n", "rabbitmq.conf": conf}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(r.Dir, name), []byte(text), 0o600); err != nil {
@@ -174,24 +187,44 @@ disk_free_limit.absolute = 200MB
 	if _, err := os.Stat(cookie); err == nil {
 		return nil
 	}
-	if err := os.WriteFile(cookie, []byte(rand.Text()), 0o400); err != nil {
+	if err := os.WriteFile(cookie, []byte(cmp.Or(r.cookie, rand.Text())), 0o400); err != nil {
 		return fmt.Errorf("configure RabbitMQ: %w", err)
 	}
 	return nil
 }
 
+// formation is how a node of a cluster finds the others.
+func (r RabbitMQ) formation() string {
+	if len(r.Peers) == 0 {
+		return ""
+	}
+	conf := `cluster_partition_handling = pause_minority
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.randomized_startup_delay_range.min = 0
+cluster_formation.randomized_startup_delay_range.max = 1
+`
+	for i, name := range r.Peers {
+		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, name)
+	}
+	return conf
+}
+
 func (r RabbitMQ) environment() []string {
 	file := func(name string) string { return filepath.Join(r.Dir, name) }
 	port := strconv.Itoa
-	return append(os.Environ(),
+	env := append(os.Environ(),
 		"HOME="+file("home"), "PATH="+rabbitBin+":"+os.Getenv("PATH"),
 		"ERL_EPMD_PORT="+port(r.Epmd), "ERL_EPMD_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODENAME=oa"+port(r.Port)+"@localhost", "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODENAME="+r.Name(), "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODE_PORT="+port(r.Port), "RABBITMQ_DIST_PORT="+port(r.Dist),
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		"RABBITMQ_MNESIA_BASE="+file("mnesia"), "RABBITMQ_LOG_BASE="+file("log"), "RABBITMQ_CONFIG_FILE="+file("rabbitmq"),
 		"RABBITMQ_CONF_ENV_FILE="+file("env.conf"), "RABBITMQ_ENABLED_PLUGINS_FILE="+file("enabled_plugins"),
 		"RABBITMQ_GENERATED_CONFIG_DIR="+file("schema"), "RABBITMQ_PID_FILE="+file("pid"))
+	if r.Control == 0 {
+		return env
+	}
+	return append(env, "RABBITMQ_CTL_DIST_PORT_MIN="+port(r.Control), "RABBITMQ_CTL_DIST_PORT_MAX="+port(r.Control))
 }
 
 // alive reports whether a process exists and is no zombie.

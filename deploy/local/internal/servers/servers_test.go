@@ -58,7 +58,8 @@ var _ = Describe("Servers", Label("integration"), func() {
 	It("start PostgreSQL again after it was killed, with what it held", func(ctx SpecContext) {
 		ports, err := servers.FreePorts(ctx, 1)
 		Expect(err).NotTo(HaveOccurred())
-		p := servers.Postgres{Dir: filepath.Join(directory(), "postgres"), Port: ports[0], Password: "secret", Throwaway: true}
+		p := servers.Postgres{Dir: filepath.Join(directory(), "postgres"), Port: ports[0], Password: "secret",
+			Throwaway: true}
 		DeferCleanup(func(ctx SpecContext) { Expect(p.Stop(ctx)).To(Succeed()) })
 		Expect(p.Start(ctx)).To(Succeed())
 		Expect(p.CreateDatabase(ctx, "kept")).To(Succeed())
@@ -88,7 +89,8 @@ var _ = Describe("Servers", Label("integration"), func() {
 	It("start RabbitMQ again after all of it was killed", func(ctx SpecContext) {
 		ports, err := servers.FreePorts(ctx, 3)
 		Expect(err).NotTo(HaveOccurred())
-		r := servers.RabbitMQ{Dir: directory(), Port: ports[0], Dist: ports[1], Epmd: ports[2], User: "guest", Password: "secret"}
+		r := servers.RabbitMQ{Dir: directory(), Port: ports[0], Dist: ports[1], Epmd: ports[2], User: "guest",
+			Password: "secret"}
 		DeferCleanup(func(ctx SpecContext) { Expect(r.Stop(ctx)).To(Succeed()) })
 		Expect(r.Start(ctx)).To(Succeed())
 		Expect(syscall.Kill(-pidIn(filepath.Join(r.Dir, "sh.pid")), syscall.SIGKILL)).To(Succeed())
