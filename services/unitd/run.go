@@ -30,7 +30,7 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	if err != nil {
 		return err
 	}
-	h, backend, err := awaitHost(ctx, cfg, env)
+	h, backend, err := awaitHost(ctx, cfg, env, startPatience)
 	if err != nil {
 		return err
 	}
@@ -98,17 +98,22 @@ func openHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opene
 	return h, backend, err
 }
 
-// lockPatience is for how long a start and stop-all wait for the state directory. A unitd that is just ending holds it, and
-// so does a shim that a killed unitd was about to start, until it runs.
-const lockPatience = 10 * time.Second
+// For how long a start and stop-all wait for the state directory. A unitd that is just ending holds the directory. So does
+// a shim that a killed unitd was about to start, until the shim runs.
+const (
+	startPatience   = 3 * time.Second
+	stopAllPatience = 10 * time.Second
+)
 
-// awaitHost opens the host as soon as nobody else works on its state directory, within lockPatience.
-func awaitHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, openedBackend, error) {
+// awaitHost opens the host as soon as nobody else works on its state directory, within patience.
+func awaitHost(
+	ctx context.Context, cfg Config, env *boot.Env, patience time.Duration,
+) (*host.Host, openedBackend, error) {
 	h, backend, err := openHost(ctx, cfg, env)
 	if errors.Is(err, host.ErrInUse) {
 		env.Log.Info("waiting for the state directory", zap.Error(err))
 	}
-	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience; {
+	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < patience; {
 		select {
 		case <-ctx.Done():
 			return h, backend, err
@@ -125,7 +130,7 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 	if len(args) > 0 && !forget {
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
-	h, backend, err := awaitHost(ctx, cfg, env)
+	h, backend, err := awaitHost(ctx, cfg, env, stopAllPatience)
 	if err != nil {
 		return err
 	}
