@@ -2,6 +2,10 @@ package db_test
 
 import (
 	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -32,5 +36,19 @@ var _ = Describe("The schema", func() {
 				AND (column_name = 'id' OR column_name LIKE '%\_id') AND table_name NOT LIKE 'goose%'`)).To(BeEmpty())
 		Expect(texts(`SELECT sequencename FROM pg_sequences
 			WHERE data_type <> 'bigint'::regtype AND sequencename NOT LIKE 'goose%'`)).To(BeEmpty())
+	})
+})
+
+var _ = Describe("An id", func() {
+	It("is a UUIDv7 by the database's clock: ids rise with time, also within a millisecond", func() {
+		ids := texts(`SELECT new_id()::text FROM generate_series(1, 2000)`)
+		Expect(slices.IsSorted(ids)).To(BeTrue())
+		id, err := uuid.Parse(ids[0])
+		Expect(err).NotTo(HaveOccurred())
+		Expect(id.Version()).To(Equal(uuid.Version(7)))
+		Expect(id.Variant()).To(Equal(uuid.RFC4122))
+		now, err := newDB().Now(ctx())
+		Expect(err).NotTo(HaveOccurred())
+		Expect(time.Unix(id.Time().UnixTime())).To(BeTemporally("~", now, time.Minute))
 	})
 })
