@@ -48,7 +48,7 @@ var _ = Describe("Claims", func() {
 		s.set(func(s *site) { s.superseded = true })
 		s.start()
 		order := s.put()
-		Eventually(s.get(func(s *site) int { return len(s.tokens) })).ShouldNot(BeZero()) // the look for claims at the start may find it again
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).ShouldNot(BeZero()) // perhaps twice
 		Eventually(func() bool { return len(s.workFiles()) == 0 }).Should(BeTrue())
 		Consistently(func() int { return len(s.reported(order)) }, "100ms").Should(BeZero())
 		Expect(s.shows()).To(Equal([]string{"1:other"}))
@@ -65,7 +65,8 @@ var _ = Describe("Claims", func() {
 			r := s.result(s.put())
 			Expect(reasons(r)).To(Equal(failed(failure.TokensBehind)))
 			Expect(r.Touched).To(Equal(touched))
-			Expect(r.Message).To(And(ContainSubstring("holds token 99, which is higher than 1"), ContainSubstring("setval('lease_tokens'")))
+			Expect(r.Message).To(And(ContainSubstring("holds token 99, which is higher than 1"),
+				ContainSubstring("setval('lease_tokens'")))
 		},
 		Entry("at the first apply", "old", 1, false),
 		Entry("half way", "old", 2, true),
@@ -105,7 +106,10 @@ var _ = Describe("Claims", func() {
 		first.stop()
 		again := func() { s.set(func(s *site) { s.queue <- *s.orders[order].Order }) }
 		again()
-		second := s.start(hasty, func(c *deploy.Config) { c.Hostname, c.StateDir = "other.deployer-oa-1", GinkgoT().TempDir() })
+		second := s.start(hasty, func(c *deploy.Config) {
+			c.Hostname, c.StateDir = "other.deployer-oa-1",
+				GinkgoT().TempDir()
+		})
 		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(2))
 		s.start()
 		Eventually(s.workFiles).Should(BeEmpty())

@@ -18,5 +18,7 @@ func TestDeploy(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	before := goleak.IgnoreCurrent()
-	DeferCleanup(func() { Eventually(func() error { return goleak.Find(before) }).Should(Succeed()) }) // engines leave nothing behind
+	DeferCleanup(func() { // engines leave nothing behind
+		Eventually(func() error { return goleak.Find(before) }).Should(Succeed())
+	})
 })

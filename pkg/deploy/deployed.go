@@ -32,7 +32,8 @@ func deployed(w *work, listed []runtime.Instance, machines []runtime.Machine) []
 	return all
 }
 
-// hostname is the name under which an instance beats from a machine with this host name; "" if that is not known before.
+// hostname is the name under which an instance beats from a machine with this host name; "" if that is not known
+// before.
 func hostname(d messages.UnitDefinition, host string) string {
 	name, err := unit.ParseName(d.Name)
 	if err != nil {
@@ -48,8 +49,8 @@ func (w *work) applied(wanted messages.UnitDefinition) bool {
 	return !had || hash(found) != hash(wanted) || slices.Contains(w.Restarted, wanted.Name)
 }
 
-// machinesOf are the machines of the cluster. A cluster that does not name them keeps no deploy from being completed: their host
-// names are then unknown. An error means that ctx has ended.
+// machinesOf are the machines of the cluster. A cluster that does not name them keeps no deploy from being completed:
+// their host names are then unknown. An error means that ctx has ended.
 func (l *rollout) machinesOf(ctx context.Context) ([]runtime.Machine, error) {
 	var all []runtime.Machine
 	err := l.engine.insist(ctx, l.job, l.engine.cfg.Patience, func() (err error) {
@@ -57,7 +58,8 @@ func (l *rollout) machinesOf(ctx context.Context) ([]runtime.Machine, error) {
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		l.engine.log.Warn("machines of the cluster are not known", zap.String("order_id", l.job.order.OrderID), zap.Error(err))
+		l.engine.log.Warn("machines of the cluster are not known", zap.String("order_id", l.job.order.OrderID),
+			zap.Error(err))
 		return nil, nil
 	}
 	return all, err

@@ -140,8 +140,8 @@ func New(c Config) (*Engine, error) {
 }
 
 // Run works until stop is closed and the instances in hand are finished, or until ctx ends, whichever is first; then it
-// returns nil. It subscribes to its queue at once: orders are taken beside the unfinished work of the last start. A probe is
-// answered also while a stop finishes the instances in hand.
+// returns nil. It subscribes to its queue at once: orders are taken beside the unfinished work of the last start. A
+// probe is answered also while a stop finishes the instances in hand.
 func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 	e.look() // before anything is begun
 	found, err := e.findWorks()
@@ -217,7 +217,8 @@ func (e *Engine) consume(ctx context.Context) error {
 	defer e.beginStop()
 	consuming, cancel := until(ctx, e.line.drained, e.overtime)
 	defer cancel()
-	return e.cfg.Broker.Consume(consuming, rabbit.Consumer{Queue: e.cfg.Queue, Prefetch: prefetch, Handle: e.handleDelivery})
+	c := rabbit.Consumer{Queue: e.cfg.Queue, Prefetch: prefetch, Handle: e.handleDelivery}
+	return e.cfg.Broker.Consume(consuming, c)
 }
 
 // submit has a task run. Its place is given up at the end.

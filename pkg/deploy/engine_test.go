@@ -57,7 +57,8 @@ var _ = Describe("A deploy", func() {
 		Eventually(s.workFiles).Should(BeEmpty())
 		var m rabbit.Message
 		s.set(func(s *site) { m = s.results[0] })
-		Expect([]string{m.Exchange, m.Key, m.Type, m.CorrelationID, m.AppID}).To(Equal([]string{"root", "a.workflow_orchestration", "milestone_result", "w1", "deployer-oa/" + host}))
+		Expect([]string{m.Exchange, m.Key, m.Type, m.CorrelationID,
+			m.AppID}).To(Equal([]string{"root", "a.workflow_orchestration", "milestone_result", "w1", "deployer-oa/" + host}))
 	})
 
 	It("is told of within the trace of its order, also by the process after a killed one", func() {
@@ -85,7 +86,7 @@ var _ = Describe("A deploy", func() {
 		Expect(r.Touched).To(BeFalse())
 	})
 
-	DescribeTable("removes what runs of units that its release does not have, and of no others, once all others are healthy",
+	DescribeTable("removes what runs of units that its release does not have, and of no others, and that last",
 		func(runs, units, leaving, want []string) {
 			s := newSite()
 			for _, name := range runs {
@@ -116,17 +117,22 @@ var _ = Describe("A deploy", func() {
 				Expect(slices.Contains(s.trace[slices.Index(s.trace, "remove"):], "apply")).To(BeFalse())
 			})
 		},
-		Entry("dropped", []string{"app@1.service", "stranger@1.service", "worker@1.service"}, []string{"app@.service"}, []string{"worker@.service"}, []string{"app@1.service", "stranger@1.service"}),
-		Entry("renamed", []string{"app@1.service", "app@2.service"}, []string{"app2@.service"}, []string{"app@.service"}, []string{"app2@1.service"}),
-		Entry("renamed back", []string{"app@1.service", "app2@1.service"}, []string{"app@.service"}, []string{"app2@.service"}, []string{"app@1.service"}),
-		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"}, []string{"app.service"}, []string{"worker.service"}),
+		Entry("dropped", []string{"app@1.service", "stranger@1.service", "worker@1.service"}, []string{"app@.service"},
+			[]string{"worker@.service"}, []string{"app@1.service", "stranger@1.service"}),
+		Entry("renamed", []string{"app@1.service", "app@2.service"}, []string{"app2@.service"}, []string{"app@.service"},
+			[]string{"app2@1.service"}),
+		Entry("renamed back", []string{"app@1.service", "app2@1.service"}, []string{"app@.service"},
+			[]string{"app2@.service"}, []string{"app@1.service"}),
+		Entry("a plain one dropped, another one added", []string{"app.service"}, []string{"worker.service"},
+			[]string{"app.service"}, []string{"worker.service"}),
 	)
 
 	big := func(s *site, same bool) {
 		for i := range 40 {
 			d := unitOf("old")
 			d.Name = fmt.Sprintf("overseer@%d.service", i+1)
-			d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment", Value: strings.Repeat("v", 20_000)})
+			d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment",
+				Value: strings.Repeat("v", 20_000)})
 			if !same {
 				d.Options[1].Value += d.Name
 			}
@@ -205,7 +211,8 @@ var _ = Describe("A deploy", func() {
 		r := s.result(s.put(impatient))
 		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
 		Expect([]bool{r.Restored, r.Touched}).To(Equal([]bool{true, true}))
-		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms and what ran before is back: look at its log"))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms and what ran before is back: " +
+			"look at its log"))
 		Expect(r.Log).To(Equal("opened amqp://…@box\npassword=… token: '…'\npanic: no luck"))
 		Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
 	})
@@ -254,7 +261,10 @@ var _ = Describe("A deploy", func() {
 		s.running("old", 1)
 		s.set(func(s *site) { s.extension = time.Hour })
 		s.start()
-		r := s.result(s.put(func(o *messages.Order) { o.MinHealthyMS, o.Deadline = 150, time.Now().Add(300*time.Millisecond) }))
+		r := s.result(s.put(func(o *messages.Order) {
+			o.MinHealthyMS, o.Deadline = 150,
+				time.Now().Add(300*time.Millisecond)
+		}))
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted), r.Message)
 	})
 
@@ -286,7 +296,8 @@ var _ = Describe("A deploy", func() {
 		s.start()
 		r := s.result(s.put(impatient))
 		Expect(reasons(r)).To(Equal(failed(blame.StillUnhealthy)))
-		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms, and this definition ran here before: look at its log, host, broker and database"))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms, and this definition ran here " +
+			"before: look at its log, host, broker and database"))
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
 	})
 
@@ -337,20 +348,35 @@ var _ = Describe("A deploy", func() {
 			Expect(s.shows()).To(Equal([]string{"1:old"}))
 		},
 		Entry("no units", failure.NoUnits, func(_ *site, o *messages.Order) { o.DeployableUnits = nil }),
-		Entry("no machines", failure.NoMachines, func(s *site, o *messages.Order) { s.cluster.Hosts = 0; o.FleetConfig = nil }),
-		Entry("no place for an instance, and nothing is stopped for it (fault 21)", failure.Unplaced, func(s *site, o *messages.Order) {
-			s.cluster.Metadata = map[string]string{"role": "db"}
-			o.DeployableUnits[0].Options = append(o.DeployableUnits[0].Options,
-				messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=app"})
+		Entry("no machines", failure.NoMachines, func(s *site,
+			o *messages.Order) {
+			s.cluster.Hosts = 0
+			o.FleetConfig = nil
 		}),
+		Entry("no place for an instance, and nothing is stopped for it (fault 21)", failure.Unplaced,
+			func(s *site, o *messages.Order) {
+				s.cluster.Metadata = map[string]string{"role": "db"}
+				o.DeployableUnits[0].Options = append(o.DeployableUnits[0].Options,
+					messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=app"})
+			}),
 		Entry("no cluster", failure.RuntimeRefused, func(_ *site, o *messages.Order) { o.Cluster = nil }),
-		Entry("a unit that must not be sent", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Options = nil }),
-		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "overseer@1.service" }),
+		Entry("a unit that must not be sent", failure.UnitInvalid,
+			func(_ *site, o *messages.Order) { o.DeployableUnits[0].Options = nil }),
+		Entry("a unit that is an instance", failure.UnitInvalid, func(_ *site,
+			o *messages.Order) {
+			o.DeployableUnits[0].Name = "overseer@1.service"
+		}),
 		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
-		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = messages.MilestoneDeploy }),
-		Entry("itself, by its own plain unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
-		Entry("itself, by its own unit", failure.ExecutorIsTarget, func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
-		Entry("an order whose deadline has passed", failure.NoProgress, func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
+		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site,
+			o *messages.Order) {
+			o.CurrentStep = messages.MilestoneDeploy
+		}),
+		Entry("itself, by its own plain unit", failure.ExecutorIsTarget,
+			func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
+		Entry("itself, by its own unit", failure.ExecutorIsTarget,
+			func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
+		Entry("an order whose deadline has passed", failure.NoProgress,
+			func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),
 	)
 
 	It("leaves itself alone, where an earlier release had its own unit by mistake", func() {
@@ -369,7 +395,10 @@ var _ = Describe("A deploy", func() {
 		func(repo string) {
 			s := newSite()
 			s.start()
-			Expect(s.result(s.put(func(o *messages.Order) { o.ComponentType, o.DeploymentRepo = "deployer", repo })).EventType).To(Equal(messages.EventMilestoneCompleted))
+			Expect(s.result(s.put(func(o *messages.Order) {
+				o.ComponentType, o.DeploymentRepo = "deployer",
+					repo
+			})).EventType).To(Equal(messages.EventMilestoneCompleted))
 		},
 		Entry("a plain name", "org/deployer"), Entry("one that ends as the second phase's", "org/deployer_oa.git"),
 	)
@@ -462,12 +491,15 @@ var _ = Describe("The other milestones", func() {
 		s := newSite()
 		one := 1
 		s.render = func(r release.Request) (release.Release, error) {
-			Expect(r).To(Equal(release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: "org/repo", DeploymentRef: "v1", SourceRepo: "org/src", SourceRef: "v2"}))
-			return release.Release{Units: []messages.UnitDefinition{unitOf("v2")}, EtcdToken: "c", FleetConfig: &messages.FleetConfig{InstanceCount: &one}, SourceCommit: "s", DeploymentCommit: "d"}, nil
+			Expect(r).To(Equal(release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: "org/repo",
+				DeploymentRef: "v1", SourceRepo: "org/src", SourceRef: "v2"}))
+			return release.Release{Units: []messages.UnitDefinition{unitOf("v2")}, EtcdToken: "c",
+				FleetConfig: &messages.FleetConfig{InstanceCount: &one}, SourceCommit: "s", DeploymentCommit: "d"}, nil
 		}
 		s.start()
 		r := s.result(s.put(func(o *messages.Order) {
-			o.CurrentStep, o.MessagingExchangeID, o.DeploymentRepoGitRef, o.SourceRepo, o.SourceRepoGitRef = messages.MilestoneConfig, 7, "v1", "org/src", "v2"
+			o.CurrentStep, o.MessagingExchangeID, o.DeploymentRepoGitRef, o.SourceRepo,
+				o.SourceRepoGitRef = messages.MilestoneConfig, 7, "v1", "org/src", "v2"
 		}))
 		Expect(r.EventType).To(Equal(messages.EventMilestoneCompleted))
 		Expect([]string{r.EtcdToken, r.SourceCommitHash, r.DeploymentCommitHash}).To(Equal([]string{"c", "s", "d"}))
@@ -509,7 +541,7 @@ var _ = Describe("The other milestones", func() {
 		}
 	}
 
-	It("resolve says what refs stand for, beside orders that fill the room, and the executor announces that it can (fault 20)", func() {
+	It("resolve says what refs stand for, beside orders that fill the room, and is announced (fault 20)", func() {
 		s := newSite()
 		free := stuck(s, "app")
 		s.start(func(c *deploy.Config) { c.Parallel = 1 })
@@ -537,7 +569,7 @@ var _ = Describe("The other milestones", func() {
 	It("probe is answered at once", func() {
 		s := newSite()
 		s.start()
-		Expect(s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneProbe })).EventType).To(Equal(messages.EventMilestoneCompleted))
+		Expect(s.result(s.put(probe)).EventType).To(Equal(messages.EventMilestoneCompleted))
 	})
 })
 
@@ -558,7 +590,8 @@ var _ = Describe("Deliveries", func() {
 	})
 
 	It("of orders that are gone are forgotten", func() {
-		Expect(deliver(`{"order_id":"gone","workflow_id":"w","attempt":1,"current_step":"probe","deadline":"2030-01-01T00:00:00Z"}`)).To(Succeed())
+		Expect(deliver(`{"order_id":"gone","workflow_id":"w","attempt":1,"current_step":"probe",` +
+			`"deadline":"2030-01-01T00:00:00Z"}`)).To(Succeed())
 	})
 })
 

@@ -24,8 +24,8 @@ const (
 	maxRelease = 200 << 10              // bytes of encoded units: a result must fit into a message
 )
 
-// execute performs the milestone. Every failure with a reason is a result; an error means that there is none: superseded,
-// stopped, or killed. A panic, of a template or a runtime, is a failure with a reason, too.
+// execute performs the milestone. Every failure with a reason is a result; an error means that there is none:
+// superseded, stopped, or killed. A panic, of a template or a runtime, is a failure with a reason, too.
 func (e *Engine) execute(ctx context.Context, j *job) (messages.Result, error) {
 	if j.work != nil && j.work.Stage == reported {
 		return *j.work.Result, nil
@@ -63,17 +63,19 @@ func (e *Engine) performMilestone(ctx context.Context, j *job) (messages.Result,
 	case e.cfg.Milestone:
 		return e.deployRelease(ctx, j)
 	default:
-		return messages.Result{}, failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q", e.cfg.Service, step)
+		return messages.Result{}, failure.New(failure.MilestoneUnknown, "%s does not know the milestone %q",
+			e.cfg.Service, step)
 	}
 }
 
-// resolveRefs performs resolve: it asks git hosts which commits refs stand for. What a host does not tell is part of the
-// answer. A stop does not wait for the hosts: another executor asks them again.
+// resolveRefs performs resolve: it asks git hosts which commits refs stand for. What a host does not tell is part of
+// the answer. A stop does not wait for the hosts: another executor asks them again.
 func (e *Engine) resolveRefs(ctx context.Context, j *job) (messages.Result, error) {
 	asking, cancel := until(ctx, e.stopping)
 	defer cancel()
 	began := e.cfg.Now()
-	out := messages.Result{EventType: messages.EventMilestoneCompleted, Resolved: e.cfg.Renderer.Resolve(asking, j.order.Resolve)}
+	out := messages.Result{EventType: messages.EventMilestoneCompleted,
+		Resolved: e.cfg.Renderer.Resolve(asking, j.order.Resolve)}
 	j.timed("resolve", began, e.cfg.Now())
 	if err := asking.Err(); err != nil {
 		return messages.Result{}, errStopped
@@ -81,8 +83,8 @@ func (e *Engine) resolveRefs(ctx context.Context, j *job) (messages.Result, erro
 	return out, nil
 }
 
-// afterPanic is the failure that a panic was. Nobody knows how far the deploy had come, so it counts as touched once it had
-// begun. An undo is tried again: nobody else could do it.
+// afterPanic is the failure that a panic was. Nobody knows how far the deploy had come, so it counts as touched once it
+// had begun. An undo is tried again: nobody else could do it.
 func (e *Engine) afterPanic(j *job, p *loop.Panic, out *messages.Result) error {
 	*out = messages.Result{}
 	if j.work != nil {
@@ -110,18 +112,20 @@ func (e *Engine) renderRelease(ctx context.Context, j *job) (messages.Result, er
 	if raw, err := json.Marshal(rel.Units); err != nil || len(raw) > maxRelease {
 		return messages.Result{}, failure.New(failure.RepoInvalid, "the rendered units exceed %d bytes", maxRelease)
 	}
-	return messages.Result{EventType: messages.EventMilestoneCompleted, EtcdToken: rel.EtcdToken, DeployableUnits: rel.Units,
-		FleetConfig: rel.FleetConfig, SourceCommitHash: rel.SourceCommit, DeploymentCommitHash: rel.DeploymentCommit}, nil
+	return messages.Result{EventType: messages.EventMilestoneCompleted, EtcdToken: rel.EtcdToken,
+		DeployableUnits: rel.Units, FleetConfig: rel.FleetConfig, SourceCommitHash: rel.SourceCommit,
+		DeploymentCommitHash: rel.DeploymentCommit}, nil
 }
 
 // renderPatiently tries again while a repository does not answer: a short outage should not cost an hour.
 func (e *Engine) renderPatiently(ctx context.Context, j *job) (release.Release, error) {
 	o, pause := j.order, gitPause
+	request := release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
+		DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, DeploymentCommit: o.DeploymentCommitHash,
+		SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef, SourceCommit: o.SourceCommitHash}
 	for try := 1; ; try++ {
 		e.tellIfDue(ctx, j)
-		rel, err := e.cfg.Renderer.Render(ctx, release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
-			DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef,
-			DeploymentCommit: o.DeploymentCommitHash, SourceCommit: o.SourceCommitHash})
+		rel, err := e.cfg.Renderer.Render(ctx, request)
 		f, _ := failure.Of(err)
 		if err == nil || f == nil || f.Reason != failure.GitUnreachable || try == gitTries || !sleep(ctx, pause) {
 			return rel, err
@@ -167,9 +171,9 @@ func (e *Engine) deployRelease(ctx context.Context, j *job) (messages.Result, er
 	return e.rollOut(ctx, j, rt)
 }
 
-// refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the deployer
-// (docs/concepts.md#the-services). The milestone sends each phase to the peer; the unit's name tells where that was set
-// up wrongly.
+// refuseItself refuses to replace this executor: the deployer is upgraded by deployer-oa and deployer-oa by the
+// deployer (docs/concepts.md#the-services). The milestone sends each phase to the peer; the unit's name tells where
+// that was set up wrongly.
 func (e *Engine) refuseItself(o messages.Order) error {
 	for _, u := range o.DeployableUnits {
 		if e.isOwn(u.Name) {
@@ -221,7 +225,8 @@ func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*wo
 		return nil, err
 	}
 	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
-		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
+		return nil, failure.New(failure.UnitInvalid, "the definitions of what runs now exceed %d bytes, so they could "+
+			"not be returned to and nothing is touched: give the instances shorter or equal ones", maxRelease)
 	}
 	j.timed("look", began, e.cfg.Now())
 	began = e.cfg.Now()
@@ -247,14 +252,15 @@ func (e *Engine) refuseUnplaced(ctx context.Context, j *job, rt runtime.Runtime,
 	return err
 }
 
-// fenceKept keeps an executor with an older token from changing what this order leaves as it is; all else gets the token when
-// it is applied.
+// fenceKept keeps an executor with an older token from changing what this order leaves as it is; all else gets the
+// token when it is applied.
 func (e *Engine) fenceKept(ctx context.Context, j *job, rt runtime.Runtime) error {
 	for _, d := range j.work.Found {
 		if wanted, kept := find(j.work.Wanted, d.Name); !kept || hash(wanted) != hash(d) {
 			continue
 		}
-		if err := e.insist(ctx, j, j.order.HealthDeadline(), func() error { return rt.Fence(ctx, d.Name, j.token) }); err != nil {
+		fence := func() error { return rt.Fence(ctx, d.Name, j.token) }
+		if err := e.insist(ctx, j, j.order.HealthDeadline(), fence); err != nil {
 			return err
 		}
 	}
@@ -270,8 +276,9 @@ func (e *Engine) outranked(ctx context.Context, j *job, err error) error {
 	if _, refused := e.cfg.Manager.Renew(ctx, j.order.OrderID, j.token); refused != nil {
 		return err
 	}
-	return failure.New(failure.TokensBehind, "cluster %s has seen higher tokens than manager-api gives (%w): its database was restored from an older backup, "+
-		"or another installation deploys there. In the first case run SELECT setval('lease_tokens', n) with an n above them", j.order.Cluster.EtcdToken, err)
+	return failure.New(failure.TokensBehind, "cluster %s has seen higher tokens than manager-api gives (%w): its "+
+		"database was restored from an older backup, or another installation deploys there. In the first case run "+
+		"SELECT setval('lease_tokens', n) with an n above them", j.order.Cluster.EtcdToken, err)
 }
 
 func instances(ctx context.Context, rt runtime.Runtime, c *messages.FleetConfig) (int, error) {

@@ -22,10 +22,12 @@ func Settled(componentType string, r messages.Result, age time.Duration, view *m
 }
 
 // Stages are the stages that a work file can have, with one of a newer release and those before and after it.
-var Stages = []string{string(unbegun), string(rolling), string(reported), string(confirmed), string(undoing), string(ended), "hibernating"}
+var Stages = []string{string(unbegun), string(rolling), string(reported), string(confirmed), string(undoing),
+	string(ended), "hibernating"}
 
 // Events are what can happen to work.
-var Events = []string{string(begun), string(retaken), string(unsent), string(delivered), string(missed), string(overdue),
+var Events = []string{string(begun), string(retaken), string(unsent), string(delivered), string(missed),
+	string(overdue),
 	string(postponed), string(closed)}
 
 // After is the stage after an event; "-" if the event does not happen in this stage.
@@ -37,8 +39,8 @@ func After(before, what string) string {
 	return string(next)
 }
 
-// Turns lists the orders that are begun of a line. A place is "<order> <state> <keys>", such as "a waiting x,y"; "waiting*"
-// is one that needs no room.
+// Turns lists the orders that are begun of a line. A place is "<order> <state> <keys>", such as "a waiting x,y";
+// "waiting*" is one that needs no room.
 func Turns(room int, places ...string) []string {
 	states := map[string]placeState{"claiming": claiming, "waiting": waiting, "inhand": inHand, "probing": probing}
 	var line []*place

@@ -66,8 +66,8 @@ type disk struct {
 
 var realDisk = disk{sync: (*os.File).Sync, rename: os.Rename}
 
-// writeFile replaces a file as a whole: after a loss of power there is the file from before or the new one. The new text is
-// on the disk before it gets the file's name, and the name before writeFile returns.
+// writeFile replaces a file as a whole: after a loss of power there is the file from before or the new one. The new
+// text is on the disk before it gets the file's name, and the name before writeFile returns.
 func (d disk) writeFile(path string, text []byte) error {
 	fresh := path + ".new"
 	file, err := os.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -103,7 +103,8 @@ func (f files) remove(orderID string) error {
 	return nil // not synced: a file that comes back is settled once more
 }
 
-// load reads all work files, the oldest token first. A damaged file is set aside and named in damaged; the others count.
+// load reads all work files, the oldest token first. A damaged file is set aside and named in damaged; the others
+// count.
 func (f files) load() (all []*work, damaged, err error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {

@@ -18,8 +18,8 @@ const (
 	lastSettle  = 30 * time.Second       // doubled up to this
 )
 
-// settleWorks asks for every confirmed order until it is settled, and has the deploy of a manager-api that is deaf or dead
-// undone. It ends when a stop begins.
+// settleWorks asks for every confirmed order until it is settled, and has the deploy of a manager-api that is deaf or
+// dead undone. It ends when a stop begins.
 func (e *Engine) settleWorks(ctx context.Context) {
 	ctx, cancel := until(ctx, e.stopping)
 	defer cancel()
@@ -39,7 +39,8 @@ func (e *Engine) settleWorks(ctx context.Context) {
 		list := e.works.list()
 		e.metrics.waiting.Set(float64(len(list)))
 		for _, g := range list {
-			_ = loop.Contain(ctx, "settle", g.work.Order.OrderID, func() error { e.settleWork(ctx, g); return nil }) // told there
+			settle := func() error { e.settleWork(ctx, g); return nil }
+			_ = loop.Contain(ctx, "settle", g.work.Order.OrderID, settle) // a panic is told there
 			if left := e.works.undoAt(g).Sub(e.cfg.Now()); left > 0 {
 				pause = min(pause, left)
 			}
@@ -103,8 +104,8 @@ func (e *Engine) undoWork(ctx context.Context, g *guarded, p *place) {
 	e.attend(ctx, j)
 }
 
-// undoLater keeps the guard over a deploy whose undo could not be finished now. The undo stays due, and is tried again at
-// the pace of the questions.
+// undoLater keeps the guard over a deploy whose undo could not be finished now. The undo stays due, and is tried again
+// at the pace of the questions.
 func (e *Engine) undoLater(j *job) {
 	since := j.quiet
 	if since.IsZero() { // an earlier process had decided on it
@@ -124,9 +125,9 @@ const (
 )
 
 // settle decides the fate of confirmed work. view is nil while manager-api does not answer; due says that the work has
-// waited in vain for long enough. Only an order that replaced manager-api is undone: one that is ready but deaf, or dead
-// because its deploy failed half way, could not do it itself (docs/deployment.md#the-work-file). A failure that manager-api
-// has learned of is its own to undo.
+// waited in vain for long enough. Only an order that replaced manager-api is undone: one that is ready but deaf, or
+// dead because its deploy failed half way, could not do it itself (docs/deployment.md#the-work-file). A failure that
+// manager-api has learned of is its own to undo.
 func settle(w *work, view *managerapi.OrderView, due bool) fate {
 	completed := w.Result != nil && w.Result.EventType == messages.EventMilestoneCompleted
 	halfDone := w.Result != nil && !completed && w.Result.Touched && !w.Result.Restored

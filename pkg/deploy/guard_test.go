@@ -239,7 +239,7 @@ var _ = Describe("A deploy of manager-api", func() {
 		s, order, _, pass := deaf()
 		s.set(func(s *site) { s.orders[order].Holder = "elsewhere" })
 		again(s, order)
-		s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneProbe })) // the attempt was taken from the queue
+		s.result(s.put(probe)) // the attempt was taken from the queue
 		s.set(func(s *site) { s.down = true })
 		pass(2 * time.Hour)
 		Eventually(s.shows, "5s").Should(Equal([]string{"1:old"}))

@@ -74,12 +74,14 @@ type site struct {
 }
 
 func newSite() *site {
-	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{}, settles: true, changed: make(chan struct{}),
+	return &site{cluster: memory.New(), dir: GinkgoT().TempDir(), orders: map[string]*managerapi.OrderView{},
+		settles: true, changed: make(chan struct{}),
 		announced: map[string][]string{}, renewed: map[string]int{}, heardAt: map[string]time.Time{},
 		queue: make(chan messages.Order, 16), kill: func() {}, applied: func() {}}
 }
 
-// at counts a call and performs it, unless the engine is killed before it. A killed engine sees nothing of what follows.
+// at counts a call and performs it, unless the engine is killed before it. A killed engine sees nothing of what
+// follows.
 func (s *site) at(ctx context.Context, what string, do func() error) error {
 	s.mu.Lock()
 	s.calls++
@@ -139,7 +141,8 @@ func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) 
 		s.token++
 		s.tokens = append(s.tokens, s.token)
 		v.State, v.Holder, v.Token = "claimed", r.Hostname, s.token
-		k = managerapi.Claim{Token: s.token, ExpiresInMS: 60, DeadlineInMS: time.Until(v.Order.Deadline).Milliseconds(), Order: *v.Order}
+		k = managerapi.Claim{Token: s.token, ExpiresInMS: 60, DeadlineInMS: time.Until(v.Order.Deadline).Milliseconds(),
+			Order: *v.Order}
 		return nil
 	})
 }
@@ -206,7 +209,8 @@ func (s *site) Publish(ctx context.Context, m rabbit.Message) error {
 			v.State, v.Token = "closed", v.Token+1
 		}
 		s.heardAt[r.OrderID] = time.Now()
-		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token || r.EventType == messages.EventMilestoneProgress {
+		if s.ignores && r.EventType == messages.EventMilestoneCompleted || r.Token < v.Token ||
+			r.EventType == messages.EventMilestoneProgress {
 			return nil
 		}
 		v.State, v.Holder, v.Settled, v.Watched = "completed", "", s.settles, s.watched
@@ -231,10 +235,11 @@ func (s *site) Ready() error {
 }
 
 // delivered is the trace of every delivery.
-var delivered = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+var delivered = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2},
+	TraceFlags: trace.FlagsSampled})
 
-// Consume delivers what is in the queue, one order after the other. A delivery that was not handled comes again, and keeps
-// no other from being handled. What was not settled when the engine died is delivered again.
+// Consume delivers what is in the queue, one order after the other. A delivery that was not handled comes again, and
+// keeps no other from being handled. What was not settled when the engine died is delivered again.
 func (s *site) Consume(ctx context.Context, c rabbit.Consumer) error {
 	later := make(chan messages.Order, 64)
 	var waiting sync.WaitGroup
@@ -345,9 +350,12 @@ type process struct {
 const host = "box.deployer-oa-1"
 
 func (s *site) config() deploy.Config {
-	return deploy.Config{Service: "deployer-oa", Milestone: messages.MilestoneDeployOA, Queue: "q", Address: messages.Address{Name: "e", Root: "root", RoutingKey: "a"},
-		Hostname: host, BootID: uuid.NewString(), StateDir: s.dir, ClaimTTL: 60 * time.Millisecond, Manager: s, Broker: s, Renderer: s,
-		Open: func(messages.Cluster) (runtime.Runtime, error) { return watched{s.cluster, s}, nil }, Log: zap.NewNop(), Patience: 50 * time.Millisecond}
+	return deploy.Config{Service: "deployer-oa", Milestone: messages.MilestoneDeployOA, Queue: "q",
+		Address:  messages.Address{Name: "e", Root: "root", RoutingKey: "a"},
+		Hostname: host, BootID: uuid.NewString(), StateDir: s.dir, ClaimTTL: 60 * time.Millisecond, Manager: s, Broker: s,
+		Renderer: s,
+		Open:     func(messages.Cluster) (runtime.Runtime, error) { return watched{s.cluster, s}, nil }, Log: zap.NewNop(),
+		Patience: 50 * time.Millisecond}
 }
 
 func (s *site) start(change ...func(*deploy.Config)) *process {
@@ -378,22 +386,26 @@ func (s *site) start(change ...func(*deploy.Config)) *process {
 
 // unitOf is a template whose definition is told apart by version.
 func unitOf(version string) messages.UnitDefinition {
-	return messages.UnitDefinition{Name: "overseer@.service", Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/overseer " + version}}}
+	return messages.UnitDefinition{Name: "overseer@.service",
+		Options: []messages.Option{{Section: "Service", Name: "ExecStart", Value: "/bin/overseer " + version}}}
 }
 
 // put has an order made, sent and waiting.
 func (s *site) put(change ...func(*messages.Order)) string {
 	three := 3
-	o := messages.Order{OrderID: uuid.NewString(), WorkflowID: "w1", Attempt: 1, CurrentStep: messages.MilestoneDeployOA, Deadline: time.Now().Add(time.Hour),
+	o := messages.Order{OrderID: uuid.NewString(), WorkflowID: "w1", Attempt: 1, CurrentStep: messages.MilestoneDeployOA,
+		Deadline:         time.Now().Add(time.Hour),
 		HealthDeadlineMS: 20_000, ProgressDeadlineMS: 3_600_000, ComponentType: "overseer", DeploymentRepo: "org/repo",
-		Cluster: &messages.Cluster{EtcdToken: "c", Runtime: "memory"}, DeployableUnits: []messages.UnitDefinition{unitOf("new")},
-		FleetConfig: &messages.FleetConfig{InstanceCount: &three}}
+		Cluster:         &messages.Cluster{EtcdToken: "c", Runtime: "memory"},
+		DeployableUnits: []messages.UnitDefinition{unitOf("new")},
+		FleetConfig:     &messages.FleetConfig{InstanceCount: &three}}
 	for _, f := range change {
 		f(&o)
 	}
 	s.mu.Lock()
 	s.heardAt[o.OrderID] = time.Now()
-	s.orders[o.OrderID] = &managerapi.OrderView{ID: o.OrderID, State: "open", Attempt: o.Attempt, Order: &o, Milestone: o.CurrentStep}
+	s.orders[o.OrderID] = &managerapi.OrderView{ID: o.OrderID, State: "open", Attempt: o.Attempt, Order: &o,
+		Milestone: o.CurrentStep}
 	s.mu.Unlock()
 	s.queue <- o
 	return o.OrderID

@@ -41,8 +41,12 @@ var stories = map[string]story{
 		result: failed(blame.DeployUnhealthy),
 	},
 	"a deploy of a deaf manager-api and its undoing": {
-		deaf: true, change: []func(*messages.Order){func(o *messages.Order) { o.ComponentType, o.ProgressDeadlineMS = "manager", 30 }},
-		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1, 2, 3), started("old", 1, 2, 3, 4)),
+		deaf: true, change: []func(*messages.Order){func(o *messages.Order) {
+			o.ComponentType,
+				o.ProgressDeadlineMS = "manager", 30
+		}},
+		end: []string{"1:old", "2:old", "3:old", "4:old"}, starts: slices.Concat(started("new", 1, 2, 3),
+			started("old", 1, 2, 3, 4)),
 		result: failed(blame.NotSettled),
 	},
 }

@@ -8,12 +8,12 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// line is the orders that this executor holds, in the order in which they came. It decides which of them are worked on at
-// the same time:
+// line is the orders that this executor holds, in the order in which they came. It decides which of them are worked on
+// at the same time:
 //
 //   - at most room orders are in hand;
-//   - of the orders that share a key one is in hand, and the others wait in order: one order per component, and one per unit
-//     base name;
+//   - of the orders that share a key one is in hand, and the others wait in order: one order per component, and one per
+//     unit base name;
 //   - asking git hosts what refs stand for needs no room, and is done for one order at a time;
 //   - a probe needs no room and waits for nobody.
 //

@@ -28,7 +28,8 @@ var _ = Describe("Orders in line", func() {
 		Entry("not before it is known that they are ours", 4, []string{"b"}, "a claiming", "b waiting x"),
 		Entry("beside a probe", 1, []string{"b"}, "a probing", "b waiting x"),
 		Entry("without room, if they need none", 1, []string{"b"}, "a inhand x", "b waiting* r", "c waiting y"),
-		Entry("one at a time of those that need no room", 1, []string{"d"}, "a inhand x", "b inhand* r", "c waiting* r", "d waiting* q"),
+		Entry("one at a time of those that need no room", 1, []string{"d"}, "a inhand x", "b inhand* r", "c waiting* r",
+			"d waiting* q"),
 		Entry("beside one that needs no room", 1, []string{"b"}, "a inhand* r", "b waiting x"),
 	)
 
@@ -37,6 +38,7 @@ var _ = Describe("Orders in line", func() {
 			DeployableUnits: []messages.UnitDefinition{{Name: "app@.service"}, {Name: "worker@.service"}}})).
 			To(Equal([]string{"component builder", "unit app", "unit worker", "unit old"}))
 		Expect(deploy.KeysOf(messages.Order{})).To(BeEmpty())
-		Expect(deploy.KeysOf(messages.Order{ComponentType: "builder", CurrentStep: messages.MilestoneResolve})).To(Equal([]string{"resolve"}))
+		Expect(deploy.KeysOf(messages.Order{ComponentType: "builder",
+			CurrentStep: messages.MilestoneResolve})).To(Equal([]string{"resolve"}))
 	})
 })

@@ -66,8 +66,8 @@ func (j *job) traced(ctx context.Context) context.Context {
 // claimed tells whether the order has a claim to be renewed. An order whose result is decided has none any more.
 func (j *job) claimed() bool { return j.work == nil || j.work.Stage == rolling }
 
-// handleDelivery is the consumer's handler. It returns as soon as the order is claimed, so that the delivery is acked early
-// and the next one, which may be a probe, is not kept waiting.
+// handleDelivery is the consumer's handler. It returns as soon as the order is claimed, so that the delivery is acked
+// early and the next one, which may be a probe, is not kept waiting.
 func (e *Engine) handleDelivery(ctx context.Context, d *rabbit.Delivery) error {
 	order, err := messages.DecodeOrder(d.Body)
 	if err == nil && !orderIDPattern.MatchString(order.OrderID) {
@@ -119,11 +119,12 @@ func (e *Engine) takeOrder(ctx context.Context, order messages.Order) error {
 
 // claimRequest asks for an order in the name of this process.
 func (e *Engine) claimRequest(attempt int) managerapi.ClaimRequest {
-	return managerapi.ClaimRequest{Attempt: attempt, Hostname: e.cfg.Hostname, BootID: e.cfg.BootID, Capabilities: capabilities}
+	return managerapi.ClaimRequest{Attempt: attempt, Hostname: e.cfg.Hostname, BootID: e.cfg.BootID,
+		Capabilities: capabilities}
 }
 
-// claimOrder asks for the order and finds what is left of an earlier attempt at it. From here on the order's deadline is on
-// our own clock: it is not compared with the database's.
+// claimOrder asks for the order and finds what is left of an earlier attempt at it. From here on the order's deadline
+// is on our own clock: it is not compared with the database's.
 func (e *Engine) claimOrder(ctx context.Context, order messages.Order) (*job, error) {
 	began := e.cfg.Now()
 	left, quiet := e.works.left(order.OrderID) // before the claim: to the guard its token would be somebody else's
@@ -134,7 +135,8 @@ func (e *Engine) claimOrder(ctx context.Context, order messages.Order) (*job, er
 		}
 		return nil, err
 	}
-	j := &job{order: order, token: k.Token, trace: propagation.MapCarrier{}, ttl: e.cfg.ClaimTTL, quiet: quiet, told: began}
+	j := &job{order: order, token: k.Token, trace: propagation.MapCarrier{}, ttl: e.cfg.ClaimTTL, quiet: quiet,
+		told: began}
 	if k.Order.OrderID == order.OrderID { // the row's truth, not the message's copy
 		j.order = k.Order
 		j.order.Attempt = order.Attempt
@@ -156,8 +158,8 @@ func (e *Engine) claimOrder(ctx context.Context, order messages.Order) (*job, er
 	return j, nil
 }
 
-// adoptWork goes on with work under a new claim. What was found before the first attempt stays what to return to, also when
-// that attempt had come to an end: what runs now may be its doing.
+// adoptWork goes on with work under a new claim. What was found before the first attempt stays what to return to, also
+// when that attempt had come to an end: what runs now may be its doing.
 func (e *Engine) adoptWork(j *job) {
 	w := j.work
 	w.Token, w.Order.Attempt, w.Order.Deadline = j.token, j.order.Attempt, j.order.Deadline
@@ -165,8 +167,8 @@ func (e *Engine) adoptWork(j *job) {
 	e.works.note(w, retaken)
 }
 
-// attend has an order wait for its turn and performs it, to its end: a result that the broker has, or work that is left to
-// somebody else.
+// attend has an order wait for its turn and performs it, to its end: a result that the broker has, or work that is left
+// to somebody else.
 func (e *Engine) attend(ctx context.Context, j *job) {
 	var result messages.Result
 	claimed := j.claimed()
@@ -229,8 +231,8 @@ func (e *Engine) underClaim(ctx context.Context, j *job, do func(context.Context
 	return err
 }
 
-// awaitTurn waits until an order may be begun. An order that waits for others is told to manager-api as making progress: its
-// executor works as it should.
+// awaitTurn waits until an order may be begun. An order that waits for others is told to manager-api as making
+// progress: its executor works as it should.
 func (e *Engine) awaitTurn(ctx context.Context, j *job) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -253,8 +255,8 @@ func (e *Engine) awaitTurn(ctx context.Context, j *job) error {
 	}
 }
 
-// putDown leaves an order that has no result to whoever comes next: to another executor by its claim, or, where there is
-// none any more, to ourselves.
+// putDown leaves an order that has no result to whoever comes next: to another executor by its claim, or, where there
+// is none any more, to ourselves.
 func (e *Engine) putDown(ctx context.Context, j *job, claimed bool) {
 	switch {
 	case claimed:
@@ -291,8 +293,8 @@ const (
 	codePastDeadline = "past_deadline"
 )
 
-// renewClaim renews the claim at a third of its time. Only the news that somebody else holds the order, or that nobody wants
-// it, ends the work: an absent manager-api changes nothing, and a passed deadline is seen by the rollout itself.
+// renewClaim renews the claim at a third of its time. Only the news that somebody else holds the order, or that nobody
+// wants it, ends the work: an absent manager-api changes nothing, and a passed deadline is seen by the rollout itself.
 func (e *Engine) renewClaim(ctx context.Context, cancel context.CancelCauseFunc, j *job) {
 	timer := time.NewTimer(j.ttl / 3)
 	defer timer.Stop()
@@ -313,8 +315,8 @@ func (e *Engine) renewClaim(ctx context.Context, cancel context.CancelCauseFunc,
 	}
 }
 
-// noteRenewal keeps what a renewal, asked for at began, brought: the order's deadline, which moves with its progress, or
-// silence.
+// noteRenewal keeps what a renewal, asked for at began, brought: the order's deadline, which moves with its progress,
+// or silence.
 func (j *job) noteRenewal(k managerapi.Claim, err error, began, now time.Time) {
 	switch {
 	case err == nil && !k.Order.Deadline.IsZero():

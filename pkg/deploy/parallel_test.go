@@ -115,7 +115,8 @@ var _ = Describe("Several orders", func() {
 		first := []string{s.put(of("a", "v1")), s.put(of("b", "v1"))}
 		Eventually(s.runsOf("b")).Should(Equal("v1"))
 		third := s.put(of("c", "v1"))
-		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(3), "it is claimed, so that nobody counts it as unclaimed")
+		Eventually(s.get(func(s *site) int { return len(s.tokens) })).Should(Equal(3),
+			"it is claimed, so that nobody counts it as unclaimed")
 		none(s, third)
 		Expect(s.runsOf("c")()).To(BeEmpty())
 		free()
@@ -399,20 +400,21 @@ var _ = Describe("Several orders", func() {
 })
 
 var _ = Describe("Times that are valid and close to each other", func() {
-	It("blame a bad version, and its order's time does not run out: manager-api hears of every step and of long waits", func() {
-		s := newSite()
-		s.running("old", 3)
-		breaks(s, "new")
-		s.set(func(s *site) { s.impatience = 1500 * time.Millisecond })
-		s.start()
-		order := s.put(func(o *messages.Order) { // 9 m of 10 m
-			o.ProgressDeadlineMS, o.HealthDeadlineMS, o.MinHealthyMS = 1500, 1350, 400
+	It("blame a bad version, and its order's time does not run out: manager-api hears of every step and of long waits",
+		func() {
+			s := newSite()
+			s.running("old", 3)
+			breaks(s, "new")
+			s.set(func(s *site) { s.impatience = 1500 * time.Millisecond })
+			s.start()
+			order := s.put(func(o *messages.Order) { // 9 m of 10 m
+				o.ProgressDeadlineMS, o.HealthDeadlineMS, o.MinHealthyMS = 1500, 1350, 400
+			})
+			Eventually(func() int { return len(s.reported(order)) }, "10s").ShouldNot(BeZero())
+			r := s.result(order)
+			Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
+			Expect(r.Restored).To(BeTrue())
+			Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
+			s.set(func(s *site) { Expect(s.orders[order].State).To(Equal("failed")) })
 		})
-		Eventually(func() int { return len(s.reported(order)) }, "10s").ShouldNot(BeZero())
-		r := s.result(order)
-		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
-		Expect(r.Restored).To(BeTrue())
-		Expect(s.shows()).To(Equal([]string{"1:old", "2:old", "3:old"}))
-		s.set(func(s *site) { Expect(s.orders[order].State).To(Equal("failed")) })
-	})
 })

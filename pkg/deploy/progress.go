@@ -15,8 +15,9 @@ const (
 	tellSeldom = 5 * time.Minute
 )
 
-// tellEvery is how often manager-api hears of an order at least, as long as its executor works as it should. A deadline of
-// manager-api thus never passes because an instance takes its health_deadline, however close to progress_deadline that is.
+// tellEvery is how often manager-api hears of an order at least, as long as its executor works as it should. A deadline
+// of manager-api thus never passes because an instance takes its health_deadline, however close to progress_deadline
+// that is.
 func tellEvery(o messages.Order) time.Duration {
 	if every := o.ProgressDeadline() / 4; every > 0 {
 		return every

@@ -30,8 +30,9 @@ func (e *Engine) resultMessage(res messages.Result) (rabbit.Message, error) {
 		CorrelationID: res.WorkflowID, AppID: e.cfg.Service + "/" + e.cfg.Hostname, Body: body}, nil
 }
 
-// encode leaves out what is least needed from a result that would not fit into a message. What was replaced goes late: the
-// first deploy of a component is rolled back to it. It fits unless an earlier release began the work, which did not look.
+// encode leaves out what is least needed from a result that would not fit into a message. What was replaced goes late:
+// the first deploy of a component is rolled back to it. It fits unless an earlier release began the work, which did not
+// look.
 func encode(res messages.Result) ([]byte, error) {
 	body, err := json.Marshal(res)
 	if err != nil || len(body) <= messages.MaxBody {
@@ -52,8 +53,8 @@ func encode(res messages.Result) ([]byte, error) {
 	return json.Marshal(res)
 }
 
-// reportResult sends a result until the broker has it. A stop ends the attempts: what has a work file is sent at the next
-// start, what has none is ordered again.
+// reportResult sends a result until the broker has it. A stop ends the attempts: what has a work file is sent at the
+// next start, what has none is ordered again.
 func (e *Engine) reportResult(ctx context.Context, j *job, res messages.Result) {
 	m, err := e.resultMessage(res)
 	if err != nil {
@@ -89,7 +90,8 @@ func (e *Engine) reportResult(ctx context.Context, j *job, res messages.Result) 
 	}
 }
 
-// keptResult is what the work file keeps of a result that is not sent yet. Of an undo that is the failure which led to it.
+// keptResult is what the work file keeps of a result that is not sent yet. Of an undo that is the failure which led to
+// it.
 func keptResult(w *work, res messages.Result) *messages.Result {
 	if w.Stage == undoing {
 		return w.Result

@@ -15,8 +15,8 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// resumeWorks has the works of the last start finished, and takes up the claims that it held. New orders are taken beside
-// that: one that shares a component or a unit with unfinished work has its place behind it.
+// resumeWorks has the works of the last start finished, and takes up the claims that it held. New orders are taken
+// beside that: one that shares a component or a unit with unfinished work has its place behind it.
 func (e *Engine) resumeWorks(ctx context.Context, found []unfinished) {
 	for _, u := range found {
 		e.submit(task{u.place, func(ctx context.Context) { e.finishWork(ctx, u) }})
@@ -30,8 +30,8 @@ type unfinished struct {
 	place *place
 }
 
-// findWorks reads what the last start has left. Confirmed work is guarded; other work gets its place in the line, before any
-// order of today.
+// findWorks reads what the last start has left. Confirmed work is guarded; other work gets its place in the line,
+// before any order of today.
 func (e *Engine) findWorks() ([]unfinished, error) {
 	all, err := e.works.load()
 	if err != nil {
@@ -52,8 +52,8 @@ func (e *Engine) findWorks() ([]unfinished, error) {
 	return found, nil
 }
 
-// finishWork goes on with the work of an earlier start, under a new claim if manager-api gives one soon. A stop leaves it to
-// the next start.
+// finishWork goes on with the work of an earlier start, under a new claim if manager-api gives one soon. A stop leaves
+// it to the next start.
 func (e *Engine) finishWork(ctx context.Context, u unfinished) {
 	j := e.resumed(u.work, u.place)
 	log := e.log.With(zap.String("order_id", j.order.OrderID), zap.String("stage", string(u.work.Stage)))
@@ -80,8 +80,8 @@ func (e *Engine) finishWork(ctx context.Context, u unfinished) {
 	e.attend(ctx, j)
 }
 
-// reclaimWork claims the order of unfinished work. ErrSuperseded: it is no longer ours. Another error: manager-api does not
-// say; the work may go on.
+// reclaimWork claims the order of unfinished work. ErrSuperseded: it is no longer ours. Another error: manager-api does
+// not say; the work may go on.
 func (e *Engine) reclaimWork(ctx context.Context, w *work) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience)
 	defer cancel()
@@ -112,7 +112,8 @@ func (e *Engine) reclaimWork(ctx context.Context, w *work) error {
 }
 
 // claimCurrentAttempt claims the current attempt of an order that nobody else works on.
-func (e *Engine) claimCurrentAttempt(ctx context.Context, w *work, request managerapi.ClaimRequest) (managerapi.Claim, error) {
+func (e *Engine) claimCurrentAttempt(ctx context.Context, w *work, request managerapi.ClaimRequest) (managerapi.Claim,
+	error) {
 	view, err := e.cfg.Manager.Order(ctx, w.Order.OrderID)
 	if err != nil {
 		return managerapi.Claim{}, err
@@ -124,7 +125,8 @@ func (e *Engine) claimCurrentAttempt(ctx context.Context, w *work, request manag
 	return e.cfg.Manager.Claim(ctx, w.Order.OrderID, request)
 }
 
-// guardOrForget keeps the guard over a deploy of manager-api whose confirmation was lost together with the former process.
+// guardOrForget keeps the guard over a deploy of manager-api whose confirmation was lost together with the former
+// process.
 func (e *Engine) guardOrForget(ctx context.Context, w *work) {
 	limited, cancel := context.WithTimeout(ctx, e.cfg.Patience)
 	defer cancel()
@@ -144,7 +146,8 @@ func (e *Engine) guardOrForget(ctx context.Context, w *work) {
 func (e *Engine) resumeClaims(ctx context.Context) {
 	ctx, cancel := until(ctx, e.stopping)
 	defer cancel()
-	self := managerapi.Executor{Hostname: e.cfg.Hostname, BootID: e.cfg.BootID, Service: e.cfg.Service, Capabilities: capabilities}
+	self := managerapi.Executor{Hostname: e.cfg.Hostname, BootID: e.cfg.BootID, Service: e.cfg.Service,
+		Capabilities: capabilities}
 	var claims []managerapi.OrderView
 	err := managerapi.Retry(ctx, func() (err error) {
 		claims, err = e.cfg.Manager.ClaimsOf(ctx, self)

@@ -172,8 +172,8 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 	return nil
 }
 
-// apply gives an instance what the plan wants. That an instance is started again which had the wanted definition cannot be
-// told from the definitions afterwards, so the work file says so before.
+// apply gives an instance what the plan wants. That an instance is started again which had the wanted definition cannot
+// be told from the definitions afterwards, so the work file says so before.
 func (l *rollout) apply(ctx context.Context, s roll.Step) error {
 	d, _ := l.work.definition(s.Name)
 	again := s.Reason == roll.NotRunning
@@ -190,8 +190,8 @@ func (l *rollout) changed(err error) error {
 	return err
 }
 
-// whoWasAway names who was away since an instance was waited for, "" if nobody was: a service that cannot reach its broker
-// or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
+// whoWasAway names who was away since an instance was waited for, "" if nobody was: a service that cannot reach its
+// broker or join its exchange does not get ready, whatever its version. A manager-api that is replaced is away by that.
 func (l *rollout) whoWasAway(since time.Time) string {
 	l.engine.look()
 	switch at := l.job.silentAt.Load(); {
@@ -216,8 +216,8 @@ func (l *rollout) conclude(ctx context.Context, s roll.Step) (err error) {
 	return err
 }
 
-// hearManager asks the manager-api that was put back in place of a silent one whether it answers: then the silence was the
-// version's, and else nobody can tell whose. An error means that ctx has ended.
+// hearManager asks the manager-api that was put back in place of a silent one whether it answers: then the silence was
+// the version's, and else nobody can tell whose. An error means that ctx has ended.
 func (l *rollout) hearManager(ctx context.Context) error {
 	if !l.work.Silent {
 		return nil

@@ -9,8 +9,9 @@ import (
 // maxSeen bounds what a process remembers of its orders.
 const maxSeen = 1000
 
-// seen is the orders that this process has claimed, each with its last attempt. It keeps an order from being taken twice,
-// and is safe for concurrent use. What is forgotten and delivered again is refused at its claim: the order has ended.
+// seen is the orders that this process has claimed, each with its last attempt. It keeps an order from being taken
+// twice, and is safe for concurrent use. What is forgotten and delivered again is refused at its claim: the order has
+// ended.
 type seen struct {
 	mu       sync.Mutex
 	attempts map[string]int

@@ -29,8 +29,8 @@ import (
 type ServiceConfig struct {
 	boot.Base     `mapstructure:",squash"`
 	member.Config `mapstructure:",squash"`
-	// ParallelOrders is how many orders are worked on side by side. Orders of one component, and orders that share the name of
-	// a unit, are worked on one after the other.
+	// ParallelOrders is how many orders are worked on side by side. Orders of one component, and orders that share the
+	// name of a unit, are worked on one after the other.
 	ParallelOrders int `mapstructure:"parallel_orders"`
 	// AllowLocalRepos permits absolute local paths as repositories.
 	AllowLocalRepos bool `mapstructure:"allow_local_repos"`
@@ -84,8 +84,8 @@ func Main(x Executor) {
 
 // DefaultConfig is an executor's configuration before the file and the environment.
 func (x Executor) DefaultConfig() ServiceConfig {
-	return ServiceConfig{Base: boot.DefaultBase(x.Listen), Config: member.Config{Profile: times.Default, StateDir: "/var/lib/openaperture/" + x.Name},
-		ParallelOrders: DefaultParallel}
+	return ServiceConfig{Base: boot.DefaultBase(x.Listen), ParallelOrders: DefaultParallel,
+		Config: member.Config{Profile: times.Default, StateDir: "/var/lib/openaperture/" + x.Name}}
 }
 
 // Run assembles the executor and works until ctx ends.
@@ -98,8 +98,9 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 		return err
 	}
 	defer func() { _ = held.Close() }()
-	git, err := release.NewGit(release.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"), AllowLocal: cfg.AllowLocalRepos,
-		Hosts: cfg.GitHosts, SSHKeyFile: cfg.GitSSHKeyFile, KnownHostsFile: cfg.GitKnownHostsFile})
+	git, err := release.NewGit(release.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"),
+		AllowLocal: cfg.AllowLocalRepos, Hosts: cfg.GitHosts, SSHKeyFile: cfg.GitSSHKeyFile,
+		KnownHostsFile: cfg.GitKnownHostsFile})
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,8 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 	defer clusters.close()
 	queue := self.Exchange.Address().QueueName(x.Queue)
 	engine, err := New(Config{Service: x.Name, Milestone: x.Milestone, Queue: queue, Address: self.Exchange.Address(),
-		Hostname: env.Hostname, BootID: env.BootID, StateDir: cfg.StateDir, ClaimTTL: self.Times.Claim, Parallel: cfg.ParallelOrders, Manager: self.API, Broker: self.Broker,
+		Hostname: env.Hostname, BootID: env.BootID, StateDir: cfg.StateDir, ClaimTTL: self.Times.Claim,
+		Parallel: cfg.ParallelOrders, Manager: self.API, Broker: self.Broker,
 		Renderer: git, Open: clusters.runtime, Log: env.Log, Metrics: env.Metrics, StopLimit: cfg.ShutdownTimeout * 6 / 10})
 	if err != nil {
 		return err
@@ -127,7 +129,10 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 		// Detached: at a stop the engine first finishes the instance in hand, within its StopLimit.
 		return engine.Run(context.WithoutCancel(ctx), ctx.Done())
 	}}
-	watch := loop.Part{Name: "readiness", Run: func(ctx context.Context) error { watchBroker(ctx, self.Broker, env.Health); return nil }}
+	watch := loop.Part{Name: "readiness", Run: func(ctx context.Context) error {
+		watchBroker(ctx, self.Broker, env.Health)
+		return nil
+	}}
 	return env.RunParts(ctx, self.Parts(work, watch)...)
 }
 
@@ -182,8 +187,8 @@ func (c *clusters) close() {
 	}
 }
 
-// join joins the exchange, by what an earlier start has read of it if manager-api is away. What is news is saved; only a
-// start that has nothing saved yet fails if that can't be done.
+// join joins the exchange, by what an earlier start has read of it if manager-api is away. What is news is saved; only
+// a start that has nothing saved yet fails if that can't be done.
 func join(ctx context.Context, cfg ServiceConfig, env *boot.Env) (m *member.Member, err error) {
 	file := filepath.Join(cfg.StateDir, "exchange.json")
 	known, saved := savedExchange(file)

@@ -66,13 +66,16 @@ func (s *starting) join() (*member.Member, error) {
 	defer manager.Close()
 	core, logs := observer.New(zap.WarnLevel)
 	s.logs = logs
-	env := &boot.Env{Log: zap.New(core), Health: boot.NewHealth(), Metrics: prometheus.NewRegistry(), Service: "deployer", Hostname: "h1"}
-	return deploy.Join(context.Background(), deploy.ServiceConfig{Config: member.Config{ManagerURL: manager.URL, ManagerToken: "t",
-		AMQPURL: "amqp://127.0.0.1/", ExchangeID: 7, StateDir: s.dir}}, env)
+	env := &boot.Env{Log: zap.New(core), Health: boot.NewHealth(), Metrics: prometheus.NewRegistry(), Service: "deployer",
+		Hostname: "h1"}
+	return deploy.Join(context.Background(),
+		deploy.ServiceConfig{Config: member.Config{ManagerURL: manager.URL, ManagerToken: "t",
+			AMQPURL: "amqp://127.0.0.1/", ExchangeID: 7, StateDir: s.dir}}, env)
 }
 
 func exchangeNamed(name string) managerapi.Exchange {
-	return managerapi.Exchange{ID: 7, Name: name, RootExchangeName: name, RoutingKey: name, Ancestors: []managerapi.Ancestor{{Name: "root"}}}
+	return managerapi.Exchange{ID: 7, Name: name, RootExchangeName: name, RoutingKey: name,
+		Ancestors: []managerapi.Ancestor{{Name: "root"}}}
 }
 
 var _ = Describe("An executor that starts", func() {

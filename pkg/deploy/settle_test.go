@@ -39,7 +39,8 @@ var _ = Describe("Confirmed work", func() {
 		Entry("manager: a failed deploy that put back what it had touched", "keep", "manager", restored, old, nil),
 		// its result may have no reader: who would read it is what it has left half done
 		Entry("manager: a failed deploy that is half done", "undo", "manager", halfDone, old, nil),
-		Entry("manager: the same, not learned by one that answers", "undo", "manager", halfDone, old, shown("claimed", false, 5)),
+		Entry("manager: the same, not learned by one that answers", "undo", "manager", halfDone, old,
+			shown("claimed", false, 5)),
 		Entry("manager: the same, before its time", "keep", "manager", halfDone, young, nil),
 		Entry("manager: a failed deploy that was learned", "drop", "manager", failed, young, shown("failed", false, 5)),
 		Entry("manager: a half done deploy that was learned", "drop", "manager", halfDone, old, shown("failed", false, 5)),
@@ -55,9 +56,11 @@ var _ = Describe("Confirmed work", func() {
 
 var _ = Describe("A result that does not fit into a message", func() {
 	DescribeTable("leaves out what is least needed, and keeps the verdict", func(replaced int, kept bool) {
-		r := messages.Result{EventType: messages.EventMilestoneFailed, OrderID: "o", WorkflowID: "w", Attempt: 1, Token: 1, Cause: messages.CauseVersion, Reason: "deploy_unhealthy",
+		r := messages.Result{EventType: messages.EventMilestoneFailed, OrderID: "o", WorkflowID: "w", Attempt: 1, Token: 1,
+			Cause: messages.CauseVersion, Reason: "deploy_unhealthy",
 			Message: strings.Repeat("m", 300_000), Log: strings.Repeat("l", 300_000), Touched: true,
-			Replaced: messages.Distinct([]messages.UnitDefinition{{Name: "a", Options: []messages.Option{{Section: "S", Name: "N", Value: strings.Repeat("v", replaced)}}}})}
+			Replaced: messages.Distinct([]messages.UnitDefinition{{Name: "a",
+				Options: []messages.Option{{Section: "S", Name: "N", Value: strings.Repeat("v", replaced)}}}})}
 		body, err := deploy.Encode(r)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(len(body)).To(BeNumerically("<=", messages.MaxBody))

@@ -28,11 +28,11 @@ const (
 	missed    event = "missed"    // manager-api has the result of a rollout that this process still found unfinished
 	overdue   event = "overdue"   // the order of a confirmed deploy of manager-api was not settled in time
 	postponed event = "postponed" // an undo cannot be finished now
-	closed    event = "closed"    // the order is settled, somebody else's or undone, or a newer deploy of its units has begun
+	closed    event = "closed"    // the order is settled, undone or somebody else's, or a newer deploy has begun
 )
 
-// transitions is the one table by which work moves: the stage after an event, by the stage before. What is not in the table
-// does not happen. docs/state-machines.md shows it.
+// transitions is the one table by which work moves: the stage after an event, by the stage before. What is not in the
+// table does not happen. docs/state-machines.md shows it.
 var transitions = map[event]map[stage]stage{
 	begun:     {unbegun: rolling},
 	retaken:   {rolling: rolling, reported: rolling, confirmed: rolling, undoing: rolling, foreign: rolling},

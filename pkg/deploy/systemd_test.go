@@ -75,7 +75,8 @@ var _ = Describe("An upgrade before unitd on systemd", Label("systemd"), func() 
 			for i, instance := range all() {
 				Expect(instance.Sighting.Name).To(Equal(fmt.Sprintf("hello@%d.service", i+1)))
 				Expect(instance.Sighting.Health).To(Equal(roll.Healthy))
-				Expect(box.Do("systemctl", "show", "-P", "ExecStart", instance.Sighting.Name)).To(ContainSubstring("path=/opt/" + filepath.Base(program) + " "))
+				Expect(box.Do("systemctl", "show", "-P", "ExecStart", instance.Sighting.Name)).To(ContainSubstring("path=/opt/" +
+					filepath.Base(program) + " "))
 				Expect(box.Do("systemctl", "show", "-P", "User", instance.Sighting.Name)).To(Equal("nobody\n"))
 				spells[instance.Sighting.Name] = instance.Sighting.Spell
 			}
@@ -94,7 +95,11 @@ var _ = Describe("An upgrade before unitd on systemd", Label("systemd"), func() 
 		}
 
 		box.Do("systemctl", "kill", "--signal=KILL", "--kill-who=main", "unitd.service") // the units run on
-		Eventually(func() error { _, err := cluster.List(context.Background(), nil); return err }).WithTimeout(20 * time.Second).Should(Succeed())
+		Eventually(func() error {
+			_, err := cluster.List(context.Background(),
+				nil)
+			return err
+		}).WithTimeout(20 * time.Second).Should(Succeed())
 		Eventually(func() (healthy int) {
 			for _, instance := range all() {
 				if instance.Sighting.Health == roll.Healthy {

@@ -13,7 +13,8 @@ func versionOf(o messages.Order) unit.Version {
 	return unit.Version{Ref: o.SourceRepoGitRef, Commit: o.SourceCommitHash}
 }
 
-// stamped is a definition of the order's release with the order's version. A definition in a stored release carries none.
+// stamped is a definition of the order's release with the order's version. A definition in a stored release carries
+// none.
 func stamped(o messages.Order, d messages.UnitDefinition) messages.UnitDefinition {
 	return withOptions(d, unit.WithVersion(runtime.Options(d), versionOf(o)))
 }
@@ -33,8 +34,8 @@ func target(o messages.Order, d messages.UnitDefinition, found []runtime.Instanc
 	return stamped(o, d)
 }
 
-// runsTarget tells whether a definition that was found has the text of the wanted one and is of the order's version. If the
-// order names no version, the text decides.
+// runsTarget tells whether a definition that was found has the text of the wanted one and is of the order's version. If
+// the order names no version, the text decides.
 func runsTarget(o messages.Order, wanted, found messages.UnitDefinition) bool {
 	if !unit.Equal(unit.WithoutVersion(runtime.Options(found)), unit.WithoutVersion(runtime.Options(wanted))) {
 		return false
@@ -48,8 +49,8 @@ func runsTarget(o messages.Order, wanted, found messages.UnitDefinition) bool {
 }
 
 // foundVersion is the version of a definition that was found. A definition without a version was applied by a former
-// release of the executor, and counts as the component's recorded version. If the order does not tell that version either,
-// nobody knows what runs.
+// release of the executor, and counts as the component's recorded version. If the order does not tell that version
+// either, nobody knows what runs.
 func foundVersion(o messages.Order, d messages.UnitDefinition) (v unit.Version, known bool) {
 	if v, known = unit.VersionOf(runtime.Options(d)); known || o.Recorded == nil {
 		return v, known

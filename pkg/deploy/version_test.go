@@ -18,7 +18,8 @@ import (
 // current is the unit of a service whose text says nothing of its version.
 func current() messages.UnitDefinition {
 	d := unitOf("current")
-	d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment", Value: "HOSTNAME=%H.overseer-%i"})
+	d.Options = append(d.Options, messages.Option{Section: "Service", Name: "Environment",
+		Value: "HOSTNAME=%H.overseer-%i"})
 	return d
 }
 
@@ -58,7 +59,8 @@ func (s *site) runsVersions() []string {
 			options[j] = unit.Option(o)
 		}
 		v, _ := unit.VersionOf(options)
-		list = append(list, fmt.Sprintf("%s:%s/%s", i.Definition.Name[len("overseer@"):len(i.Definition.Name)-len(".service")], v.Ref, v.Commit))
+		list = append(list, fmt.Sprintf("%s:%s/%s",
+			i.Definition.Name[len("overseer@"):len(i.Definition.Name)-len(".service")], v.Ref, v.Commit))
 	}
 	return list
 }
@@ -87,14 +89,21 @@ var _ = Describe("Versions whose units have the same text", func() {
 			Expect(started).To(Equal(want))
 			Expect(s.runsVersions()).To(Equal(carry))
 		},
-		Entry("of another ref starts every instance anew", to("v1", "c1"), to("v2", "c2"), all, []string{"1:v2/c2", "2:v2/c2", "3:v2/c2"}),
-		Entry("of another ref at the same commit too", to("v1", "c1"), to("v2", "c1"), all, []string{"1:v2/c1", "2:v2/c1", "3:v2/c1"}),
-		Entry("of another commit of the same ref too", to("main", "c1"), to("main", "c2"), all, []string{"1:main/c2", "2:main/c2", "3:main/c2"}),
-		Entry("of the same version leaves all alone (D14)", to("v1", "c1"), to("v1", "c1"), none, []string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
-		Entry("of the same version leaves all alone, though another one is recorded", to("v1", "c1"), to("v1", "c1", recorded("v0", "")), none,
+		Entry("of another ref starts every instance anew", to("v1", "c1"), to("v2", "c2"), all,
+			[]string{"1:v2/c2", "2:v2/c2", "3:v2/c2"}),
+		Entry("of another ref at the same commit too", to("v1", "c1"), to("v2", "c1"), all,
+			[]string{"1:v2/c1", "2:v2/c1", "3:v2/c1"}),
+		Entry("of another commit of the same ref too", to("main", "c1"), to("main", "c2"), all,
+			[]string{"1:main/c2", "2:main/c2", "3:main/c2"}),
+		Entry("of the same version leaves all alone (D14)", to("v1", "c1"), to("v1", "c1"), none,
 			[]string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
-		Entry("of the same ref at a commit that is not known leaves all alone", to("v1", "c1"), to("v1", ""), none, []string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
-		Entry("without a version goes by the text", to("v1", "c1"), to("", ""), none, []string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
+		Entry("of the same version leaves all alone, though another one is recorded", to("v1", "c1"),
+			to("v1", "c1", recorded("v0", "")), none,
+			[]string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
+		Entry("of the same ref at a commit that is not known leaves all alone", to("v1", "c1"), to("v1", ""), none,
+			[]string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
+		Entry("without a version goes by the text", to("v1", "c1"), to("", ""), none,
+			[]string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
 	)
 
 	DescribeTable("and definitions of a former release, which carry none, count as the recorded version: a deploy",
@@ -107,10 +116,14 @@ var _ = Describe("Versions whose units have the same text", func() {
 			Expect(started).To(Equal(want))
 			Expect(s.runsVersions()).To(Equal(carry))
 		},
-		Entry("of another version starts every instance anew", to("v2", "c2", recorded("v1", "c1")), all, []string{"1:v2/c2", "2:v2/c2", "3:v2/c2"}),
-		Entry("of the recorded one, as a repair, leaves all alone", to("v1", "c1", recorded("v1", "c1")), none, []string{"1:/", "2:/", "3:/"}),
-		Entry("of the recorded one, whose commit nobody knows, leaves all alone", to("v1", "c1", recorded("v1", "")), none, []string{"1:/", "2:/", "3:/"}),
-		Entry("starts every instance anew where no version is recorded", to("v1", "c1"), all, []string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
+		Entry("of another version starts every instance anew", to("v2", "c2", recorded("v1", "c1")), all,
+			[]string{"1:v2/c2", "2:v2/c2", "3:v2/c2"}),
+		Entry("of the recorded one, as a repair, leaves all alone", to("v1", "c1", recorded("v1", "c1")), none,
+			[]string{"1:/", "2:/", "3:/"}),
+		Entry("of the recorded one, whose commit nobody knows, leaves all alone", to("v1", "c1", recorded("v1", "")), none,
+			[]string{"1:/", "2:/", "3:/"}),
+		Entry("starts every instance anew where no version is recorded", to("v1", "c1"), all,
+			[]string{"1:v1/c1", "2:v1/c1", "3:v1/c1"}),
 		Entry("without a version goes by the text", to("", ""), none, []string{"1:/", "2:/", "3:/"}),
 	)
 
@@ -232,21 +245,22 @@ var _ = Describe("Versions whose units have the same text", func() {
 		})
 	})
 
-	It("are not brought into work that an executor of the former release has begun: its plan is followed to the letter", func() {
-		s := newSite()
-		s.running("old", 3)
-		s.applied = func() { s.kill(); s.applied = func() {} }
-		killed := s.start()
-		order := s.put(to("v2", "c2"))
-		Eventually(killed.dead).Should(BeClosed())
-		s.rewrite(order, func(w map[string]any) {
-			delete(w, "restarted")
-			for _, d := range w["wanted"].([]any) {
-				d.(map[string]any)["options"] = current().Options
-			}
+	It("are not brought into work that an executor of the former release has begun: its plan is followed to the letter",
+		func() {
+			s := newSite()
+			s.running("old", 3)
+			s.applied = func() { s.kill(); s.applied = func() {} }
+			killed := s.start()
+			order := s.put(to("v2", "c2"))
+			Eventually(killed.dead).Should(BeClosed())
+			s.rewrite(order, func(w map[string]any) {
+				delete(w, "restarted")
+				for _, d := range w["wanted"].([]any) {
+					d.(map[string]any)["options"] = current().Options
+				}
+			})
+			s.start()
+			Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+			Expect(s.runsVersions()).To(Equal([]string{"1:/", "2:/", "3:/"}))
 		})
-		s.start()
-		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
-		Expect(s.runsVersions()).To(Equal([]string{"1:/", "2:/", "3:/"}))
-	})
 })

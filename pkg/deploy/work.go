@@ -17,19 +17,23 @@ import (
 // work is the work file of one deploy order. Fields are only ever added: the file is read by the next and the previous
 // release as well (docs/compatibility.md).
 type work struct {
-	Order       messages.Order            `json:"order"`
-	Token       int64                     `json:"token"`
-	Trace       propagation.MapCarrier    `json:"trace,omitempty"` // of the order's delivery, as W3C traceparent
-	Stage       stage                     `json:"stage"`
-	Wanted      []messages.UnitDefinition `json:"wanted"`              // per instance
-	Found       []messages.UnitDefinition `json:"found"`               // per instance, to return to: what was there before the first attempt
-	Count       int                       `json:"count"`               // instances per template
-	Restarted   []string                  `json:"restarted,omitempty"` // instances that had the wanted definition and had ended
-	Progress    roll.Progress             `json:"progress"`
-	Result      *messages.Result          `json:"result,omitempty"`
-	ConfirmedAt time.Time                 `json:"confirmed_at"`
-	Disturbed   string                    `json:"disturbed,omitempty"` // who was away while the failing instance was waited for
-	Silent      bool                      `json:"silent,omitempty"`    // of an undo: manager-api did not answer
+	Order messages.Order         `json:"order"`
+	Token int64                  `json:"token"`
+	Trace propagation.MapCarrier `json:"trace,omitempty"` // of the order's delivery, as W3C traceparent
+	Stage stage                  `json:"stage"`
+	// Wanted is the definition of every instance that is to run.
+	Wanted []messages.UnitDefinition `json:"wanted"`
+	// Found is what to return to: the definition of every instance that was there before the first attempt.
+	Found []messages.UnitDefinition `json:"found"`
+	Count int                       `json:"count"` // instances per template
+	// Restarted are the instances that had the wanted definition and had ended.
+	Restarted   []string         `json:"restarted,omitempty"`
+	Progress    roll.Progress    `json:"progress"`
+	Result      *messages.Result `json:"result,omitempty"`
+	ConfirmedAt time.Time        `json:"confirmed_at"`
+	// Disturbed is who was away while the failing instance was waited for.
+	Disturbed string `json:"disturbed,omitempty"`
+	Silent    bool   `json:"silent,omitempty"` // of an undo: manager-api did not answer
 }
 
 // newWork plans a deploy: count instances of every template, one of every plain unit.
@@ -59,9 +63,9 @@ func newWork(j *job, count int, found []runtime.Instance) (*work, error) {
 	return w, nil
 }
 
-// replaced is what was found, for a result, without versions: manager-api keeps releases without them. Where it is known
-// what to return to nobody needs it, and a limit on its size would keep the order from being performed: what it finds are
-// two versions, perhaps.
+// replaced is what was found, for a result, without versions: manager-api keeps releases without them. Where it is
+// known what to return to nobody needs it, and a limit on its size would keep the order from being performed: what it
+// finds are two versions, perhaps.
 func (w *work) replaced() []messages.Replaced {
 	if w.Order.ReplacedKnown {
 		return nil
@@ -76,7 +80,8 @@ func (w *work) replaced() []messages.Replaced {
 // plan is what the rolling deploy is to reach; while it is undone, what was found.
 func (w *work) plan() roll.Plan {
 	from, to := w.Found, w.Wanted
-	p := roll.Plan{Found: map[string]string{}, MinHealthy: w.Order.MinHealthy(), HealthDeadline: w.Order.HealthDeadline(), Deadline: w.Order.Deadline}
+	p := roll.Plan{Found: map[string]string{}, MinHealthy: w.Order.MinHealthy(),
+		HealthDeadline: w.Order.HealthDeadline(), Deadline: w.Order.Deadline}
 	if w.Stage == undoing {
 		from, to, p.Undo, p.Deadline = w.Wanted, w.Found, true, time.Time{}
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/openaperture/openaperture/pkg/roll"
 )
 
-// works are the deploys that this executor has not done with: their files, and those of them that are confirmed and under
-// guard. It is safe for concurrent use. Work that is not guarded belongs to the goroutine that performs its order.
+// works are the deploys that this executor has not done with: their files, and those of them that are confirmed and
+// under guard. It is safe for concurrent use. Work that is not guarded belongs to the goroutine that performs its
+// order.
 type works struct {
 	files   files
 	log     *zap.Logger
@@ -32,8 +33,9 @@ type guarded struct {
 	session uint64
 }
 
-// advance moves work to its next stage and writes that down; ended work loses its file. It is the one function that changes
-// a stage. An error says that the event does not happen, and nothing has changed, or that the disk does not take the file.
+// advance moves work to its next stage and writes that down; ended work loses its file. It is the one function that
+// changes a stage. An error says that the event does not happen, and nothing has changed, or that the disk does not
+// take the file.
 func (b *works) advance(w *work, e event) error {
 	next, err := w.Stage.after(e)
 	if err != nil {
@@ -59,8 +61,8 @@ func (b *works) note(w *work, e event) {
 	}
 }
 
-// load reads the works that an earlier process has left, the oldest token first. A damaged file is set aside. A file of a
-// newer release, whose stage is not known here, stays where it is.
+// load reads the works that an earlier process has left, the oldest token first. A damaged file is set aside. A file of
+// a newer release, whose stage is not known here, stays where it is.
 func (b *works) load() ([]*work, error) {
 	all, damaged, err := b.files.load()
 	if err != nil {
@@ -116,7 +118,8 @@ func (b *works) undoAt(g *guarded) time.Time {
 	return undoAt(g.work, g.quiet)
 }
 
-// heard begins the time anew that leads to an undo, if there was a gap in which nobody could have learned of the result.
+// heard begins the time anew that leads to an undo, if there was a gap in which nobody could have learned of the
+// result.
 func (b *works) heard(g *guarded, gap bool) {
 	now, session := b.now(), b.session()
 	b.mu.Lock()
@@ -137,8 +140,8 @@ func (b *works) unguard(g *guarded) bool {
 	return there
 }
 
-// left is what an earlier attempt at an order has left, nil if nothing, and since when its guard has waited; zero: it was
-// not guarded. It is not any more.
+// left is what an earlier attempt at an order has left, nil if nothing, and since when its guard has waited; zero: it
+// was not guarded. It is not any more.
 func (b *works) left(orderID string) (w *work, quiet time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,13 +1,14 @@
-// Package roll decides the next step of a rolling deploy, also whether and when an instance is restored (putBack). It is
-// pure: Next takes a plan, what the runtime shows, what was done so far, and now. Nothing here acts or reads a clock.
+// Package roll decides the next step of a rolling deploy, also whether and when an instance is restored (putBack). It
+// is pure: Next takes a plan, what the runtime shows, what was done so far, and now. Nothing here acts or reads a
+// clock.
 //
 // Invariants (docs/deployment.md#rolling-deploy):
 //   - One instance is replaced at a time, in the plan's order.
-//   - An instance that has the wanted definition and has been healthy for MinHealthy is left alone. So a repeated deploy
-//     changes nothing.
+//   - An instance that has the wanted definition and has been healthy for MinHealthy is left alone. So a repeated
+//     deploy changes nothing.
 //   - Instances beyond the plan are removed last, after all others are healthy.
-//   - The first instance that misses its deadline, or that the order's deadline finds half done, gets back the definition
-//     that it had. Then the deploy ends.
+//   - The first instance that misses its deadline, or that the order's deadline finds half done, gets back the
+//     definition that it had. Then the deploy ends.
 //   - A crash or an unhealthy spell restarts the MinHealthy clock and nothing else. Of the instances that break while a
 //     later one is waited for, each has one clock until a further instance is begun.
 package roll
@@ -111,10 +112,10 @@ const (
 
 var reasonTexts = [...]string{
 	"unspecified", "instance does not exist", "instance has another definition", "instance has ended",
-	"instance has not been healthy for long enough", "runtime does not show the definition yet", "instance is beyond the wanted count",
-	"instance missed its health deadline", "order's deadline has passed", "replaced definition is healthy again",
-	"nothing had run here before", "this definition ran here before already", "replaced definition is not healthy either", "undo did not get an instance healthy",
-	"everything is as wanted",
+	"instance has not been healthy for long enough", "runtime does not show the definition yet",
+	"instance is beyond the wanted count", "instance missed its health deadline", "order's deadline has passed",
+	"replaced definition is healthy again", "nothing had run here before", "this definition ran here before already",
+	"replaced definition is not healthy either", "undo did not get an instance healthy", "everything is as wanted",
 }
 
 // String is the reason as a sentence.
@@ -234,8 +235,8 @@ func (p Plan) ended(name string, r Reason, done Progress) Step {
 	return Step{Kind: Failed, Name: name, Reason: r}
 }
 
-// uncompared is why an instance failed that could not be compared with what it had before: its definition ran here before,
-// in this place or in another, as in a deploy that is forced or repeated, or nothing had run in its place.
+// uncompared is why an instance failed that could not be compared with what it had before: its definition ran here
+// before, in this place or in another, as in a deploy that is forced or repeated, or nothing had run in its place.
 func (p Plan) uncompared(name string) Reason {
 	for _, found := range p.Found {
 		if found == p.wantedHash(name) {
@@ -266,8 +267,8 @@ func (p Plan) beforeDeadline(s Step, observed map[string]Instance, now time.Time
 	return Step{Kind: Failed, Name: s.Name, Reason: OrderExpired}
 }
 
-// halfDone is the last instance that is not as it was found, unless it is as wanted: instances are replaced in the plan's
-// order, so those before it were finished. After a restart they only seem young, and are not to be disturbed.
+// halfDone is the last instance that is not as it was found, unless it is as wanted: instances are replaced in the
+// plan's order, so those before it were finished. After a restart they only seem young, and are not to be disturbed.
 func (p Plan) halfDone(observed map[string]Instance, now time.Time) (name string, there bool) {
 	for _, t := range slices.Backward(p.Targets) {
 		o, shown := observed[t.Name]

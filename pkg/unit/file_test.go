@@ -21,16 +21,22 @@ var _ = Describe("A unit file", func() {
 		Entry("repeats stay in order", "[Service]\nExecStartPre=/a\nExecStartPre=/b\nExecStart=/c\n",
 			opt("Service", "ExecStartPre", "/a"), opt("Service", "ExecStartPre", "/b"), opt("Service", "ExecStart", "/c")),
 		Entry("the first = separates", "[Service]\nEnvironment=A=b=c\n", opt("Service", "Environment", "A=b=c")),
-		Entry("white space around name and value goes", "[Unit]\n  Description =  two words \t\n", opt("Unit", "Description", "two words")),
+		Entry("white space around name and value goes", "[Unit]\n  Description =  two words \t\n",
+			opt("Unit", "Description", "two words")),
 		Entry("an empty value is kept: it resets a list", "[Service]\nExecStartPre=\n", opt("Service", "ExecStartPre", "")),
-		Entry("a backslash joins lines by a space", "[Service]\nExecStart=/a \\\n  --b \\\n  c\n", opt("Service", "ExecStart", "/a --b c")),
-		Entry("comments are no options", "# x\n[Unit]\n; y\nDescription=a # stays\n", opt("Unit", "Description", "a # stays")),
-		Entry("comments within a continued line vanish", "[Service]\nExecStart=/a \\\n# no\n; no\n  b\n", opt("Service", "ExecStart", "/a b")),
+		Entry("a backslash joins lines by a space", "[Service]\nExecStart=/a \\\n  --b \\\n  c\n",
+			opt("Service", "ExecStart", "/a --b c")),
+		Entry("comments are no options", "# x\n[Unit]\n; y\nDescription=a # stays\n",
+			opt("Unit", "Description", "a # stays")),
+		Entry("comments within a continued line vanish", "[Service]\nExecStart=/a \\\n# no\n; no\n  b\n",
+			opt("Service", "ExecStart", "/a b")),
 		Entry("an empty line ends a continuation", "[Service]\nExecStart=/a \\\n\nUser=x\n",
 			opt("Service", "ExecStart", "/a"), opt("Service", "User", "x")),
-		Entry("CRLF and a byte order mark are tolerated", "\ufeff[Unit]\r\nDescription=a\r\n", opt("Unit", "Description", "a")),
+		Entry("CRLF and a byte order mark are tolerated", "\ufeff[Unit]\r\nDescription=a\r\n",
+			opt("Unit", "Description", "a")),
 		Entry("a file may end in a backslash", "[Service]\nExecStart=/a \\", opt("Service", "ExecStart", "/a")),
-		Entry("a section may come twice", "[A]\nx=1\n[B]\ny=2\n[A]\nz=3", opt("A", "x", "1"), opt("B", "y", "2"), opt("A", "z", "3")),
+		Entry("a section may come twice", "[A]\nx=1\n[B]\ny=2\n[A]\nz=3", opt("A", "x", "1"), opt("B", "y", "2"),
+			opt("A", "z", "3")),
 	)
 
 	DescribeTable("is refused with the line that is at fault",
@@ -46,7 +52,8 @@ var _ = Describe("A unit file", func() {
 	)
 
 	It("survives rendering and parsing", func() {
-		options := []unit.Option{opt("Unit", "Description", "x"), opt("Service", "ExecStart", `/bin/sh -c "a\\b = #c"`), opt("Service", "Environment", "A=1")}
+		options := []unit.Option{opt("Unit", "Description", "x"), opt("Service", "ExecStart", `/bin/sh -c "a\\b = #c"`),
+			opt("Service", "Environment", "A=1")}
 		parsed, err := unit.Parse(unit.Render(options))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(parsed).To(Equal(options))
@@ -113,6 +120,7 @@ var _ = Describe("A global unit", func() {
 	DescribeTable("is one by Fleet's words", func(value string, want bool) {
 		Expect(unit.IsGlobal([]unit.Option{opt("X-Fleet", "Global", value)})).To(Equal(want))
 	},
-		Entry(nil, "true", true), Entry(nil, "YES", true), Entry(nil, "1", true), Entry(nil, "on", true), Entry(nil, "T", true),
+		Entry(nil, "true", true), Entry(nil, "YES", true), Entry(nil, "1", true), Entry(nil, "on", true),
+		Entry(nil, "T", true),
 		Entry(nil, "false", false), Entry(nil, "y", false), Entry(nil, "2", false), Entry(nil, "", false))
 })

@@ -17,14 +17,14 @@ type Version struct {
 // IsZero tells whether nothing is known of the version.
 func (v Version) IsZero() bool { return v == Version{} }
 
-// Same tells whether two versions are the same. Another ref at the same commit is another version. A commit that one side
-// does not know is no difference.
+// Same tells whether two versions are the same. Another ref at the same commit is another version. A commit that one
+// side does not know is no difference.
 func (v Version) Same(o Version) bool {
 	return v.Ref == o.Ref && (v.Commit == o.Commit || v.Commit == "" || o.Commit == "")
 }
 
-// WithVersion returns a copy of options that carries a version, in place of any that it carried. The zero Version leaves
-// none.
+// WithVersion returns a copy of options that carries a version, in place of any that it carried. The zero Version
+// leaves none.
 func WithVersion(options []Option, v Version) []Option {
 	stamped := WithoutVersion(options)
 	if v.Ref != "" {
@@ -39,7 +39,8 @@ func WithVersion(options []Option, v Version) []Option {
 // VersionOf returns the version that a definition carries. ok is false if it carries none: it was written by a release
 // before this rule, or by somebody else.
 func VersionOf(options []Option) (v Version, ok bool) {
-	v = Version{Ref: Value(options, SectionOpenAperture, optionVersion), Commit: Value(options, SectionOpenAperture, optionCommit)}
+	v.Ref = Value(options, SectionOpenAperture, optionVersion)
+	v.Commit = Value(options, SectionOpenAperture, optionCommit)
 	return v, !v.IsZero()
 }
 

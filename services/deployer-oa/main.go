@@ -1,4 +1,5 @@
-// Command deployer-oa executes the workflows that end in deploy_oa: OpenAperture's own components, the deployer among them.
+// Command deployer-oa executes the workflows that end in deploy_oa: OpenAperture's own components, the deployer among
+// them.
 package main
 
 import (
@@ -19,5 +20,6 @@ func main() { deploy.Main(executor()) }
 func executor() deploy.Executor {
 	return deploy.Executor{Name: "deployer-oa", Version: version, Listen: "127.0.0.1:8083", Sample: sample,
 		Queue: messages.QueueDeployOA, Milestone: messages.MilestoneDeployOA,
-		About: "Deployer-oa executes the workflows that end in deploy_oa: OpenAperture's own components, the deployer among them."}
+		About: "Deployer-oa executes the workflows that end in deploy_oa: OpenAperture's own components, " +
+			"the deployer among them."}
 }

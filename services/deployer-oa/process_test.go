@@ -50,7 +50,10 @@ func newManager(name string) *manager {
 		}
 		reply(w, p)
 	})
-	mux.HandleFunc("GET /orders/{id}", func(w http.ResponseWriter, r *http.Request) { reply(w, m.orders[r.PathValue("id")]) })
+	mux.HandleFunc("GET /orders/{id}", func(w http.ResponseWriter,
+		r *http.Request) {
+		reply(w, m.orders[r.PathValue("id")])
+	})
 	mux.HandleFunc("POST /orders/{id}/{verb}", func(w http.ResponseWriter, r *http.Request) {
 		v, ok := m.orders[r.PathValue("id")]
 		switch {
@@ -156,9 +159,12 @@ func (s *site) start(m *manager) *process {
 	address := l.Addr().String()
 	Expect(l.Close()).To(Succeed())
 	command := exec.Command(binary)
-	command.Env = append(os.Environ(), "HOSTNAME=box.deployer-oa-1", "OPENAPERTURE_LISTEN="+address, "OPENAPERTURE_MANAGER_URL="+m.URL,
-		"OPENAPERTURE_MANAGER_TOKEN=t0ken", "OPENAPERTURE_AMQP_URL="+host.URL, "OPENAPERTURE_EXCHANGE_ID=7", "OPENAPERTURE_PROFILE=fast",
-		"OPENAPERTURE_STATE_DIR="+filepath.Join(s.dir, "state"), "OPENAPERTURE_ALLOW_LOCAL_REPOS=true", "GORACE=atexit_sleep_ms=0")
+	command.Env = append(os.Environ(), "HOSTNAME=box.deployer-oa-1", "OPENAPERTURE_LISTEN="+address,
+		"OPENAPERTURE_MANAGER_URL="+m.URL,
+		"OPENAPERTURE_MANAGER_TOKEN=t0ken", "OPENAPERTURE_AMQP_URL="+host.URL, "OPENAPERTURE_EXCHANGE_ID=7",
+		"OPENAPERTURE_PROFILE=fast",
+		"OPENAPERTURE_STATE_DIR="+filepath.Join(s.dir, "state"), "OPENAPERTURE_ALLOW_LOCAL_REPOS=true",
+		"GORACE=atexit_sleep_ms=0")
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() {
@@ -217,7 +223,8 @@ func git(dir string, args ...string) string {
 	GinkgoHelper()
 	command := exec.Command("git", args...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
+	command.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b",
+		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
 	out, err := command.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))
 	return strings.TrimSpace(string(out))
@@ -243,7 +250,8 @@ func repos() (deployment, source string) {
 
 // deploy is the deploy order that follows from a config result.
 func (s *site) deploy(r messages.Result) messages.Order {
-	return messages.Order{CurrentStep: messages.MilestoneDeployOA, DeployableUnits: r.DeployableUnits, FleetConfig: r.FleetConfig, EtcdToken: r.EtcdToken,
+	return messages.Order{CurrentStep: messages.MilestoneDeployOA, DeployableUnits: r.DeployableUnits,
+		FleetConfig: r.FleetConfig, EtcdToken: r.EtcdToken,
 		Cluster: &messages.Cluster{EtcdToken: r.EtcdToken, Runtime: "fleet", Endpoint: "unix:" + s.socket}}
 }
 
@@ -261,7 +269,8 @@ var _ = Describe("A deployer-oa", func() {
 		deployment, source := repos()
 		s.start(m)
 		for _, ref := range []string{"v1", "v2"} {
-			m.order("config-"+ref, messages.Order{CurrentStep: messages.MilestoneConfig, DeploymentRepo: deployment, DeploymentRepoGitRef: "master", SourceRepo: source, SourceRepoGitRef: ref})
+			m.order("config-"+ref, messages.Order{CurrentStep: messages.MilestoneConfig, DeploymentRepo: deployment,
+				DeploymentRepoGitRef: "master", SourceRepo: source, SourceRepoGitRef: ref})
 			release := m.result("config-" + ref)
 			Expect(release.EventType).To(Equal(messages.EventMilestoneCompleted), release.Message)
 			Expect(release.SourceCommitHash).To(Equal(git(source, "rev-parse", ref)))
@@ -277,16 +286,22 @@ var _ = Describe("A deployer-oa", func() {
 		Expect(ok).To(BeTrue())
 		beat, _, err := messages.DecodeModuleStatus(d.Body)
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]string{beat.Type, beat.Service, beat.Hostname, beat.SourceRepoGitRef, beat.Status}).To(Equal([]string{"deployer", "deployer-oa", "box.deployer-oa-1", "v9", "active"}))
-		Eventually(func() ([]string, error) { return filepath.Glob(filepath.Join(s.dir, "state", "work", "*.json")) }).Should(BeEmpty())
+		Expect([]string{beat.Type, beat.Service, beat.Hostname, beat.SourceRepoGitRef,
+			beat.Status}).To(Equal([]string{"deployer", "deployer-oa", "box.deployer-oa-1", "v9", "active"}))
+		Eventually(func() ([]string,
+			error) {
+			return filepath.Glob(filepath.Join(s.dir, "state", "work", "*.json"))
+		}).Should(BeEmpty())
 	})
 
 	It("killed amid a deploy, finishes it at the next start although manager-api is away", func() {
 		m, s := newManager("killed"), newSite()
 		p := s.start(m)
 		three := 3
-		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three}, DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
-			Options: []messages.Option{{Section: "Unit", Name: "Description", Value: "v1"}, {Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
+		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three},
+			DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
+				Options: []messages.Option{{Section: "Unit", Name: "Description", Value: "v1"},
+					{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
 		order.MinHealthyMS = 500
 		m.order("d1", order)
 		Eventually(s.runs).Should(HaveLen(1))
@@ -306,8 +321,10 @@ var _ = Describe("A deployer-oa", func() {
 		s.start(m)
 		one := 1
 		version := func(ref, command string) messages.Order {
-			o := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &one}, DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
-				Options: []messages.Option{{Section: "Unit", Name: "Description", Value: ref}, {Section: "Service", Name: "ExecStart", Value: command}}}}})
+			o := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &one},
+				DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service",
+					Options: []messages.Option{{Section: "Unit", Name: "Description", Value: ref},
+						{Section: "Service", Name: "ExecStart", Value: command}}}}})
 			o.HealthDeadlineMS, o.MinHealthyMS = 1500, 300
 			return o
 		}
@@ -315,9 +332,11 @@ var _ = Describe("A deployer-oa", func() {
 		Expect(m.result("good").EventType).To(Equal(messages.EventMilestoneCompleted))
 		m.order("bad", version("v2", "/bin/sh -c 'echo no luck with amqp://u:s3cret@box; exit 3'"))
 		r := m.result("bad")
-		Expect([]string{r.EventType, string(r.Cause), r.Reason}).To(Equal([]string{messages.EventMilestoneFailed, "version", "deploy_unhealthy"}))
+		Expect([]string{r.EventType, string(r.Cause), r.Reason}).To(Equal([]string{messages.EventMilestoneFailed, "version",
+			"deploy_unhealthy"}))
 		Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
-		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 1.5s and what ran before is back: look at its log"))
+		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 1.5s " +
+			"and what ran before is back: look at its log"))
 		Expect(r.Log).To(ContainSubstring("no luck with amqp://…@box"))
 		Expect(r.Log).To(HavePrefix("unitd: starting overseer@1.service"), "of the failing instance's last start")
 		Expect(strings.Count(r.Log, "unitd: starting")).To(Equal(1))
@@ -349,8 +368,10 @@ var _ = Describe("Two executors", func() {
 		m, s := newManager("shared"), newSite()
 		s.start(m)
 		second := exec.Command(binary)
-		second.Env = append(os.Environ(), "OPENAPERTURE_LISTEN=127.0.0.1:0", "OPENAPERTURE_MANAGER_URL="+m.URL, "OPENAPERTURE_MANAGER_TOKEN=t0ken",
-			"OPENAPERTURE_AMQP_URL="+host.URL, "OPENAPERTURE_EXCHANGE_ID=7", "OPENAPERTURE_STATE_DIR="+filepath.Join(s.dir, "state"))
+		second.Env = append(os.Environ(), "OPENAPERTURE_LISTEN=127.0.0.1:0", "OPENAPERTURE_MANAGER_URL="+m.URL,
+			"OPENAPERTURE_MANAGER_TOKEN=t0ken",
+			"OPENAPERTURE_AMQP_URL="+host.URL, "OPENAPERTURE_EXCHANGE_ID=7",
+			"OPENAPERTURE_STATE_DIR="+filepath.Join(s.dir, "state"))
 		session, err := gexec.Start(second, GinkgoWriter, GinkgoWriter)
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(session).Should(gexec.Exit(1))
@@ -359,34 +380,35 @@ var _ = Describe("Two executors", func() {
 })
 
 var _ = Describe("A graceful stop", func() {
-	It("finishes the instance in hand, answers probes, gives the claim back and leaves the next order in the queue", func() {
-		m, s := newManager("graceful"), newSite()
-		p := s.start(m)
-		three := 3
-		order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three},
-			DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service", Options: []messages.Option{
-				{Section: "Unit", Name: "Description", Value: "v1"},
-				{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
-		probe := messages.Order{CurrentStep: messages.MilestoneProbe}
-		order.MinHealthyMS = 3000
-		m.order("d1", order)
-		Eventually(s.runs).Should(HaveLen(1))
-		m.order("d2", probe)
-		Expect(m.result("d2").EventType).To(Equal(messages.EventMilestoneCompleted))
-		p.Signal(syscall.SIGTERM)
-		Eventually(p.Err).Should(gbytes.Say("no order is begun any more"))
-		m.order("d3", order)
-		m.order("d4", probe)
-		Expect(m.result("d4").EventType).To(Equal(messages.EventMilestoneCompleted))
-		Eventually(p.Session, "10s").Should(gexec.Exit(0))
-		Expect(s.runs()).To(Equal([]string{"overseer@1.service v1 active"}))
-		m.set(func() {
-			Expect(m.orders["d1"].State).To(Equal("open"))
-			Expect(m.orders["d3"].Token).To(BeZero())
-			m.orders["d3"].Order.MinHealthyMS = 100
+	It("finishes the instance in hand, answers probes, gives the claim back and leaves the next order in the queue",
+		func() {
+			m, s := newManager("graceful"), newSite()
+			p := s.start(m)
+			three := 3
+			order := s.deploy(messages.Result{EtcdToken: "c1", FleetConfig: &messages.FleetConfig{InstanceCount: &three},
+				DeployableUnits: []messages.UnitDefinition{{Name: "overseer@.service", Options: []messages.Option{
+					{Section: "Unit", Name: "Description", Value: "v1"},
+					{Section: "Service", Name: "ExecStart", Value: "/bin/sleep 1000"}}}}})
+			probe := messages.Order{CurrentStep: messages.MilestoneProbe}
+			order.MinHealthyMS = 3000
+			m.order("d1", order)
+			Eventually(s.runs).Should(HaveLen(1))
+			m.order("d2", probe)
+			Expect(m.result("d2").EventType).To(Equal(messages.EventMilestoneCompleted))
+			p.Signal(syscall.SIGTERM)
+			Eventually(p.Err).Should(gbytes.Say("no order is begun any more"))
+			m.order("d3", order)
+			m.order("d4", probe)
+			Expect(m.result("d4").EventType).To(Equal(messages.EventMilestoneCompleted))
+			Eventually(p.Session, "10s").Should(gexec.Exit(0))
+			Expect(s.runs()).To(Equal([]string{"overseer@1.service v1 active"}))
+			m.set(func() {
+				Expect(m.orders["d1"].State).To(Equal("open"))
+				Expect(m.orders["d3"].Token).To(BeZero())
+				m.orders["d3"].Order.MinHealthyMS = 100
+			})
+			Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(Equal(1))
+			s.start(m)
+			Expect(m.result("d3").EventType).To(Equal(messages.EventMilestoneCompleted))
 		})
-		Eventually(func() int { return host.Depth("graceful.deploy_oa") }).Should(Equal(1))
-		s.start(m)
-		Expect(m.result("d3").EventType).To(Equal(messages.EventMilestoneCompleted))
-	})
 })
