@@ -74,6 +74,8 @@ func (f Facts) proofSentence(r Reason) string {
 	switch {
 	case r == NotProven:
 		return f.Proof + ": look at their logs"
+	case r == HostnameDisputed:
+		return f.Proof
 	case f.Type == component.Overseer:
 		return "the new overseer leads and judges nothing: look at its log"
 	default:

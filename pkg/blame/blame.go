@@ -33,6 +33,7 @@ const (
 	NoProgress        Reason = "no_progress"        // a deadline passed without news
 	DatabaseRestarted Reason = "database_restarted" // manager-api did not get ready while its database was restarted
 	NotProven         Reason = "not_proven"         // the proof was not complete in time
+	HostnameDisputed  Reason = "hostname_disputed"  // two hosts beat under the name of an instance: neither proves
 	NotJudged         Reason = "not_judged"         // the proof was complete, and no overseer judged it
 	NotHeard          Reason = "not_heard"          // the new manager-api runs and did not hear of its own deploy
 	OrderUnclaimed    Reason = "order_unclaimed"    // no executor took the order
@@ -113,6 +114,7 @@ type Facts struct {
 	ProvenBefore      bool // a release of the version, at this commit as far as known, was proven before the upgrade began
 	DatabaseRestarted bool // the database was started after the order was made
 	ProofHolds        bool // our own rows bear the proof out
+	Disputed          bool // the proof lacks instances under whose hostnames two hosts beat
 	Proof             string
 	RunsTarget        bool // the manager-api that judges is of the version that is deployed
 	Unclaimed         bool // an order of the phase was never claimed

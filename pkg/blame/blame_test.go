@@ -172,6 +172,8 @@ var _ = Describe("Blame", func() {
 		Entry("the proof of an overseer holds and it does not judge: the version", version, blame.NotJudged,
 			"the new overseer leads and judges nothing: look at its log, then set another ref",
 			unproven(func(f *blame.Facts) { again(f); f.Type, f.ProofHolds = component.Overseer, true })),
+		Entry("two hosts have the hostname of an instance: the environment (E11)", environment, blame.HostnameDisputed,
+			"two hosts beat under h", unproven(func(f *blame.Facts) { f.Disputed, f.Proof = true, "two hosts beat under h" })),
 		// silence
 		Entry("an executor without news: the environment", environment, blame.NoProgress,
 			"the executor reported no progress for 10m0s: look at its log", silent(asItIs)),

@@ -97,6 +97,8 @@ func (f Facts) reported() Verdict {
 func (f Facts) unproven() Verdict {
 	reason := NotProven
 	switch {
+	case f.Disputed:
+		return environment(HostnameDisputed)
 	case f.ProofHolds && f.Type != component.Overseer:
 		return environment(NotJudged)
 	case f.ProofHolds:

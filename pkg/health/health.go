@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -54,6 +55,7 @@ const (
 	NothingLive     Reason = "nothing_live"
 	NeverDeployed   Reason = "never_deployed"
 	SomeSilent      Reason = "some_silent"
+	HostnameTaken   Reason = "hostname_taken"  // two hosts beat under one hostname
 	PairIncomplete  Reason = "pair_incomplete" // deployer or deployer-oa is not heard
 	NoComponent     Reason = "no_component"
 	NoGoldStandard  Reason = "no_ref"
@@ -81,6 +83,9 @@ type Running struct {
 	SourceRepoGitRef string    `json:"source_repo_git_ref"`
 	LastSeen         time.Time `json:"last_seen"`
 	Live             bool      `json:"live"`
+	// RivalBootID is another boot that beats under the hostname, last at RivalSeen: two hosts have one name.
+	RivalBootID string     `json:"rival_boot_id,omitempty"`
+	RivalSeen   *time.Time `json:"rival_seen,omitempty"`
 }
 
 // Line is the health of one type in one exchange.
@@ -134,8 +139,12 @@ func (in Input) running(t component.Type) []Running {
 	list := []Running{}
 	for _, m := range in.Modules {
 		if m.Type == t {
-			list = append(list, Running{Hostname: m.Hostname, Service: m.Service, Status: m.Status, SourceRepo: m.SourceRepo,
-				SourceRepoGitRef: m.SourceRepoGitRef, LastSeen: m.LastSeen, Live: m.Live(in.Now, in.LiveWithin)})
+			r := Running{Hostname: m.Hostname, Service: m.Service, Status: m.Status, SourceRepo: m.SourceRepo,
+				SourceRepoGitRef: m.SourceRepoGitRef, LastSeen: m.LastSeen, Live: m.Live(in.Now, in.LiveWithin)}
+			if m.Disputed(in.Now, in.LiveWithin) {
+				r.RivalBootID, r.RivalSeen = m.RivalBootID, m.RivalSeen
+			}
+			list = append(list, r)
 		}
 	}
 	slices.SortFunc(list, func(a, b Running) int { return cmp.Compare(a.Hostname, b.Hostname) })
@@ -195,6 +204,8 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 		return Missing, NeverDeployed
 	case l.Live == strays && !silentProof:
 		return Missing, NothingLive
+	case in.disputed(c.Type) > 0:
+		return Degraded, HostnameTaken
 	case due:
 		return Outdated, UpgradeDue
 	case strays > 0:
@@ -208,6 +219,30 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	default:
 		return Healthy, AsDesired
 	}
+}
+
+// disputed counts the live modules of a type under whose hostname another boot beats.
+func (in Input) disputed(t component.Type) (n int) {
+	for _, c := range in.Counts {
+		if c.Type == t {
+			n += c.Disputed
+		}
+	}
+	return n
+}
+
+// disputedNames names them, as far as their rows are known.
+func (in Input) disputedNames(l Line) string {
+	var names []string
+	for _, r := range l.Running {
+		if r.RivalSeen != nil {
+			names = append(names, r.Hostname)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("%d hostname(s)", in.disputed(l.Type))
+	}
+	return "each of " + strings.Join(names, ", ")
 }
 
 // someSilent: modules that said active and are not heard any more. Those that said inactive have stopped as they should.
@@ -264,6 +299,10 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 }
 
 func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, string) {
+	if l.Reason == HostnameTaken {
+		return None, l.Reason, fmt.Sprintf("two hosts beat under %s, and neither proves a version: give each host a HOSTNAME "+
+			"of its own, or stop one of them", in.disputedNames(l))
+	}
 	if state, open := in.Open[c.ID]; open {
 		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)
 	}

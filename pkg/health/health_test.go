@@ -71,6 +71,8 @@ func withStray(in *health.Input) {
 	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1, Stayed: 1})
 }
 
+func withRival(in *health.Input) { in.Counts[0].Disputed = 1 }
+
 // commitOf is a full commit hash made of one digit.
 func commitOf(digit string) string { return strings.Repeat(digit, 40) }
 
@@ -121,6 +123,11 @@ var _ = Describe("Health", func() {
 		Entry("nothing runs, and manual", given(withRecorded(""), withLive(0, 0), withManual), health.Missing, health.None, health.Reason("strategy_manual")),
 		Entry("one of two is silent", given(withLive(1, 2)), health.Degraded, health.None, health.SomeSilent),
 		Entry("one of two is silent while an upgrade is open", given(withLive(1, 2), withOpen), health.Degraded, health.None, health.UpgradeRunning),
+		Entry("two hosts have one hostname (E11)", given(withRival), health.Degraded, health.None, health.HostnameTaken),
+		Entry("that while an upgrade is open: it cannot be proven (E11)", given(withRival, withOpen),
+			health.Degraded, health.None, health.HostnameTaken),
+		Entry("that of another version than is recorded (E11)", given(withRival, withRecorded("v1")),
+			health.Degraded, health.None, health.HostnameTaken),
 		Entry("no gold standard", given(withoutRef), health.Unknown, health.None, health.NoGoldStandard),
 		Entry("no component wants it", given(withoutComponent), health.Unexpected, health.Stop, health.NoComponent),
 		Entry("no component wants it and it is gone", given(withoutComponent, withLive(0, 1), withStatus(module.Inactive)),
@@ -149,6 +156,21 @@ var _ = Describe("Health", func() {
 			types = append(types, l.Type)
 		}
 		Expect(types).To(Equal([]component.Type{component.Deployer, component.Overseer}))
+	})
+
+	It("names the hostnames of two hosts, and both boots (E11)", func() {
+		in := given(withRival, func(in *health.Input) {
+			in.Now, in.LiveWithin = now, 90*time.Second
+			in.Modules = []module.Module{{Hostname: "h1", Type: component.Overseer, Status: module.Active, LastSeen: now,
+				BootID: "a", RivalBootID: "b", RivalSeen: new(now.Add(-time.Minute))},
+				{Hostname: "h2", Type: component.Overseer, Status: module.Active, LastSeen: now, RivalBootID: "gone",
+					RivalSeen: new(now.Add(-time.Hour))}}
+		})
+		l := lineOf(in, component.Overseer)
+		Expect(l.Message).To(HavePrefix("two hosts beat under each of h1, and neither proves a version: give each host"))
+		Expect([]string{l.Running[0].RivalBootID, l.Running[1].RivalBootID}).To(Equal([]string{"b", ""}))
+		in.Modules = nil
+		Expect(lineOf(in, component.Overseer).Message).To(HavePrefix("two hosts beat under 1 hostname(s)"))
 	})
 
 	It("shows desired, recorded and what runs", func() {

@@ -56,7 +56,8 @@ const (
 	ProofComplete     ProofReason = "proven"
 	ProofOtherVersion ProofReason = "other_version" // too few report the target, and some live ones report another
 	ProofTooFew       ProofReason = "too_few_modules"
-	ProofOtherHosts   ProofReason = "other_instances" // enough modules report the target, but not those that were deployed
+	ProofOtherHosts   ProofReason = "other_instances"   // enough modules report it, but not those that were deployed
+	ProofDisputed     ProofReason = "hostname_disputed" // two hosts beat under the hostname of a module that is needed
 	ProofNoLeader     ProofReason = "no_proven_leader"
 	ProofNoProbe      ProofReason = "probe_unanswered"
 )
@@ -72,6 +73,8 @@ type Proof struct {
 	Missing []string `json:"missing,omitempty"`
 	// Unnamed counts the instances that were proven by hostnames which nobody knew before the deploy.
 	Unnamed int `json:"unnamed,omitempty"`
+	// Disputed are hostnames under which two boots beat. Neither boot proves anything.
+	Disputed []string `json:"disputed,omitempty"`
 }
 
 // OK reports whether nothing is missing.
@@ -89,6 +92,9 @@ func (p Proof) String() string {
 	case ProofOtherHosts:
 		return fmt.Sprintf("%d of %d deployed instances report the target steadily; nothing was heard of %v",
 			len(p.Hostnames), p.Wanted, p.Missing)
+	case ProofDisputed:
+		return fmt.Sprintf("%d of %d modules report the target, and two hosts beat under each of the hostnames %v: "+
+			"give every host a HOSTNAME of its own", len(p.Hostnames), p.Wanted, p.Disputed)
 	case ProofNoLeader:
 		return "no proven overseer holds the lease of the exchange"
 	case ProofNoProbe:
@@ -111,6 +117,8 @@ func Prove(n Need, modules []module.Module) Proof {
 			steady = append(steady, m)
 		case reportsOther:
 			p.Others = append(p.Others, m.Hostname+" reports "+m.SourceRepoGitRef)
+		case isDisputed:
+			p.Disputed = append(p.Disputed, m.Hostname)
 		case provesNothing:
 		}
 	}
@@ -138,6 +146,7 @@ const (
 	provesNothing testimony = iota
 	provesTarget
 	reportsOther
+	isDisputed
 )
 
 // judge says what a module's beats prove by themselves, whichever instance the module is.
@@ -147,6 +156,8 @@ func (n Need) judge(m module.Module) testimony {
 		return provesNothing
 	case !m.Live(n.At, n.LiveWithin) || !m.LastSeen.After(n.WorkflowEnded):
 		return provesNothing
+	case m.Disputed(n.At, n.LiveWithin):
+		return isDisputed
 	case m.SourceRepoGitRef == "" && m.BootID != "" && m.BootSince.Before(n.WorkflowBegan):
 		return provesNothing // the module was there before and does not tell its version
 	case m.SourceRepoGitRef != "" && m.SourceRepoGitRef != n.Ref && (n.Commit == "" || m.SourceRepoGitRef != n.Commit):
@@ -202,6 +213,8 @@ func (n Need) deployed(steady []module.Module, p *Proof) []module.Module {
 // missing names what the proof lacks. steady counts the modules that report the target, whichever instances they are.
 func (n Need) missing(p Proof, steady int, leader bool) ProofReason {
 	switch {
+	case len(p.Hostnames) < p.Wanted && len(p.Disputed) > 0:
+		return ProofDisputed
 	case len(p.Hostnames) < p.Wanted && len(p.Others) > 0:
 		return ProofOtherVersion
 	case n.Instances != nil && len(p.Hostnames) < p.Wanted && steady >= p.Wanted:

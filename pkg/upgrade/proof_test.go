@@ -58,6 +58,9 @@ func booted(d time.Duration) func(*module.Module) {
 func firstHeard(d time.Duration) func(*module.Module) {
 	return func(m *module.Module) { m.FirstSeen = endedAt.Add(d) }
 }
+func rival(d time.Duration) func(*module.Module) {
+	return func(m *module.Module) { m.RivalBootID, m.RivalSeen = "other", new(endedAt.Add(d)) }
+}
 func bootless(m *module.Module)                    { m.BootID = "" }
 func stopped(m *module.Module)                     { m.Status = module.Inactive }
 func ofType(t component.Type) func(*module.Module) { return func(m *module.Module) { m.Type = t } }
@@ -101,6 +104,12 @@ var _ = Describe("The proof", func() {
 		Entry("one of an old version that fell silent says nothing", upgrade.ProofTooFew, need(readAt(8*time.Minute)),
 			mod("a", reports("v1"))),
 		Entry("one that has stopped", upgrade.ProofTooFew, need(), mod("a", stopped)),
+		Entry("one under whose hostname another boot beats (E11)", upgrade.ProofDisputed, need(),
+			mod("a", rival(5*time.Second))),
+		Entry("one whose rival was last heard too long ago (E11)", upgrade.ProofComplete, need(),
+			mod("a", rival(-81*time.Second))),
+		Entry("two without, although a third one has a rival (E11)", upgrade.ProofComplete,
+			need(func(n *upgrade.Need) { n.Count = 2 }), mod("a"), mod("b"), mod("c", rival(0))),
 		Entry("one of another type", upgrade.ProofTooFew, need(), mod("a", ofType(component.Manager))),
 		Entry("one of another service of the type", upgrade.ProofTooFew,
 			need(func(n *upgrade.Need) { n.Service = "deployer" }), mod("a", service("deployer-oa"))),
@@ -140,6 +149,8 @@ var _ = Describe("The proof", func() {
 			need(deployed), mod("a", bootless, booted(-time.Hour)), mod("b")),
 		Entry("one of them reports another version", upgrade.ProofOtherVersion, []string{"builder@2.service"},
 			need(deployed), mod("a"), mod("b", reports("v1"))),
+		Entry("one of them has a rival (E11)", upgrade.ProofDisputed, []string{"builder@2.service"}, need(deployed),
+			mod("a"), mod("b", rival(0))),
 		Entry("one of them is silent", upgrade.ProofTooFew, []string{"builder@2.service"}, need(deployed), mod("a")),
 		Entry("none was deployed", upgrade.ProofTooFew, nil,
 			need(func(n *upgrade.Need) { n.Instances = []upgrade.Instance{} }), mod("a")),

@@ -106,7 +106,7 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 			return err
 		}))
 	}
-	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure, s.Presence.TellCoverage))
+	return errors.Join(failed, s.steps(ctx, s.Engine.Prune, s.measure, s.Presence.TellCoverage, s.Presence.TellRivals))
 }
 
 // steps takes each step within stepLimit.

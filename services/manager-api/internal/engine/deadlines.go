@@ -89,6 +89,8 @@ func (s *Engine) unheard(row *upgradeRow, touched bool) bool {
 // the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
 func unproven(row *upgradeRow, proof upgrade.Proof) failure {
 	switch {
+	case proof.Reason == upgrade.ProofDisputed:
+		return *environment(string(proof.Reason), "%s", proof.String())
 	case !proof.OK():
 		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs"}
 	case row.ComponentType == component.Overseer:

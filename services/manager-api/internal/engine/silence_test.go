@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -134,10 +135,45 @@ var _ = Describe("Heartbeats", func() {
 		m := func(ref string) messages.ModuleStatus {
 			return messages.ModuleStatus{Hostname: "h", Type: "t", Status: "active", SourceRepoGitRef: ref}
 		}
-		Expect(w.Beat(ctx(), w.exchange, []messages.ModuleStatus{m("v1"), m("v2")})).To(Equal(1))
+		Expect(w.Beat(ctx(), w.exchange, []messages.ModuleStatus{m("v1"), m("v2")})).To(Equal(2))
 		Expect(w.value(`SELECT source_repo_git_ref FROM messaging_exchange_modules`)).To(Equal("v2"))
 		_, err := w.Beat(ctx(), 99, []messages.ModuleStatus{m("v1")})
 		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+	})
+
+	It("E11 of two hosts with one hostname prove nothing, and health names the hostname", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1")
+		rogue := func() {
+			beat(w, messages.ModuleStatus{Hostname: "b2", BootID: "rogue", SourceRepo: "src", SourceRepoGitRef: "v2"})
+		}
+		rogue()
+		w.beat(component.Builder, "", "v2", "b2")
+		rogue()
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(MatchError(ContainSubstring(
+			"1 of 2 modules report the target, and two hosts beat under each of the hostnames [b2]")))
+		s, err := w.Snapshot(ctx(), w.exchange, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]int{s.Counts[0].Live, s.Counts[0].Disputed}).To(Equal([]int{2, 1}))
+		Expect(s.Modules[1].RivalBootID).To(Equal("rogue"))
+		w.exec(`UPDATE messaging_exchange_modules SET rival_again = now() - interval '6 seconds'`) // live_within is 5 s
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+	})
+
+	It("E11 of two hosts with one hostname end a verification as the environment's failure: no version is blamed", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		w.proven(c, 1)
+		u := w.verifying(c)
+		beat(w, messages.ModuleStatus{Hostname: "b2", BootID: "rogue", SourceRepoGitRef: "v2"})
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		beat(w, messages.ModuleStatus{Hostname: "b2", BootID: "rogue", SourceRepoGitRef: "v2"})
+		w.outOfTime(u)
+		Expect([]any{w.shown(u).State, w.shown(u).Cause, w.shown(u).Verdict.Code}).
+			To(Equal([]any{upgrade.RollingBack, upgrade.CauseEnvironment, "hostname_disputed"}))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
 	})
 
 	It("survive a deadlock: who is told to give up begins again", func() {
@@ -368,5 +404,63 @@ var _ = Describe("A snapshot", func() {
 		Expect(all.Modules).To(HaveLen(3))
 		_, err = w.Snapshot(ctx(), 99, false)
 		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+	})
+})
+
+var _ = Describe("The schema", func() {
+	It("is migrated once, and again without effect", func() {
+		w := newWorld()
+		Expect(w.Usable(ctx())).To(Succeed())
+		Expect(db.Migrate(ctx(), database.Config())).To(Succeed())
+	})
+
+	It("may be newer than the binary, as long as it admits it", func() {
+		w := newWorld()
+		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = $1, min_release = 1`, db.Release) })
+		w.exec(`UPDATE schema_info SET release = $1`, db.Release+1)
+		Expect(w.Usable(ctx())).To(Succeed())
+		Expect(db.Migrate(ctx(), database.Config())).To(Succeed())
+		w.exec(`UPDATE schema_info SET min_release = $1`, db.Release+1)
+		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring(fmt.Sprintf("runs binaries of release %d or newer",
+			db.Release+1))))
+	})
+
+	It("keeps the journal as it was written", func() {
+		w := newWorld()
+		_, err := w.db.ExecContext(context.Background(), `UPDATE journal SET message = 'x'`)
+		Expect(err).To(MatchError(ContainSubstring("append-only")))
+	})
+})
+
+var _ = Describe("The outbox", func() {
+	It("hands a message to one relay at a time, in order per queue, and drops what only rings", func() {
+		w := newWorldWith(2, func(*times.Times) {})
+		c := w.component(component.Builder)
+		w.started(c)
+		here := []component.ExchangeID{w.exchange}
+		due, err := w.DueMessages(ctx(), here, 10, time.Minute)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(due).To(HaveLen(2))
+		Expect(w.DueMessages(ctx(), here, 10, time.Minute)).To(BeEmpty())
+		w.request(w.component(component.Notifications)) // behind the request that is in flight
+		Expect(w.DueMessages(ctx(), here, 10, time.Minute)).To(BeEmpty())
+		Expect(w.MessageNotSent(ctx(), due[0].ID, "returned", 0)).To(Succeed())
+		again, err := w.DueMessages(ctx(), here, 10, time.Minute)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(again).To(HaveLen(2))
+		Expect([]any{again[0].ID, again[0].Attempts}).To(Equal([]any{due[0].ID, 2}))
+		w.exec(`UPDATE outbox SET created_at = now() - interval '2 minutes'`)
+		Expect(w.Prune(ctx())).To(Succeed())
+		Expect(w.outboxed()).To(Equal([]string{"deploy_oa milestone_order"}))
+	})
+
+	It("prunes quarantines whose time is over", func() {
+		w := newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
+		w.exec(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason,
+			message, expires_at)
+			VALUES (gen_random_uuid(), $1, 'builder', 's', 'v', 'r', 'm', now())`, w.exchange)
+		Expect(w.Prune(ctx())).To(Succeed())
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+		Expect(w.codes("exchange/1")).To(ContainElement("quarantine_expired"))
 	})
 })

@@ -167,7 +167,8 @@ func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 				-- a repair that did not help would not the next time
 			FROM system_components c WHERE c.messaging_exchange_id = $1)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
-			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed
+			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed,
+			count(*) FILTER (WHERE m.live AND m.rival_again >= now() - $2 * interval '1 millisecond') AS disputed
 		FROM live m LEFT JOIN tried ON tried.type = m.type
 		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref,
 		m.status`, ex, s.times.LiveWithin.Milliseconds())

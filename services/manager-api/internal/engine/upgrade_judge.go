@@ -220,7 +220,9 @@ func modulesOf(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, types 
 	list := []module.Module{}
 	err := tx.SelectContext(ctx, &list, `SELECT messaging_exchange_id, hostname, type, service, status, boot_id,
 		source_repo, source_repo_git_ref,
-			updated_at AS last_seen, inserted_at AS first_seen, boot_since, steady_since
+			updated_at AS last_seen, inserted_at AS first_seen, boot_since, steady_since,
+			CASE WHEN rival_again IS NULL THEN '' ELSE coalesce(rival_boot_id, '') END AS rival_boot_id,
+			rival_again AS rival_seen
 		FROM messaging_exchange_modules WHERE messaging_exchange_id = $1 AND type = ANY($2)
 		ORDER BY hostname`, ex, db.TextArray(types))
 	if err != nil {
@@ -230,6 +232,7 @@ func modulesOf(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, types 
 		m := &list[i]
 		m.FirstSeen, m.LastSeen = m.FirstSeen.UTC(), m.LastSeen.UTC()
 		m.BootSince, m.SteadySince = m.BootSince.UTC(), m.SteadySince.UTC()
+		m.RivalSeen = db.UTC(m.RivalSeen)
 	}
 	return list, nil
 }

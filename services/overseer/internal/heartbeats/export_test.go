@@ -1,0 +1,4 @@
+package heartbeats
+
+// BeatOf is what decides in a heartbeat.
+var BeatOf = beatOf
