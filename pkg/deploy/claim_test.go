@@ -146,6 +146,17 @@ var _ = Describe("Claims", func() {
 		Expect(s.result(order).Token).To(Equal(int64(6)))
 	})
 
+	It("of a process that crashed are resumed as soon as that process is seen not to renew them (E11)", func() {
+		s := newSite()
+		order := s.put()
+		<-s.queue // acked by the process that died
+		s.set(func(s *site) {
+			s.orders[order].State, s.orders[order].Holder, s.token, s.bootAlive = "claimed", host, 5, 3
+		})
+		s.start()
+		Expect(s.result(order).Token).To(Equal(int64(6)))
+	})
+
 	It("are given back at a graceful stop, after the instance in hand", func() {
 		s := newSite()
 		s.running("old", 3)

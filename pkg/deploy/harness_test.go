@@ -63,6 +63,7 @@ type site struct {
 	renewals    int
 	released    []string
 	renewed     map[string]int // renewals, by order
+	bootAlive   int            // so many claims are answered as if another process of the hostname renewed them
 	refuses     string         // the order whose claim fails, as by a fault of manager-api
 	impatience  time.Duration  // manager-api closes an order of which it hears nothing for so long; 0: none
 	heardAt     map[string]time.Time
@@ -127,6 +128,10 @@ func (s *site) Claim(ctx context.Context, id string, r managerapi.ClaimRequest) 
 	var k managerapi.Claim
 	return k, s.manager(ctx, "claim", id, func(v *managerapi.OrderView) error {
 		s.announced["claim"] = r.Capabilities
+		if s.bootAlive > 0 {
+			s.bootAlive--
+			return fault.New(fault.Unavailable, "another process of this hostname holds the order").WithCode("boot_alive")
+		}
 		if s.refuses == id {
 			return fault.New(fault.Internal, "it has a fault")
 		}

@@ -165,7 +165,8 @@ func (e *Engine) resumeClaims(ctx context.Context) {
 		}
 		order := *view.Order
 		order.Attempt = view.Attempt
-		err := e.takeOrder(ctx, order)
+		// While the process before may still renew the claim, manager-api asks to come again.
+		err := managerapi.Retry(ctx, func() error { return e.takeOrder(ctx, order) })
 		if err != nil && !errors.Is(err, errInHand) && ctx.Err() == nil {
 			e.log.Warn("claim is not resumed", zap.String("order_id", view.ID), zap.Error(err))
 		}

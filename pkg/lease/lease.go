@@ -50,6 +50,10 @@ func (l Lease) Expired() bool { return !l.ExpiresAt.After(l.Now) }
 // Remaining is how long the lease had to run when it was read, never negative.
 func (l Lease) Remaining() time.Duration { return max(0, l.ExpiresAt.Sub(l.Now)) }
 
+// MissedRenewal says whether the holder had missed a renewal when the lease was read: a holder renews at a third of
+// ttl, and two fifths have passed since the last renewal.
+func (l Lease) MissedRenewal(ttl time.Duration) bool { return l.Remaining() <= ttl-ttl*2/5 }
+
 const columns = ` name, holder, token, expires_at, data, clock_timestamp() AS now`
 
 // acquireSQL takes a free, an expired or the caller's own lease. The token and the

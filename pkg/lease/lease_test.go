@@ -251,3 +251,17 @@ var _ = Describe("A database that fails", func() {
 		}
 	})
 })
+
+var _ = Describe("A renewal", func() {
+	DescribeTable("is missed (E11)",
+		func(left time.Duration, want bool) {
+			l := lease.Lease{ExpiresAt: time.Unix(1000, 0).Add(left), Now: time.Unix(1000, 0)}
+			Expect(l.MissedRenewal(30 * time.Second)).To(Equal(want))
+		},
+		Entry("not at first", 30*time.Second, false),
+		Entry("not when it is due", 20*time.Second, false),
+		Entry("not before two fifths of the time", 18*time.Second+1, false),
+		Entry("then it is", 18*time.Second, true),
+		Entry("and after the lease has expired", -time.Second, true),
+	)
+})

@@ -22,6 +22,9 @@ const (
 	CodePastDeadline = "past_deadline" // what is left alone for so long is not begun any more
 )
 
+// CodeBootAlive is the code of a claim that another process of the same hostname holds and renews.
+const CodeBootAlive = "boot_alive"
+
 // claimData is what a claim's lease remembers beside its holder.
 type claimData struct {
 	BootID  string `json:"boot_id"`
@@ -29,8 +32,10 @@ type claimData struct {
 }
 
 // Claim gives the order to an executor of its exchange (0: any) under a new token. The same process asking again gets
-// the same token, as its answer may have been lost; the same host after a restart gets a new one at once, and takes
-// nothing over: it knows from its work file what has been done. Claiming is no progress: it does not reset the clock.
+// the same token, as its answer may have been lost. Another process of the same hostname gets a new token once the
+// first one has missed a renewal: then the host was restarted, and takes nothing over, because it knows from its work
+// file what has been done. While the first one renews, two hosts may have one name: Unavailable with CodeBootAlive, ask
+// again. Claiming is no progress: it does not reset the clock.
 func (s *Engine) Claim(ctx context.Context, orderID string, ex component.ExchangeID,
 	r managerapi.ClaimRequest) (managerapi.Claim, error) {
 	var out managerapi.Claim
@@ -100,7 +105,11 @@ func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow,
 		}
 	}
 	switch {
-	case err == nil && held.Holder == r.Hostname && data.BootID != r.BootID: // the host's earlier process is gone
+	case err == nil && held.Holder == r.Hostname && data.BootID != r.BootID:
+		if !held.Expired() && !held.MissedRenewal(s.times.Claim) {
+			return held, fault.New(fault.Unavailable, "another process of %s holds the order and has renewed its claim a "+
+				"moment ago: if that process has ended, ask again in %s at most", r.Hostname, s.times.Claim*2/5).WithCode(CodeBootAlive)
+		}
 		if _, err := lease.Release(ctx, tx, o.lease(), held.Token); err != nil {
 			return held, err
 		}

@@ -24,6 +24,12 @@ var _ = Describe("Orders and claims", func() {
 		return w.Claim(ctx(), id, w.exchange, managerapi.ClaimRequest{Attempt: attempt, Hostname: host, BootID: boot})
 	}
 
+	// missedRenewal lets time pass in which the holder of a claim has not renewed it.
+	missedRenewal := func(w *world) {
+		GinkgoHelper()
+		w.exec(`UPDATE leases SET expires_at = now() + interval '3.6 seconds' WHERE name LIKE 'order/%'`) // of 6
+	}
+
 	It("A7 of two executors one gets the order; the same process keeps its token, a restarted one gets a new one", func() {
 		w := newWorld()
 		id := running(w)
@@ -34,6 +40,7 @@ var _ = Describe("Orders and claims", func() {
 		again, err := ask(w, id, "a", "boot-1", 1)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(again.Token).To(Equal(first.Token))
+		missedRenewal(w)
 		restarted, err := ask(w, id, "a", "boot-2", 1)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(restarted.Token).To(BeNumerically(">", first.Token))
@@ -44,6 +51,31 @@ var _ = Describe("Orders and claims", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(mine).To(HaveLen(1))
 		Expect([]any{mine[0].Holder, mine[0].Token, mine[0].State}).To(Equal([]any{"a", restarted.Token, "claimed"}))
+	})
+
+	It("E11 of two hosts with one hostname the first keeps the order while it renews; a restart gets it after one "+
+		"renewal that did not come", func() {
+		w := newWorld()
+		id := running(w)
+		first, err := ask(w, id, "a", "boot-1", 1)
+		Expect(err).NotTo(HaveOccurred())
+		for range 3 {
+			_, err = ask(w, id, "a", "boot-2", 1)
+			Expect(fault.CodeOf(err)).To(Equal(engine.CodeBootAlive))
+			Expect(fault.Is(err, fault.Unavailable)).To(BeTrue(), "an executor asks again, and forgets no work for it")
+			w.exec(`UPDATE leases SET expires_at = now() + interval '4.2 seconds' WHERE name LIKE 'order/%'`) // 1.8 s later
+			_, err = ask(w, id, "a", "boot-2", 1)
+			Expect(fault.CodeOf(err)).To(Equal(engine.CodeBootAlive), "the renewal at a third may be on its way")
+			_, err = w.Renew(ctx(), id, 0, first.Token)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		missedRenewal(w)
+		restarted, err := ask(w, id, "a", "boot-2", 1)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(restarted.Token).To(BeNumerically(">", first.Token))
+		Expect(w.value(`SELECT taken_over FROM orders WHERE id = $1`, id)).To(Equal("false"))
+		_, err = w.Renew(ctx(), id, 0, first.Token)
+		Expect(fault.CodeOf(err)).To(Equal(lease.CodeSuperseded))
 	})
 
 	It("refuses old attempts, what is past its deadline, foreign exchanges and unknown orders", func() {
