@@ -32,11 +32,13 @@ type errorList struct {
 
 func messageBody(text string) errorList { return errorList{[]message{{"message": text}}} }
 
-// e1 is {"errors":[{"message":…}]}.
-func e1(status int, text string) error { return &answer{status: status, body: messageBody(text)} }
+// messageError is {"errors":[{"message":…}]}.
+func messageError(status int, text string) error {
+	return &answer{status: status, body: messageBody(text)}
+}
 
-// e2 lists the fields that are wrong: one object per error, a field may repeat.
-func e2(item string, fields []fault.Field) error { return invalidFields(item, fields) }
+// fieldsError lists the fields that are wrong: one object per error, a field may repeat.
+func fieldsError(item string, fields []fault.Field) error { return invalidFields(item, fields) }
 
 func invalidFields(item string, fields []fault.Field) *answer {
 	list := messageBody("One or more fields for " + item + " were invalid")
@@ -46,8 +48,8 @@ func invalidFields(item string, fields []fault.Field) *answer {
 	return &answer{status: http.StatusBadRequest, body: list}
 }
 
-// e4 is a flat map of fields; a repeated field becomes an array.
-func e4(fields []fault.Field) error {
+// flatFieldsError is a flat map of fields; a repeated field becomes an array.
+func flatFieldsError(fields []fault.Field) error {
 	flat := map[string]any{}
 	for _, f := range fields {
 		switch old := flat[f.Name].(type) {
@@ -62,19 +64,21 @@ func e4(fields []fault.Field) error {
 	return &answer{status: http.StatusBadRequest, body: flat}
 }
 
-// e5 is a status with an empty body.
-func e5(status int) error { return &answer{status: status} }
+// emptyError is a status with an empty body.
+func emptyError(status int) error { return &answer{status: status} }
 
-// e6 is plain text.
-func e6(status int, text string) error { return &answer{status: status, body: text, plain: true} }
+// textError is plain text.
+func textError(status int, text string) error {
+	return &answer{status: status, body: text, plain: true}
+}
 
 // notFound, exists and invalidRequest are the predecessor's sentences about an item.
-func notFound(item string) error { return e1(http.StatusNotFound, item+" was not found") }
-func exists(item string) error {
-	return e1(http.StatusConflict, "A "+item+" already exists with that identifier")
+func notFound(item string) error { return messageError(http.StatusNotFound, item+" was not found") }
+func alreadyExists(item string) error {
+	return messageError(http.StatusConflict, "A "+item+" already exists with that identifier")
 }
 func invalidRequest(item string) error {
-	return e1(http.StatusBadRequest, "An invalid request was made for "+item)
+	return messageError(http.StatusBadRequest, "An invalid request was made for "+item)
 }
 
 func (a *answer) write(w http.ResponseWriter) {
@@ -109,8 +113,8 @@ func noContent(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-// located answers without a body and with a Location, which is a bare path.
-func located(w http.ResponseWriter, status int, location string) {
+// answerLocation answers without a body and with a Location, which is a bare path.
+func answerLocation(w http.ResponseWriter, status int, location string) {
 	w.Header().Set("Location", location)
 	noContent(w, status)
 }
@@ -121,8 +125,9 @@ func unauthorized(w http.ResponseWriter) {
 	(&answer{status: http.StatusUnauthorized, body: "Unauthorized", plain: true}).write(w)
 }
 
-// fail turns an error into the answer of its route's style. Only what is internal is logged: the rest is the client's.
-func (s *Server) fail(rt Route, w http.ResponseWriter, r *http.Request, err error) {
+// answerError turns an error into the answer of its route's style. Only what is internal is logged: the rest is the
+// client's.
+func (s *Server) answerError(rt Route, w http.ResponseWriter, r *http.Request, err error) {
 	var whole *answer
 	if errors.As(err, &whole) {
 		whole.write(w)
@@ -135,7 +140,7 @@ func (s *Server) fail(rt Route, w http.ResponseWriter, r *http.Request, err erro
 		s.Log.Error("request did not succeed", fields...)
 	}
 	if rt.Item == "" {
-		problem(w, r, err)
+		answerProblem(w, r, err)
 		return
 	}
 	familyError(rt.Item, err).write(w)
@@ -181,8 +186,8 @@ func statusOf(view fault.View) int {
 	}
 }
 
-// problem answers with RFC 9457 problem details.
-func problem(w http.ResponseWriter, _ *http.Request, err error) {
+// answerProblem answers with RFC 9457 problem details.
+func answerProblem(w http.ResponseWriter, _ *http.Request, err error) {
 	view := fault.Public(err)
 	status := statusOf(view)
 	body := struct {
@@ -206,8 +211,8 @@ func problem(w http.ResponseWriter, _ *http.Request, err error) {
 	_, _ = w.Write(raw)
 }
 
-// named gives the two failures that name their item its name: not found, and a duplicate. Others stay as they are.
-func named(err error, item string) error {
+// namedError gives the two failures that name their item its name: not found, and a duplicate. Others stay as they are.
+func namedError(err error, item string) error {
 	var use *db.InUse
 	switch {
 	case errors.As(err, &use):
@@ -215,7 +220,7 @@ func named(err error, item string) error {
 	case fault.Is(err, fault.NotFound):
 		return notFound(item)
 	case fault.CodeOf(err) == postgres.CodeDuplicate:
-		return exists(item)
+		return alreadyExists(item)
 	default:
 		return err
 	}

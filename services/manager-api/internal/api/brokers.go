@@ -30,7 +30,7 @@ func (s *Server) registerBrokers() {
 func brokerPath(id int64) string { return "/messaging/brokers/" + strconv.FormatInt(id, 10) }
 
 func (s *Server) listBrokers(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, brokerItem)
+	p, err := partOf(r, brokerItem)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *Server) createBroker(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if taken {
-		return exists(brokerItem)
+		return alreadyExists(brokerItem)
 	}
 	spec := registry.BrokerSpec{Name: name, FailoverID: f.integer("failover_broker_id")}
 	if err := f.err(brokerItem); err != nil {
@@ -77,9 +77,9 @@ func (s *Server) createBroker(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateBroker(r.Context(), spec)
 	if err != nil {
-		return named(err, brokerItem)
+		return namedError(err, brokerItem)
 	}
-	located(w, http.StatusCreated, brokerPath(id))
+	answerLocation(w, http.StatusCreated, brokerPath(id))
 	return nil
 }
 
@@ -103,15 +103,15 @@ func (s *Server) updateBroker(w http.ResponseWriter, r *http.Request, id int64) 
 		return nil
 	})
 	if err != nil {
-		return named(err, brokerItem)
+		return namedError(err, brokerItem)
 	}
-	located(w, http.StatusNoContent, brokerPath(id))
+	answerLocation(w, http.StatusNoContent, brokerPath(id))
 	return nil
 }
 
 func (s *Server) deleteBroker(w http.ResponseWriter, r *http.Request, id int64) error {
 	if err := s.Registry.DeleteBroker(r.Context(), id, cascade(r)); err != nil {
-		return named(err, brokerItem)
+		return namedError(err, brokerItem)
 	}
 	noContent(w, http.StatusNoContent)
 	return nil
@@ -171,14 +171,14 @@ func (s *Server) createConnection(w http.ResponseWriter, r *http.Request, id int
 		return err
 	}
 	if _, err := s.Registry.CreateConnection(r.Context(), id, spec, password, s.Keys); err != nil {
-		return keyless(err)
+		return withoutKey(err)
 	}
-	located(w, http.StatusCreated, brokerPath(id)+"/connections")
+	answerLocation(w, http.StatusCreated, brokerPath(id)+"/connections")
 	return nil
 }
 
-// keyless says what an operator has to do before a password can be stored.
-func keyless(err error) error {
+// withoutKey says what an operator has to do before a password can be stored.
+func withoutKey(err error) error {
 	if errors.Is(err, seal.ErrNoKey) {
 		return fault.Wrap(fault.Unavailable, err, "no seal key is configured: passwords cannot be stored")
 	}
@@ -231,9 +231,9 @@ func (s *Server) updateConnection(w http.ResponseWriter, r *http.Request, id int
 		return nil, nil
 	}
 	if err := s.Registry.UpdateConnection(r.Context(), id, connectionID, s.Keys, edit); err != nil {
-		return named(keyless(err), brokerItem+"Connection")
+		return namedError(withoutKey(err), brokerItem+"Connection")
 	}
-	located(w, http.StatusNoContent, brokerPath(id)+"/connections")
+	answerLocation(w, http.StatusNoContent, brokerPath(id)+"/connections")
 	return nil
 }
 
@@ -243,7 +243,7 @@ func (s *Server) deleteConnection(w http.ResponseWriter, r *http.Request, id int
 		return notFound(brokerItem + "Connection")
 	}
 	if err := s.Registry.DeleteConnection(r.Context(), id, connectionID); err != nil {
-		return named(err, brokerItem+"Connection")
+		return namedError(err, brokerItem+"Connection")
 	}
 	noContent(w, http.StatusNoContent)
 	return nil

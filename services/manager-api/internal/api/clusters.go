@@ -22,7 +22,7 @@ func (s *Server) registerClusters() {
 }
 
 func (s *Server) listClusters(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, clusterItem)
+	p, err := partOf(r, clusterItem)
 	if err != nil {
 		return err
 	}
@@ -69,17 +69,17 @@ func (s *Server) createCluster(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateCluster(r.Context(), token, spec)
 	if err != nil {
-		return duplicate(err, clusterItem)
+		return namedDuplicate(err, clusterItem)
 	}
 	w.Header().Set("Location", "/clusters/"+token)
 	writeJSON(w, http.StatusCreated, "Registered id "+strconv.FormatInt(id, 10))
 	return nil
 }
 
-// duplicate gives a Conflict over a key the item's text.
-func duplicate(err error, item string) error {
+// namedDuplicate gives a Conflict over a key the item's text.
+func namedDuplicate(err error, item string) error {
 	if fault.CodeOf(err) == postgres.CodeDuplicate {
-		return exists(item)
+		return alreadyExists(item)
 	}
 	return err
 }
@@ -151,7 +151,7 @@ func (s *Server) updateCluster(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusNoContent, "/clusters/"+row.EtcdToken)
+	answerLocation(w, http.StatusNoContent, "/clusters/"+row.EtcdToken)
 	return nil
 }
 

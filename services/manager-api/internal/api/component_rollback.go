@@ -23,7 +23,7 @@ func (s *Server) rollbackComponent(w http.ResponseWriter, r *http.Request) error
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: bound(r),
+	u, err := s.Engine.RequestRollback(r.Context(), engine.RollbackRequest{ComponentID: id, ExchangeID: callerExchange(r),
 		ReleaseID:   in.ReleaseID,
 		RequestedBy: callerOf(r.Context()).Name, Reason: in.Reason})
 	if err != nil {

@@ -21,7 +21,7 @@ func (s *Server) registerComponentUpgrade() {
 func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	row, err := s.component(r, id)
 	if err != nil {
-		return named(err, numbered(id))
+		return namedError(err, numbered(id))
 	}
 	if tag := ifMatch(r, tagOfComponent); tag != nil {
 		if err := tag(row); err != nil {
@@ -50,7 +50,7 @@ func (s *Server) upgradeComponent(w http.ResponseWriter, r *http.Request, id int
 	}
 	location := "/upgrades/" + string(made.ID)
 	if !prefersRepresentation(r) {
-		located(w, http.StatusNoContent, location)
+		answerLocation(w, http.StatusNoContent, location)
 		return nil
 	}
 	w.Header().Set("Location", location)

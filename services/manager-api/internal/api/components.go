@@ -34,7 +34,7 @@ func tagOfComponent(c registry.ComponentView) string {
 }
 
 func (s *Server) listComponents(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, componentItem)
+	p, err := partOf(r, componentItem)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (s *Server) component(r *http.Request, id int64) (registry.ComponentView, e
 func (s *Server) showComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	row, err := s.component(r, id)
 	if err != nil {
-		return named(err, numbered(id))
+		return namedError(err, numbered(id))
 	}
 	writeTagged(w, row, tagOfComponent(row))
 	return nil
@@ -84,9 +84,9 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateComponent(r.Context(), spec, runs)
 	if err != nil {
-		return named(err, namedComponent(spec.Type))
+		return namedError(err, namedComponent(spec.Type))
 	}
-	located(w, http.StatusCreated, componentPath(id))
+	answerLocation(w, http.StatusCreated, componentPath(id))
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (s *Server) checkExchange(r *http.Request, f *form, id component.ExchangeID
 func (s *Server) updateComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	old, err := s.component(r, id)
 	if err != nil {
-		return named(err, numbered(id))
+		return namedError(err, numbered(id))
 	}
 	f, err := readForm(r)
 	if err != nil {
@@ -171,20 +171,20 @@ func (s *Server) updateComponent(w http.ResponseWriter, r *http.Request, id int6
 		return notFound(numbered(id))
 	}
 	if err != nil {
-		return named(err, namedComponent(spec.Type))
+		return namedError(err, namedComponent(spec.Type))
 	}
-	located(w, http.StatusNoContent, componentPath(old.ID))
+	answerLocation(w, http.StatusNoContent, componentPath(old.ID))
 	return nil
 }
 
 func (s *Server) deleteComponent(w http.ResponseWriter, r *http.Request, id int64) error {
 	old, err := s.component(r, id)
 	if err != nil {
-		return named(err, numbered(id))
+		return namedError(err, numbered(id))
 	}
 	if err := s.Registry.DeleteComponent(r.Context(), old.ID, ifMatch(r, tagOfComponent)); err != nil {
-		return named(err, numbered(id))
+		return namedError(err, numbered(id))
 	}
-	located(w, http.StatusNoContent, "")
+	answerLocation(w, http.StatusNoContent, "")
 	return nil
 }

@@ -84,9 +84,9 @@ func (s *Server) idempotent(rt Route, h handler) handler {
 			return err
 		}
 		if kept != nil {
-			return replay(w, kept)
+			return replayAnswer(w, kept)
 		}
-		return s.keep(rt, h, w, r, taken)
+		return s.keepAnswer(rt, h, w, r, taken)
 	}
 }
 
@@ -98,7 +98,7 @@ func requestHash(r *http.Request, body []byte) []byte {
 	return h.Sum(nil)
 }
 
-func replay(w http.ResponseWriter, kept *db.KeptAnswer) error {
+func replayAnswer(w http.ResponseWriter, kept *db.KeptAnswer) error {
 	headers := map[string][]string{}
 	if err := json.Unmarshal(kept.Headers, &headers); err != nil {
 		return fmt.Errorf("read kept headers: %w", err)
@@ -111,17 +111,17 @@ func replay(w http.ResponseWriter, kept *db.KeptAnswer) error {
 	return nil
 }
 
-// keep runs the handler into memory, keeps its answer and sends it.
-func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Request, key db.Key) error {
+// keepAnswer runs the handler into memory, keeps its answer and sends it.
+func (s *Server) keepAnswer(rt Route, h handler, w http.ResponseWriter, r *http.Request, key db.Key) error {
 	answer := &buffer{header: http.Header{}, status: http.StatusOK}
 	failure := h(answer, r)
 	if failure != nil {
-		s.fail(rt, answer, r, failure)
+		s.answerError(rt, answer, r, failure)
 	}
 	// The effect is there whatever became of the client: what is kept must say so.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
-	if err := s.remember(ctx, key, answer, failure); err != nil {
+	if err := s.rememberAnswer(ctx, key, answer, failure); err != nil {
 		s.Log.Warn("answer of an idempotency key is not kept yet", zap.String("route", rt.Pattern), zap.Error(err))
 	}
 	for name, values := range answer.header {
@@ -132,9 +132,9 @@ func (s *Server) keep(rt Route, h handler, w http.ResponseWriter, r *http.Reques
 	return nil
 }
 
-// remember keeps the answer. What failed within the server had no effect, and the key is free again; of a lost COMMIT
-// nobody knows, and the key stays without an answer.
-func (s *Server) remember(ctx context.Context, key db.Key, a *buffer, failure error) error {
+// rememberAnswer keeps the answer. What failed within the server had no effect, and the key is free again; of a lost
+// COMMIT nobody knows, and the key stays without an answer.
+func (s *Server) rememberAnswer(ctx context.Context, key db.Key, a *buffer, failure error) error {
 	if fault.CodeOf(failure) == postgres.CodeCommitUnknown {
 		return nil
 	}

@@ -23,7 +23,7 @@ func eventPath(id int64) string { return "/system_events/" + strconv.FormatInt(i
 
 // listEvents shows the last 24 hours; an assignee without lookback all time.
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, eventItem)
+	p, err := partOf(r, eventItem)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) showEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	row, err := s.Registry.Event(r.Context(), id, bound(r))
+	row, err := s.Registry.Event(r.Context(), id, callerExchange(r))
 	if err != nil {
 		return namedEvent(err, id)
 	}
@@ -54,7 +54,7 @@ func (s *Server) showEvent(w http.ResponseWriter, r *http.Request, id int64) err
 }
 
 func namedEvent(err error, id int64) error {
-	return named(err, eventItem+" "+strconv.FormatInt(id, 10))
+	return namedError(err, eventItem+" "+strconv.FormatInt(id, 10))
 }
 
 func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
@@ -69,20 +69,21 @@ func (s *Server) createEvent(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateEvent(r.Context(), spec, f.params["unique"] == true)
 	if fault.Is(err, fault.Conflict) {
-		return exists(eventItem)
+		return alreadyExists(eventItem)
 	}
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusCreated, eventPath(id)) // the predecessor named the collection: its creator never learned the id
+	// The predecessor named the collection, so that a creator never learned the id.
+	answerLocation(w, http.StatusCreated, eventPath(id))
 	return nil
 }
 
 // unknownUser is the predecessor's 400 without field entries.
-func unknownUser(id any) error { return e2(fmt.Sprintf("User %v", id), nil) }
+func unknownUser(id any) error { return fieldsError(fmt.Sprintf("User %v", id), nil) }
 
 func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Registry.Event(r.Context(), id, bound(r)); err != nil {
+	if _, err := s.Registry.Event(r.Context(), id, callerExchange(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)
@@ -100,7 +101,7 @@ func (s *Server) assignEvent(w http.ResponseWriter, r *http.Request, id int64) e
 	if err != nil {
 		return namedEvent(err, id)
 	}
-	located(w, http.StatusNoContent, eventPath(id))
+	answerLocation(w, http.StatusNoContent, eventPath(id))
 	return nil
 }
 
@@ -113,7 +114,7 @@ func shownParam(f *form, name string) string {
 }
 
 func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) error {
-	if _, err := s.Registry.Event(r.Context(), id, bound(r)); err != nil {
+	if _, err := s.Registry.Event(r.Context(), id, callerExchange(r)); err != nil {
 		return namedEvent(err, id)
 	}
 	f, err := readForm(r)
@@ -134,6 +135,6 @@ func (s *Server) dismissEvent(w http.ResponseWriter, r *http.Request, id int64) 
 	if err != nil {
 		return namedEvent(err, id)
 	}
-	located(w, http.StatusNoContent, eventPath(id))
+	answerLocation(w, http.StatusNoContent, eventPath(id))
 	return nil
 }

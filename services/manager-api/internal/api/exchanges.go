@@ -29,7 +29,7 @@ func (s *Server) registerExchanges() {
 func exchangePath(id int64) string { return "/messaging/exchanges/" + strconv.FormatInt(id, 10) }
 
 func (s *Server) listExchanges(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, exchangeItem)
+	p, err := partOf(r, exchangeItem)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (s *Server) createExchange(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, err = s.Registry.ExchangeNamed(r.Context(), name)
 	if err == nil {
-		return exists(exchangeItem)
+		return alreadyExists(exchangeItem)
 	}
 	if !fault.Is(err, fault.NotFound) {
 		return err
@@ -90,9 +90,9 @@ func (s *Server) createExchange(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateExchange(r.Context(), spec)
 	if err != nil {
-		return named(err, exchangeItem)
+		return namedError(err, exchangeItem)
 	}
-	located(w, http.StatusCreated, exchangePath(int64(id)))
+	answerLocation(w, http.StatusCreated, exchangePath(int64(id)))
 	return nil
 }
 
@@ -130,9 +130,9 @@ func (s *Server) updateExchange(w http.ResponseWriter, r *http.Request, id int64
 		return readExchange(&fresh, spec)
 	})
 	if err != nil {
-		return named(err, exchangeItem)
+		return namedError(err, exchangeItem)
 	}
-	located(w, http.StatusNoContent, exchangePath(id))
+	answerLocation(w, http.StatusNoContent, exchangePath(id))
 	return nil
 }
 
@@ -146,7 +146,7 @@ func (s *Server) deleteExchange(w http.ResponseWriter, r *http.Request, id int64
 		return err
 	}
 	if err := s.Registry.DeleteExchange(r.Context(), component.ExchangeID(id), cascade(r)); err != nil {
-		return named(err, exchangeItem)
+		return namedError(err, exchangeItem)
 	}
 	noContent(w, http.StatusNoContent)
 	return nil
@@ -157,7 +157,7 @@ func (s *Server) within(r *http.Request, id int64) (db.Part, error) {
 	if _, err := s.exchange(r, id); err != nil {
 		return db.Part{}, err
 	}
-	p, err := part(r, exchangeItem)
+	p, err := partOf(r, exchangeItem)
 	p.Exchange = component.ExchangeID(id)
 	return p, err
 }
@@ -190,12 +190,12 @@ func (s *Server) restrict(w http.ResponseWriter, r *http.Request, id int64) erro
 	case postgres.CodeReference:
 		return invalidRequest(brokerItem)
 	case postgres.CodeDuplicate:
-		return e5(http.StatusConflict)
+		return emptyError(http.StatusConflict)
 	}
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusCreated, exchangePath(id)+"/brokers")
+	answerLocation(w, http.StatusCreated, exchangePath(id)+"/brokers")
 	return nil
 }
 

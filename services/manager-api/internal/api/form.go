@@ -221,7 +221,7 @@ func (f *form) err(item string) error {
 	if len(f.wrong) == 0 {
 		return nil
 	}
-	return e2(item, f.wrong)
+	return fieldsError(item, f.wrong)
 }
 
 // pathID reads an id of the path. A text that is no positive number of 64 bits names nothing.
@@ -245,8 +245,8 @@ func queryInt(r *http.Request, name string, def int) (n int, ok bool) {
 	return int(n64), err == nil
 }
 
-// part reads what a list is limited to: the caller's exchange, and limit.
-func part(r *http.Request, item string) (db.Part, error) {
+// partOf reads what a list is limited to: the caller's exchange, and limit.
+func partOf(r *http.Request, item string) (db.Part, error) {
 	p := db.Part{Exchange: callerOf(r.Context()).ExchangeID}
 	text := r.URL.Query().Get("limit")
 	if text == "" {

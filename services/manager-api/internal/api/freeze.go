@@ -25,7 +25,7 @@ func freezeScope(r *http.Request) (component.ExchangeID, error) {
 	if r.PathValue("id") != "" {
 		return pathExchange(r)
 	}
-	if bound(r) != 0 && r.Method != http.MethodGet {
+	if callerExchange(r) != 0 && r.Method != http.MethodGet {
 		return 0, fault.New(fault.Forbidden, "a token that is bound to an exchange can freeze that exchange alone")
 	}
 	return engine.Everything, nil

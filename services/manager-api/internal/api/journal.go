@@ -43,7 +43,7 @@ func (s *Server) listJournal(w http.ResponseWriter, r *http.Request, q db.Journa
 		return err
 	}
 	q.Subject, q.Before, q.After, q.Limit = r.URL.Query().Get("subject"), before, after, limit
-	if ex := bound(r); ex != 0 {
+	if ex := callerExchange(r); ex != 0 {
 		q.Subject = "exchange/" + strconv.FormatInt(int64(ex), 10)
 	}
 	list, err := s.DB.Journal(r.Context(), q)

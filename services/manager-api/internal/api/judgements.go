@@ -18,9 +18,9 @@ func (s *Server) registerJudgements() {
 	s.route("PUT /system_components/{id}/check", Services, s.checkComponent)
 }
 
-// judge writes a judgement of the overseer about one upgrade of its exchange.
-func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, upgrade.ID, component.ExchangeID,
-	managerapi.Judgement) error) error {
+// writeJudgement writes a judgement of the overseer about one upgrade of its exchange.
+func writeJudgement(w http.ResponseWriter, r *http.Request,
+	write func(context.Context, upgrade.ID, component.ExchangeID, managerapi.Judgement) error) error {
 	id, err := pathUUID(r)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, u
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	if err := write(r.Context(), upgrade.ID(id), bound(r), in); err != nil {
+	if err := write(r.Context(), upgrade.ID(id), callerExchange(r), in); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -37,15 +37,15 @@ func judge(w http.ResponseWriter, r *http.Request, write func(context.Context, u
 }
 
 func (s *Server) startUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Start)
+	return writeJudgement(w, r, s.Engine.Start)
 }
 
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Refuse)
+	return writeJudgement(w, r, s.Engine.Refuse)
 }
 
 func (s *Server) proveUpgrade(w http.ResponseWriter, r *http.Request) error {
-	return judge(w, r, s.Engine.Prove)
+	return writeJudgement(w, r, s.Engine.Prove)
 }
 
 func (s *Server) checkComponent(w http.ResponseWriter, r *http.Request) error {
@@ -57,7 +57,7 @@ func (s *Server) checkComponent(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &in); err != nil {
 		return err
 	}
-	if err := s.Engine.Check(r.Context(), id, bound(r), in); err != nil {
+	if err := s.Engine.Check(r.Context(), id, callerExchange(r), in); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

@@ -10,8 +10,8 @@ import (
 
 func (s *Server) registerLeader() {
 	s.route("GET /messaging/exchanges/{id}/leader", Readers, s.showLeader)
-	s.route("PUT /messaging/exchanges/{id}/leader", Services, s.lead)
-	s.route("DELETE /messaging/exchanges/{id}/leader", Services, s.resign)
+	s.route("PUT /messaging/exchanges/{id}/leader", Services, s.takeLead)
+	s.route("DELETE /messaging/exchanges/{id}/leader", Services, s.resignLead)
 }
 
 func (s *Server) showLeader(w http.ResponseWriter, r *http.Request) error {
@@ -27,7 +27,7 @@ func (s *Server) showLeader(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) lead(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) takeLead(w http.ResponseWriter, r *http.Request) error {
 	ex, err := pathExchange(r)
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) resign(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) resignLead(w http.ResponseWriter, r *http.Request) error {
 	ex, err := pathExchange(r)
 	if err != nil {
 		return err

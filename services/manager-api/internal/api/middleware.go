@@ -22,8 +22,8 @@ const maxBody = 1 << 20
 
 var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
-// begin gives the request an id and the caller's trace; finish measures it.
-func (s *Server) begin(w http.ResponseWriter, r *http.Request) (*http.Request, func(*http.Request, *recorder)) {
+// beginRequest gives the request an id and the caller's trace; finish measures it.
+func (s *Server) beginRequest(w http.ResponseWriter, r *http.Request) (*http.Request, func(*http.Request, *recorder)) {
 	started := time.Now()
 	id := r.Header.Get("X-Request-Id")
 	if !requestIDForm.MatchString(id) {
@@ -73,8 +73,8 @@ var (
 		"Idempotency-Key", "If-Match", "Prefer", "X-Request-Id", "Traceparent"}
 )
 
-// cors allows any origin and answers preflights before authentication; it reports whether it has answered.
-func cors(w http.ResponseWriter, r *http.Request) bool {
+// answerPreflight allows any origin and answers preflights before authentication; it reports whether it has answered.
+func answerPreflight(w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Origin") == "" {
 		return false
 	}

@@ -39,7 +39,7 @@ func (s *Server) showModule(w http.ResponseWriter, r *http.Request, id int64) er
 	}
 	row, err := s.Presence.Module(r.Context(), component.ExchangeID(id), r.PathValue("hostname"))
 	if err != nil {
-		return named(err, moduleDBItem)
+		return namedError(err, moduleDBItem)
 	}
 	writeJSON(w, http.StatusOK, row)
 	return nil
@@ -48,7 +48,7 @@ func (s *Server) showModule(w http.ResponseWriter, r *http.Request, id int64) er
 // beatModule is a heartbeat by REST: it updates the module in place, or registers it.
 func (s *Server) beatModule(w http.ResponseWriter, r *http.Request, id int64) error {
 	if _, err := s.exchange(r, id); err != nil {
-		return named(err, exchangeItem)
+		return namedError(err, exchangeItem)
 	}
 	f, err := readForm(r)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) beatModule(w http.ResponseWriter, r *http.Request, id int64) er
 	if _, err := s.Presence.Beat(r.Context(), component.ExchangeID(id), []messages.ModuleStatus{beat}); err != nil {
 		return err
 	}
-	located(w, http.StatusCreated, exchangePath(id)+"/modules/"+beat.Hostname)
+	answerLocation(w, http.StatusCreated, exchangePath(id)+"/modules/"+beat.Hostname)
 	return nil
 }
 
@@ -90,12 +90,12 @@ func readBeat(f *form) messages.ModuleStatus {
 func (s *Server) deleteModule(w http.ResponseWriter, r *http.Request, id int64) error {
 	if _, err := s.exchange(r, id); err != nil {
 		if fault.Is(err, fault.NotFound) {
-			return e5(http.StatusNotFound)
+			return emptyError(http.StatusNotFound)
 		}
 		return err
 	}
 	if err := s.Presence.DeleteModule(r.Context(), component.ExchangeID(id), r.PathValue("hostname")); err != nil {
-		return named(err, moduleDBItem)
+		return namedError(err, moduleDBItem)
 	}
 	noContent(w, http.StatusNoContent)
 	return nil

@@ -27,7 +27,7 @@ func (s *Server) claimOrder(w http.ResponseWriter, r *http.Request) error {
 	if in.Hostname == "" || in.BootID == "" || in.Attempt < 1 {
 		return fault.New(fault.Invalid, "a claim needs attempt, hostname and boot_id")
 	}
-	claim, err := s.Engine.Claim(r.Context(), id, bound(r), in)
+	claim, err := s.Engine.Claim(r.Context(), id, callerExchange(r), in)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (s *Server) renewClaim(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	claim, err := s.Engine.Renew(r.Context(), id, bound(r), token)
+	claim, err := s.Engine.Renew(r.Context(), id, callerExchange(r), token)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Server) releaseClaim(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Engine.ReleaseClaim(r.Context(), id, bound(r), token); err != nil {
+	if err := s.Engine.ReleaseClaim(r.Context(), id, callerExchange(r), token); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)
@@ -94,7 +94,7 @@ func (s *Server) listClaims(w http.ResponseWriter, r *http.Request) error {
 	if holder == "" {
 		return fault.New(fault.Invalid, "name the holder")
 	}
-	list, err := s.Engine.ClaimsOf(r.Context(), holder, bound(r))
+	list, err := s.Engine.ClaimsOf(r.Context(), holder, callerExchange(r))
 	if err != nil {
 		return err
 	}

@@ -35,12 +35,12 @@ func pathComponent(r *http.Request) (component.ID, error) {
 	return component.ID(id), nil
 }
 
-// bound is the exchange that the caller is bound to, 0 for none.
-func bound(r *http.Request) component.ExchangeID { return callerOf(r.Context()).ExchangeID }
+// callerExchange is the exchange that the caller is bound to, 0 for none.
+func callerExchange(r *http.Request) component.ExchangeID { return callerOf(r.Context()).ExchangeID }
 
 // ownExchange is the exchange of what the caller makes: the one that it is bound to, nil for none.
 func ownExchange(r *http.Request) *component.ExchangeID {
-	if ex := bound(r); ex != 0 {
+	if ex := callerExchange(r); ex != 0 {
 		return &ex
 	}
 	return nil
@@ -63,7 +63,7 @@ func exchangeFilter(r *http.Request) (component.ExchangeID, error) {
 	n, err := queryID(r, "messaging_exchange_id")
 	ex := component.ExchangeID(n)
 	if err != nil || ex == 0 {
-		return bound(r), err
+		return callerExchange(r), err
 	}
 	return ex, inScope(r.Context(), ex)
 }

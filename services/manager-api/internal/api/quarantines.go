@@ -32,7 +32,7 @@ func (s *Server) clearQuarantine(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Engine.ClearQuarantine(r.Context(), id, bound(r)); err != nil {
+	if err := s.Engine.ClearQuarantine(r.Context(), id, callerExchange(r)); err != nil {
 		return err
 	}
 	noContent(w, http.StatusNoContent)

@@ -23,7 +23,7 @@ func namedRef(t component.Type) string { return refItem + ` "` + string(t) + `"`
 func tagOfRef(row registry.RefRow) string { return entityTag(row.Ref) }
 
 func (s *Server) listRefs(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, refItem)
+	p, err := partOf(r, refItem)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (s *Server) showRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
 	row, err := s.Registry.Ref(r.Context(), t)
 	if err != nil {
-		return named(err, namedRef(t))
+		return namedError(err, namedRef(t))
 	}
 	writeTagged(w, row, tagOfRef(row))
 	return nil
@@ -57,7 +57,7 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, err = s.Registry.Ref(r.Context(), t)
 	if err == nil {
-		return exists(namedRef(t))
+		return alreadyExists(namedRef(t))
 	}
 	if !fault.Is(err, fault.NotFound) {
 		return err
@@ -67,9 +67,9 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := s.Registry.CreateRef(r.Context(), ref); err != nil {
-		return named(err, namedRef(t))
+		return namedError(err, namedRef(t))
 	}
-	located(w, http.StatusCreated, "/system_component_refs/"+string(t))
+	answerLocation(w, http.StatusCreated, "/system_component_refs/"+string(t))
 	return nil
 }
 
@@ -86,7 +86,7 @@ func readRef(f *form, t component.Type) component.Ref {
 func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
 	if _, err := s.Registry.Ref(r.Context(), t); err != nil {
-		return named(err, namedRef(t))
+		return namedError(err, namedRef(t))
 	}
 	f, err := readForm(r)
 	if err != nil {
@@ -97,17 +97,17 @@ func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := s.Registry.UpdateRef(r.Context(), ref, ifMatch(r, tagOfRef)); err != nil {
-		return named(err, namedRef(t))
+		return namedError(err, namedRef(t))
 	}
-	located(w, http.StatusNoContent, "/system_component_refs/"+string(t))
+	answerLocation(w, http.StatusNoContent, "/system_component_refs/"+string(t))
 	return nil
 }
 
 func (s *Server) deleteRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
 	if err := s.Registry.DeleteRef(r.Context(), t, ifMatch(r, tagOfRef)); err != nil {
-		return named(err, namedRef(t))
+		return namedError(err, namedRef(t))
 	}
-	located(w, http.StatusNoContent, "")
+	answerLocation(w, http.StatusNoContent, "")
 	return nil
 }

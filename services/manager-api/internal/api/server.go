@@ -88,16 +88,16 @@ func (s *Server) register(rt Route, h handler) {
 		panic("route " + rt.Pattern + " does not say who may call it")
 	}
 	s.table = append(s.table, rt)
-	s.mux.HandleFunc(rt.Pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(rt, h, w, r) })
+	s.mux.HandleFunc(rt.Pattern, func(w http.ResponseWriter, r *http.Request) { s.serveRoute(rt, h, w, r) })
 }
 
 // ServeHTTP cleans the path in place (a redirect would lose the predecessor's POSTs), answers preflights, and hands
 // the request to its route.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r, finish := s.begin(w, r)
+	r, finish := s.beginRequest(w, r)
 	rec := &recorder{ResponseWriter: w}
 	defer func() { finish(r, rec) }()
-	if cors(rec, r) {
+	if answerPreflight(rec, r) {
 		return
 	}
 	cleanPath(r)
@@ -109,8 +109,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(rec, r)
 }
 
-// serve authenticates, checks the role and runs the handler; nothing runs after a failed check.
-func (s *Server) serve(rt Route, h handler, w http.ResponseWriter, r *http.Request) {
+// serveRoute authenticates, checks the role and runs the handler; nothing runs after a failed check.
+func (s *Server) serveRoute(rt Route, h handler, w http.ResponseWriter, r *http.Request) {
 	defer s.recoverPanic(rt, w, r)
 	if rt.Access&Public == 0 {
 		caller, ok := s.authenticate(r)
@@ -119,14 +119,14 @@ func (s *Server) serve(rt Route, h handler, w http.ResponseWriter, r *http.Reque
 			return
 		}
 		if !rt.Access.Allows(caller.Role) {
-			s.fail(rt, w, r, fault.New(fault.Forbidden, "role %s may not do this", caller.Role).WithCode("forbidden"))
+			s.answerError(rt, w, r, fault.New(fault.Forbidden, "role %s may not do this", caller.Role).WithCode("forbidden"))
 			return
 		}
 		ctx := db.WithActor(r.Context(), db.Actor{Name: caller.Name, RequestID: requestIDOf(r.Context())})
 		*r = *r.WithContext(context.WithValue(ctx, callerKey, caller))
 	}
 	if err := h(w, r); err != nil {
-		s.fail(rt, w, r, err)
+		s.answerError(rt, w, r, err)
 	}
 }
 
@@ -154,5 +154,5 @@ func (s *Server) recoverPanic(rt Route, w http.ResponseWriter, r *http.Request) 
 	}
 	s.Log.Error("handler panicked", zap.String("route", rt.Pattern), zap.Any("panic", p),
 		zap.ByteString("stack", debug.Stack()))
-	s.fail(rt, w, r, fault.New(fault.Internal, "handler panicked"))
+	s.answerError(rt, w, r, fault.New(fault.Internal, "handler panicked"))
 }

@@ -116,7 +116,7 @@ func (s *Server) cancelUpgrade(w http.ResponseWriter, r *http.Request) error {
 	if err := readStrict(r, &struct{}{}); err != nil {
 		return err
 	}
-	u, err := s.Engine.Cancel(r.Context(), upgrade.ID(id), bound(r))
+	u, err := s.Engine.Cancel(r.Context(), upgrade.ID(id), callerExchange(r))
 	if err != nil {
 		return err
 	}

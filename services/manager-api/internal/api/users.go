@@ -19,7 +19,7 @@ func (s *Server) registerUsers() {
 }
 
 func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, userItem)
+	p, err := partOf(r, userItem)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, err := s.Registry.CreateUser(r.Context(), spec)
 	if err != nil {
-		return duplicate(err, userItem)
+		return namedDuplicate(err, userItem)
 	}
 	w.Header().Set("Location", "/users/"+strconv.FormatInt(id, 10))
 	writeJSON(w, http.StatusCreated, "Created user "+strconv.FormatInt(id, 10))

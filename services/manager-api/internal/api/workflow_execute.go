@@ -45,11 +45,11 @@ func (s *Server) executeWorkflow(w http.ResponseWriter, r *http.Request, row eng
 	}
 	err = s.Engine.ExecuteWorkflow(r.Context(), row.ID, raw)
 	if fault.Is(err, fault.Conflict) {
-		return e6(http.StatusConflict, fault.Public(err).Message)
+		return textError(http.StatusConflict, fault.Public(err).Message)
 	}
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusAccepted, workflowPath(row.ID))
+	answerLocation(w, http.StatusAccepted, workflowPath(row.ID))
 	return nil
 }

@@ -29,27 +29,27 @@ func (s *Server) workflow(pattern string, access Access, h func(http.ResponseWri
 	s.family(pattern, workflowItem, access, func(w http.ResponseWriter, r *http.Request) error {
 		id, err := uuid.Parse(r.PathValue("id"))
 		if err != nil || len(r.PathValue("id")) != 36 {
-			return e5(http.StatusNotFound)
+			return emptyError(http.StatusNotFound)
 		}
 		row, err := s.Engine.Workflow(r.Context(), id.String())
 		if err == nil && callerOf(r.Context()).ExchangeID != 0 && (row.ExchangeID == nil ||
 			!callerOf(r.Context()).Within(*row.ExchangeID)) {
-			return e5(http.StatusNotFound)
+			return emptyError(http.StatusNotFound)
 		}
 		if err != nil {
-			return bodiless(err)
+			return withoutBody(err)
 		}
-		return bodiless(h(w, r, row))
+		return withoutBody(h(w, r, row))
 	})
 }
 
-// bodiless gives this family's failures their empty bodies.
-func bodiless(err error) error {
+// withoutBody gives this family's failures their empty bodies.
+func withoutBody(err error) error {
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return e5(http.StatusNotFound)
+		return emptyError(http.StatusNotFound)
 	case fault.CodeOf(err) == engine.CodeUpgradeOwned:
-		return e5(http.StatusConflict)
+		return emptyError(http.StatusConflict)
 	default:
 		return err
 	}
@@ -59,7 +59,7 @@ func workflowPath(id string) string { return "/workflows/" + id }
 
 // listWorkflows shows the last 24 hours. source_repo=X means deployment_repo=X_docker, as it did.
 func (s *Server) listWorkflows(w http.ResponseWriter, r *http.Request) error {
-	p, err := part(r, workflowItem)
+	p, err := partOf(r, workflowItem)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 	var spec engine.WorkflowSpec
 	readWorkflow(f, &spec)
 	if len(f.wrong) > 0 {
-		return e4(f.wrong)
+		return flatFieldsError(f.wrong)
 	}
 	spec.DeploymentRepo, spec.SourceRepo = trimmed(spec.DeploymentRepo), trimmed(spec.SourceRepo)
 	spec.Milestones = withConfig(spec.Milestones)
@@ -102,7 +102,7 @@ func (s *Server) createWorkflow(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusCreated, workflowPath(id))
+	answerLocation(w, http.StatusCreated, workflowPath(id))
 	return nil
 }
 
@@ -192,17 +192,17 @@ func (s *Server) updateWorkflow(w http.ResponseWriter, r *http.Request, row engi
 		fresh := form{params: f.params} // a transaction may run twice
 		readWorkflow(&fresh, spec)
 		if len(fresh.wrong) > 0 {
-			return e4(fresh.wrong)
+			return flatFieldsError(fresh.wrong)
 		}
 		return nil
 	})
 	if fault.CodeOf(err) == engine.CodeWorkflowStarted {
-		return e6(http.StatusConflict, fault.Public(err).Message)
+		return textError(http.StatusConflict, fault.Public(err).Message)
 	}
 	if err != nil {
 		return err
 	}
-	located(w, http.StatusNoContent, workflowPath(row.ID))
+	answerLocation(w, http.StatusNoContent, workflowPath(row.ID))
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (s *Engine) Claim(ctx context.Context, orderID string, ex component.Exchang
 		if err != nil {
 			return err
 		}
-		if err := claimable(o, r.Attempt); err != nil {
+		if err := requireClaimable(o, r.Attempt); err != nil {
 			return err
 		}
 		l, err := s.takeClaim(ctx, tx, o, r)
@@ -78,7 +78,7 @@ func knownCapabilities(announced []string) []string {
 	return known
 }
 
-func claimable(o *orderRow, attempt int) error {
+func requireClaimable(o *orderRow, attempt int) error {
 	switch {
 	case o.ended():
 		return fault.New(fault.Conflict, "the order is %s", o.State).WithCode(CodeOrderEnded)
@@ -176,7 +176,7 @@ func (s *Engine) ReleaseClaim(ctx context.Context, orderID string, ex component.
 		if _, err := tx.ExecContext(ctx, `UPDATE orders SET state = 'open' WHERE id = $1`, o.ID); err != nil {
 			return fmt.Errorf("release order %s: %w", o.ID, err)
 		}
-		if err := resend(ctx, tx, o); err != nil {
+		if err := resendOrder(ctx, tx, o); err != nil {
 			return err
 		}
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + o.WorkflowID, Code: "order_released",

@@ -110,9 +110,9 @@ func (s *Engine) endByClock(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) e
 		if err != nil {
 			return err
 		}
-		return s.move(ctx, tx, row, e, nil)
+		return s.moveUpgrade(ctx, tx, row, e, nil)
 	case upgrade.TickAbandon:
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment,
+		return s.moveUpgrade(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment,
 			Reason: "abandoned",
 			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() +
 				": look at its broker and overseer, and at what runs there"}, nil)

@@ -32,7 +32,7 @@ func (s *Engine) ExpireRequests(ctx context.Context) error {
 			if expired, err := s.requestExpired(ctx, tx, row); err != nil || !expired {
 				return err
 			}
-			return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired",
+			return s.moveUpgrade(ctx, tx, row, upgrade.Event{Kind: upgrade.EventExpire, Reason: "expired",
 				Message: "nobody started it within " + s.times.RequestExpiry.String() +
 					", as no overseer led its exchange or other upgrades kept the slot: look at the overseer's log and GET " +
 					"/upgrades, then request it again"}, nil)
@@ -54,7 +54,7 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 		if err != nil {
 			return e, err
 		}
-		f, err := unproven(row, proof).blame(ctx, tx, row)
+		f, err := unprovenFailure(row, proof).blame(ctx, tx, row)
 		e.Cause, e.Reason, e.Message = f.Cause, f.Reason, f.Message
 		return e, err
 	}
@@ -66,7 +66,7 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
 	}
 	switch {
-	case s.unheard(row, touched):
+	case s.isUnheardVersion(row, touched):
 		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing "+
 			"of its deploy for "+
 			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
@@ -78,16 +78,16 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	return e, nil
 }
 
-// unheard tells whether an executor has started this very process, which is not the one before it, and its word of it
-// was lost here.
-func (s *Engine) unheard(row *upgradeRow, touched bool) bool {
+// isUnheardVersion tells whether an executor has started this very process, which is not the one before it, and its
+// word of it was lost here.
+func (s *Engine) isUnheardVersion(row *upgradeRow, touched bool) bool {
 	return row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
 		s.version == row.ToRef
 }
 
-// unproven says what the end of a verification is due to. What our own rows bear out is not held against the version:
-// the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
-func unproven(row *upgradeRow, proof upgrade.Proof) failure {
+// unprovenFailure says what the end of a verification is due to. What our own rows bear out is not held against the
+// version: the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
+func unprovenFailure(row *upgradeRow, proof upgrade.Proof) failure {
 	switch {
 	case proof.Reason == upgrade.ProofDisputed:
 		return *environment(string(proof.Reason), "%s", proof.String())
@@ -121,14 +121,14 @@ func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.Exchang
 		}, pq.Array(db.ExchangeIDs(consuming)))
 }
 
-func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder string) error {
+func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x orderChain, holder string) error {
 	if x.order.Attempt >= s.times.OrderAttempts {
 		f := environment("executor_lost",
 			"milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, and whether it "+
 				"reaches manager-api",
 			x.order.Milestone, x.order.Attempt, holder)
 		f.Touched = x.order.Milestone != messages.MilestoneConfig
-		if x.upgrade != nil && s.unheard(x.upgrade, f.Touched) { // the executor lives: it claims again and again
+		if x.upgrade != nil && s.isUnheardVersion(x.upgrade, f.Touched) { // the executor lives: it claims again and again
 			f.Cause, f.Reason = upgrade.CauseVersion, "not_heard"
 			f.Message = fmt.Sprintf("the new manager-api runs and has heard nothing of its deploy, which was claimed %d "+
 				"times: look at its log, then set another ref", x.order.Attempt)
@@ -142,7 +142,7 @@ func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder
 	if err != nil {
 		return fmt.Errorf("begin attempt %d of order %s: %w", x.order.Attempt, x.order.ID, err)
 	}
-	if err := resend(ctx, tx, x.order); err != nil {
+	if err := resendOrder(ctx, tx, x.order); err != nil {
 		return err
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "claim_expired",
@@ -152,7 +152,7 @@ func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x chained, holder
 }
 
 // giveUp ends an order that nobody will finish. A probe's failure is the proof's business.
-func (s *Engine) giveUp(ctx context.Context, tx *sqlx.Tx, x chained, f failure) error {
+func (s *Engine) giveUp(ctx context.Context, tx *sqlx.Tx, x orderChain, f failure) error {
 	if err := endOrder(ctx, tx, x.order, orderFailed, map[string]any{"reason": f.Reason,
 		"message": f.Message}); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 					return fmt.Errorf("move deadline of order %s: %w", id, err)
 				}
 			}
-			return resend(ctx, tx, x.order)
+			return resendOrder(ctx, tx, x.order)
 		}, pq.Array(db.ExchangeIDs(consuming)), s.times.Unclaimed.Milliseconds())
 }
 

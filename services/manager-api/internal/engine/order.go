@@ -259,8 +259,8 @@ func enqueueOrder(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, q m
 		CorrelationID: o.WorkflowID, OrderID: o.OrderID, Body: o})
 }
 
-// resend sends an order again, as it stands, under a new message id.
-func resend(ctx context.Context, tx *sqlx.Tx, o *orderRow) error {
+// resendOrder sends an order again, as it stands, under a new message id.
+func resendOrder(ctx context.Context, tx *sqlx.Tx, o *orderRow) error {
 	m, err := o.message()
 	if err != nil {
 		return err
@@ -302,7 +302,7 @@ func closeOrders(ctx context.Context, tx *sqlx.Tx, workflowID string) error {
 
 // OrderView shows an order. Body says whether to include the order itself.
 func (s *Engine) OrderView(ctx context.Context, id string) (managerapi.OrderView, component.ExchangeID, error) {
-	var rows []viewRow
+	var rows []orderViewRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
 		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE o.id = $1`, id)
@@ -321,7 +321,7 @@ func (s *Engine) OrderView(ctx context.Context, id string) (managerapi.OrderView
 // exchange.
 func (s *Engine) ClaimsOf(ctx context.Context, hostname string,
 	ex component.ExchangeID) ([]managerapi.OrderView, error) {
-	var rows []viewRow
+	var rows []orderViewRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
 		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed')
@@ -341,7 +341,7 @@ func (s *Engine) ClaimsOf(ctx context.Context, hostname string,
 	return out, nil
 }
 
-type viewRow struct {
+type orderViewRow struct {
 	orderRow
 	Holder  string `db:"holder"`
 	Settled bool   `db:"settled"`
@@ -366,7 +366,7 @@ const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o
 	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l
 	ON l.name = ` + ordersLease
 
-func (r viewRow) wire() (managerapi.OrderView, error) {
+func (r orderViewRow) wire() (managerapi.OrderView, error) {
 	m, err := r.message()
 	if err != nil {
 		return managerapi.OrderView{}, err

@@ -39,9 +39,9 @@ func (q quarantineRow) wire() managerapi.Quarantine {
 	return out
 }
 
-// quarantine refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. One
-// that was refused already, and tried by force, is so for the new reason and for the full time.
-func (s *Engine) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+// quarantineTarget refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires.
+// One that was refused already, and tried by force, is so for the new reason and for the full time.
+func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo,
 		source_repo_git_ref, upgrade_id, reason, message, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 > 0 THEN now() + $9 * interval '1 millisecond' END)
@@ -58,8 +58,8 @@ func (s *Engine) quarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) e
 		Inputs:  map[string]any{"upgrade_id": row.ID}})
 }
 
-// acquit ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven.
-func acquit(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
+// endQuarantine ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven.
+func endQuarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	var rows []quarantineRow
 	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2
 		AND source_repo = $3 AND source_repo_git_ref = $4

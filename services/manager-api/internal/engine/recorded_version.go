@@ -22,5 +22,5 @@ func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	if err != nil {
 		return fmt.Errorf("record version of component %d: %w", row.ComponentID, err)
 	}
-	return acquit(ctx, tx, row)
+	return endQuarantine(ctx, tx, row)
 }

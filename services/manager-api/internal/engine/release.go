@@ -126,7 +126,7 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 // adoptReplaced keeps what the first deploy of a phase found running, so that there is something to return to. The
 // release must be stored before the upgrade moves, because the move asks whether there is one. The caller writes the
 // returned journal entries after the move: the cause comes before its effects.
-func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) ([]db.Entry, error) {
+func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) ([]db.Entry, error) {
 	replaced := r.ReplacedUnits()
 	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 ||
 		component.Blank(x.upgrade.FromRef) {
@@ -148,7 +148,7 @@ func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r me
 	if x.order.TakenOver && !slices.ContainsFunc(replaced, foreign) {
 		return nil, nil // the executor before has replaced all of them: nobody knows what ran
 	}
-	units, count := templates(replaced, wanted)
+	units, count := templatesOf(replaced, wanted)
 	adopted := &releaseRow{
 		ComponentID:      &x.upgrade.ComponentID,
 		Phase:            x.workflow.Phase,
@@ -171,10 +171,10 @@ func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x chained, r me
 
 var instanceName = regexp.MustCompile(`^(.+)@[^@]+(\.[a-z]+)$`)
 
-// templates turns the units of instances ("manager@1.service") back into templates ("manager@.service"), and counts
+// templatesOf turns the units of instances ("manager@1.service") back into templates ("manager@.service"), and counts
 // the instances of the most frequent one. The first instance by name lends its definition; one that is as wanted
 // does so only where no other does: an earlier attempt of the same deploy has put it there.
-func templates(found, wanted []messages.UnitDefinition) ([]messages.UnitDefinition, int) {
+func templatesOf(found, wanted []messages.UnitDefinition) ([]messages.UnitDefinition, int) {
 	sorted := slices.Clone(found)
 	rank := func(u messages.UnitDefinition) int {
 		if isWanted(u, wanted) {
@@ -202,11 +202,11 @@ func templates(found, wanted []messages.UnitDefinition) ([]messages.UnitDefiniti
 func isWanted(found messages.UnitDefinition, wanted []messages.UnitDefinition) bool {
 	name := instanceName.ReplaceAllString(found.Name, "$1@$2")
 	return slices.ContainsFunc(wanted, func(w messages.UnitDefinition) bool {
-		return w.Name == name && unit.Equal(options(w), options(found))
+		return w.Name == name && unit.Equal(unitOptions(w), unitOptions(found))
 	})
 }
 
-func options(u messages.UnitDefinition) []unit.Option {
+func unitOptions(u messages.UnitDefinition) []unit.Option {
 	out := make([]unit.Option, len(u.Options))
 	for i, o := range u.Options {
 		out[i] = unit.Option(o)

@@ -108,15 +108,15 @@ func resultID(messageID string, r messages.Result) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// chained is an order with what it belongs to, locked in the order upgrade, workflow, order. Upgrade may be nil.
-type chained struct {
+// orderChain is an order with what it belongs to, locked in the order upgrade, workflow, order. Upgrade may be nil.
+type orderChain struct {
 	upgrade  *upgradeRow
 	workflow *workflowRow
 	order    *orderRow
 }
 
-func (s *Engine) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (chained, error) {
-	var x chained
+func (s *Engine) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (orderChain, error) {
+	var x orderChain
 	var ids struct {
 		Workflow string      `db:"workflow_id"`
 		Upgrade  *upgrade.ID `db:"upgrade_id"`
@@ -138,19 +138,19 @@ func (s *Engine) lockChain(ctx context.Context, tx *sqlx.Tx, orderID string) (ch
 	return x, err
 }
 
-func (s *Engine) applyResult(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+func (s *Engine) applyResult(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) (Applied, error) {
 	if r.Token != x.order.Token || r.Token == 0 {
 		return refuseToken(ctx, tx, x, r)
 	}
 	if r.EventType == messages.EventMilestoneFailed && r.Undone {
-		return s.undone(ctx, tx, x, r)
+		return s.applyUndone(ctx, tx, x, r)
 	}
 	if x.order.ended() {
 		return AppliedIgnored, nil
 	}
 	switch r.EventType {
 	case messages.EventMilestoneProgress:
-		return AppliedDone, s.progress(ctx, tx, x, r)
+		return AppliedDone, s.applyProgress(ctx, tx, x, r)
 	case messages.EventMilestoneCompleted:
 		return AppliedDone, s.milestoneCompleted(ctx, tx, x, r)
 	case messages.EventMilestoneFailed:
@@ -162,7 +162,7 @@ func (s *Engine) applyResult(ctx context.Context, tx *sqlx.Tx, x chained, r mess
 
 // refuseToken journals a result under a token that is not the order's: an old one was taken over from, and as a claim
 // commits its token before it answers, nobody can have been given a higher one, nor any of an order that is unclaimed.
-func refuseToken(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+func refuseToken(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) (Applied, error) {
 	applied, code, message := AppliedSuperseded, "superseded", "a result under an old token was ignored"
 	if r.Token >= x.order.Token {
 		applied, code, message = AppliedForeign, "token_unknown", "a result under a token that nobody was given was ignored"
@@ -171,15 +171,16 @@ func refuseToken(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result)
 		Inputs: map[string]any{"order_id": x.order.ID, "token": r.Token, "event": r.EventType}})
 }
 
-// progress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
-func (s *Engine) progress(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+// applyProgress resets the clocks: the executor works. The order's own deadline moves too, because that bounds silence.
+func (s *Engine) applyProgress(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) error {
 	_, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = now() + $2 * interval '1 millisecond' WHERE id = $1`,
 		x.order.ID, s.times.OrderDeadline.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("record progress of order %s: %w", x.order.ID, err)
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE workflows SET elapsed_step_time = $2, elapsed_workflow_time = $3 WHERE id = $1`,
-		x.workflow.ID, human(x.workflow.since(x.workflow.StepBeganAt)), human(x.workflow.since(x.workflow.BeganAt)))
+		x.workflow.ID, humanDuration(x.workflow.since(x.workflow.StepBeganAt)),
+		humanDuration(x.workflow.since(x.workflow.BeganAt)))
 	if err != nil {
 		return fmt.Errorf("record elapsed time of workflow %s: %w", x.workflow.ID, err)
 	}
@@ -194,7 +195,7 @@ func (s *Engine) progress(ctx context.Context, tx *sqlx.Tx, x chained, r message
 	return s.resetClock(ctx, tx, x.upgrade)
 }
 
-func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) error {
 	if err := endOrder(ctx, tx, x.order, orderCompleted, r); err != nil {
 		return err
 	}
@@ -212,9 +213,9 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 	var err error
 	switch x.order.Milestone {
 	case messages.MilestoneConfig:
-		failed, err = s.configured(ctx, tx, x, r)
+		failed, err = s.storeConfigured(ctx, tx, x, r)
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
-		failed, adopted, err = s.deployed(ctx, tx, x, r)
+		failed, adopted, err = s.recordDeployed(ctx, tx, x, r)
 	case messages.MilestoneProbe, messages.MilestoneResolve, messages.MilestoneBuild,
 		messages.MilestoneSchedule:
 	}
@@ -224,14 +225,14 @@ func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x chained,
 	if failed != nil {
 		return s.failWorkflow(ctx, tx, x, *failed)
 	}
-	if err := s.goOn(ctx, tx, x, r); err != nil {
+	if err := s.continueWorkflow(ctx, tx, x, r); err != nil {
 		return err
 	}
 	return db.WriteJournal(ctx, tx, adopted...)
 }
 
-// goOn enters the milestone after the completed one, or completes the workflow and tells its upgrade.
-func (s *Engine) goOn(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+// continueWorkflow enters the milestone after the completed one, or completes the workflow and tells its upgrade.
+func (s *Engine) continueWorkflow(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) error {
 	if next := x.workflow.next(x.order.Milestone); next != "" {
 		failed, err := s.enterMilestone(ctx, tx, x.workflow, next)
 		if err != nil {
@@ -252,12 +253,12 @@ func (s *Engine) goOn(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Re
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed",
 			Message: "the workflow has completed"})
 	}
-	return s.move(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
+	return s.moveUpgrade(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
 		map[string]any{"workflow_id": x.workflow.ID, "instances": r.Instances, "steps": r.Steps})
 }
 
-// configured stores the release that config produced.
-func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure, error) {
+// storeConfigured stores the release that config produced.
+func (s *Engine) storeConfigured(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) (*failure, error) {
 	if x.workflow.next(messages.MilestoneConfig) == "" {
 		return nil, nil // nothing is to be deployed
 	}
@@ -289,9 +290,9 @@ func (s *Engine) configured(ctx context.Context, tx *sqlx.Tx, x chained, r messa
 	return nil, nil
 }
 
-// deployed records which instances a deploy left running. An executor that announced at its claim that it names them
-// must do so: without the names any module of the type would prove the version.
-func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (*failure,
+// recordDeployed records which instances a deploy left running. An executor that announced at its claim that it names
+// them must do so: without the names any module of the type would prove the version.
+func (s *Engine) recordDeployed(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) (*failure,
 	[]db.Entry, error) {
 	var named any
 	if slices.Contains(x.order.Capabilities, managerapi.CapInstances) {
@@ -315,7 +316,7 @@ func (s *Engine) deployed(ctx context.Context, tx *sqlx.Tx, x chained, r message
 	return nil, adopted, err
 }
 
-func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) error {
+func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x orderChain) error {
 	if x.upgrade == nil {
 		return nil
 	}
@@ -327,7 +328,7 @@ func (s *Engine) probeAnswered(ctx context.Context, tx *sqlx.Tx, x chained) erro
 	return db.RingOverseer(ctx, tx, x.upgrade.ExchangeID, x.upgrade.ComponentID, string(x.upgrade.ID))
 }
 
-func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) error {
+func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) error {
 	if err := endOrder(ctx, tx, x.order, orderFailed, r); err != nil {
 		return err
 	}
@@ -354,7 +355,7 @@ func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x chained, r 
 }
 
 // unlessDatabase blames the environment for a manager-api that did not get ready while the database was restarted.
-func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x chained) (failure, error) {
+func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x orderChain) (failure, error) {
 	if f.Cause != upgrade.CauseVersion || x.workflow.ComponentType != component.Manager {
 		return f, nil
 	}
@@ -438,12 +439,12 @@ func causeOf(c messages.Cause) upgrade.Cause {
 }
 
 // failWorkflow ends a workflow and tells its upgrade, or people where it has none.
-func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x chained, f failure) error {
+func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x orderChain, f failure) error {
 	if err := x.workflow.fail(ctx, tx, f); err != nil {
 		return err
 	}
 	if x.upgrade != nil {
-		return s.move(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
+		return s.moveUpgrade(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
 	}
 	if err := db.RaiseEvent(ctx, tx, x.workflow.ExchangeID, "workflow_failed", db.SeverityError,
 		fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
@@ -463,10 +464,10 @@ func (f failure) inputs(workflowID string) map[string]any {
 	return in
 }
 
-// undone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven. It
-// counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has lost
-// the confirmed result, and its predecessor, which is back, must not have that version deployed once more.
-func (s *Engine) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.Result) (Applied, error) {
+// applyUndone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven.
+// It counts while that phase waits for its proof, and while its order is open: the manager-api that was deployed has
+// lost the confirmed result, and its predecessor, which is back, must not have that version deployed once more.
+func (s *Engine) applyUndone(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) (Applied, error) {
 	if !x.order.ended() {
 		return AppliedDone, s.milestoneFailed(ctx, tx, x, r)
 	}
@@ -482,7 +483,6 @@ func (s *Engine) undone(ctx context.Context, tx *sqlx.Tx, x chained, r messages.
 	if err != nil {
 		return "", err
 	}
-	return AppliedDone, s.move(ctx, tx, u, upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason,
-		Message: f.Message, Touched: true},
-		map[string]any{"workflow_id": x.workflow.ID})
+	undone := upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: true}
+	return AppliedDone, s.moveUpgrade(ctx, tx, u, undone, map[string]any{"workflow_id": x.workflow.ID})
 }

@@ -21,9 +21,9 @@ import (
 // CodeNotProven is the code of a proof that manager-api's own rows do not bear out.
 const CodeNotProven = "not_proven"
 
-// judged locks an upgrade for a judgement of its exchange's leader; the term is checked first and holds until the
+// lockJudged locks an upgrade for a judgement of its exchange's leader; the term is checked first and holds until the
 // transaction ends.
-func (s *Engine) judged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex component.ExchangeID,
+func (s *Engine) lockJudged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex component.ExchangeID,
 	term int64) (*upgradeRow, error) {
 	seen, err := readUpgrade(ctx, tx, id)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *Engine) judged(ctx context.Context, tx *sqlx.Tx, id upgrade.ID, ex comp
 // stale term, slot taken, no longer requested, or CodeSeenChanged.
 func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.ExchangeID, j managerapi.Judgement) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		row, err := s.judged(ctx, tx, id, ex, j.Term)
+		row, err := s.lockJudged(ctx, tx, id, ex, j.Term)
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 			return fault.New(fault.Invalid, "the target of a start must name a repository and a ref")
 		}
 		row.VerdictCode, row.VerdictMessage = j.Verdict.Code, j.Verdict.Message
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Term: j.Term, Reason: j.Verdict.Code,
+		return s.moveUpgrade(ctx, tx, row, upgrade.Event{Kind: upgrade.EventStart, Term: j.Term, Reason: j.Verdict.Code,
 			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
@@ -73,14 +73,14 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 // Refuse ends a requested upgrade as ineligible. It never touches the recorded version. Conflict: as for Start.
 func (s *Engine) Refuse(ctx context.Context, id upgrade.ID, ex component.ExchangeID, j managerapi.Judgement) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		row, err := s.judged(ctx, tx, id, ex, j.Term)
+		row, err := s.lockJudged(ctx, tx, id, ex, j.Term)
 		if err != nil {
 			return err
 		}
 		if err := requireSeen(ctx, tx, row, j.Saw); err != nil {
 			return err
 		}
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Term: j.Term, Reason: j.Verdict.Code,
+		return s.moveUpgrade(ctx, tx, row, upgrade.Event{Kind: upgrade.EventRefuse, Term: j.Term, Reason: j.Verdict.Code,
 			Message: j.Verdict.Message}, j.Inputs)
 	})
 }
@@ -89,7 +89,7 @@ func (s *Engine) Refuse(ctx context.Context, id upgrade.ID, ex component.Exchang
 // version. Conflict: stale term, nothing to prove, or CodeNotProven with what is missing.
 func (s *Engine) Prove(ctx context.Context, id upgrade.ID, ex component.ExchangeID, j managerapi.Judgement) error {
 	return s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		row, err := s.judged(ctx, tx, id, ex, j.Term)
+		row, err := s.lockJudged(ctx, tx, id, ex, j.Term)
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,8 @@ func (s *Engine) Prove(ctx context.Context, id upgrade.ID, ex component.Exchange
 		if !proof.OK() {
 			return fault.New(fault.Conflict, "%s", proof.String()).WithCode(CodeNotProven)
 		}
-		return s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventProven, Term: j.Term, Message: proof.String()}, proof)
+		return s.moveUpgrade(ctx, tx, row,
+			upgrade.Event{Kind: upgrade.EventProven, Term: j.Term, Message: proof.String()}, proof)
 	})
 }
 
@@ -122,9 +123,9 @@ func (s *Engine) Cancel(ctx context.Context, id upgrade.ID, ex component.Exchang
 		if err != nil {
 			return err
 		}
-		err = s.move(ctx, tx, row, upgrade.Event{Kind: upgrade.EventCancel, Cause: upgrade.CauseOperator, Reason: "canceled",
-			Message: "canceled by an operator", Touched: touched}, nil)
-		if err != nil {
+		canceled := upgrade.Event{Kind: upgrade.EventCancel, Cause: upgrade.CauseOperator, Reason: "canceled",
+			Message: "canceled by an operator", Touched: touched}
+		if err := s.moveUpgrade(ctx, tx, row, canceled, nil); err != nil {
 			return err
 		}
 		u, err = upgradeView(ctx, tx, row)
@@ -253,7 +254,7 @@ func (s *Engine) Upgrade(ctx context.Context, id upgrade.ID) (u managerapi.Upgra
 		if u, err = upgradeView(ctx, tx, row); err != nil {
 			return err
 		}
-		if u.Decisions, err = decisions(ctx, tx, row.subject()); err != nil {
+		if u.Decisions, err = readDecisions(ctx, tx, row.subject()); err != nil {
 			return err
 		}
 		u.Steps, err = executorSteps(ctx, tx, id)
@@ -262,7 +263,7 @@ func (s *Engine) Upgrade(ctx context.Context, id upgrade.ID) (u managerapi.Upgra
 	return u, err
 }
 
-func decisions(ctx context.Context, tx *sqlx.Tx, subject string) ([]managerapi.Decision, error) {
+func readDecisions(ctx context.Context, tx *sqlx.Tx, subject string) ([]managerapi.Decision, error) {
 	list := []managerapi.Decision{}
 	err := tx.SelectContext(ctx, &list, `SELECT at, code, message, coalesce(inputs, 'null') AS inputs FROM journal
 		WHERE subject = $1 ORDER BY seq`, subject)

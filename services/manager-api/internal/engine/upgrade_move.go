@@ -19,10 +19,10 @@ const (
 	CodeNoRelease   = "no_release"   // there is no stored release to return to
 )
 
-// move is the one place where an upgrade changes its state: the table decides, and everything that follows from the
-// decision happens in this transaction. The caller has locked the row. Conflict: the state does not know the event, or
-// the exchange's slot is taken; the transaction is then lost.
-func (s *Engine) move(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgrade.Event, inputs any) error {
+// moveUpgrade is the one place where an upgrade changes its state: the table decides, and everything that follows from
+// the decision happens in this transaction. The caller has locked the row. Conflict: the state does not know the event,
+// or the exchange's slot is taken; the transaction is then lost.
+func (s *Engine) moveUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgrade.Event, inputs any) error {
 	before, err := row.domain(ctx, tx)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (s *Engine) move(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgra
 	if err := journalMove(ctx, tx, row, before, e, inputs); err != nil { // the cause comes before its effects
 		return err
 	}
-	failed, err := s.perform(ctx, tx, row, current, effects)
+	failed, err := s.performEffects(ctx, tx, row, current, effects)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (s *Engine) move(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, e upgra
 	if failed == nil {
 		return nil
 	}
-	return s.move(ctx, tx, row, failed.event(), nil) // a workflow that could not even begin has failed
+	return s.moveUpgrade(ctx, tx, row, failed.event(), nil) // a workflow that could not even begin has failed
 }
 
 // failure is why a workflow cannot go on.
@@ -79,9 +79,9 @@ func environment(reason, format string, args ...any) *failure {
 	return &failure{Cause: upgrade.CauseEnvironment, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// perform does what the table demands, in its order. A failure is that of the workflow which an effect was to begin.
-// EffectFreeSlot needs nothing here: every end of an upgrade rings the overseer.
-func (s *Engine) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, current position,
+// performEffects does what the table demands, in its order. A failure is that of the workflow which an effect was to
+// begin. EffectFreeSlot needs nothing here: every end of an upgrade rings the overseer.
+func (s *Engine) performEffects(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, current position,
 	effects []upgrade.Effect) (failed *failure, err error) {
 	for _, effect := range effects {
 		switch effect.Kind {
@@ -93,11 +93,11 @@ func (s *Engine) perform(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, curr
 			err = closeWorkflow(ctx, tx, current, failure{Cause: upgrade.Cause(row.Cause.String), Reason: row.VerdictCode,
 				Message: row.VerdictMessage, Touched: row.Touched})
 		case upgrade.EffectProbe:
-			err = s.probe(ctx, tx, row, effect.Phase)
+			err = s.orderProbe(ctx, tx, row, effect.Phase)
 		case upgrade.EffectRecordVersion:
 			err = recordVersion(ctx, tx, row)
 		case upgrade.EffectQuarantine:
-			err = s.quarantine(ctx, tx, row)
+			err = s.quarantineTarget(ctx, tx, row)
 		case upgrade.EffectSystemEvent:
 			err = raiseUpgrade(ctx, tx, row)
 		case upgrade.EffectResetClock:

@@ -34,7 +34,7 @@ func (s *Engine) EndWorkflows(ctx context.Context, tx *sqlx.Tx, id component.Exc
 		if open[i].UpgradeID != nil {
 			err = open[i].fail(ctx, tx, *deleted)
 		} else {
-			err = s.failWorkflow(ctx, tx, chained{workflow: &open[i]}, *deleted)
+			err = s.failWorkflow(ctx, tx, orderChain{workflow: &open[i]}, *deleted)
 		}
 		if err != nil {
 			return err
@@ -174,7 +174,7 @@ func (s *Engine) enterMilestone(ctx context.Context, tx *sqlx.Tx, w *workflowRow
 	_, err = tx.ExecContext(ctx, `UPDATE workflows SET current_step = $2, step_began_at = now(),
 		workflow_step_durations = $3,
 			elapsed_step_time = $4, elapsed_workflow_time = $5, updated_at = now() WHERE id = $1`,
-		w.ID, string(m), durations, human(0), human(w.since(w.BeganAt)))
+		w.ID, string(m), durations, humanDuration(0), humanDuration(w.since(w.BeganAt)))
 	if err != nil {
 		return nil, fmt.Errorf("enter milestone %s of workflow %s: %w", m, w.ID, err)
 	}
@@ -217,7 +217,8 @@ func (w *workflowRow) end(ctx context.Context, tx *sqlx.Tx, f failure) error {
 		failure_reason = $4, ended_at = now(),
 			workflow_step_durations = $5, elapsed_step_time = $6, elapsed_workflow_time = $7, workflow_duration = $7,
 			updated_at = now() WHERE id = $1`,
-		w.ID, w.Failed, string(f.Cause), f.Reason, durations, human(w.since(w.StepBeganAt)), human(w.since(w.BeganAt)))
+		w.ID, w.Failed, string(f.Cause), f.Reason, durations,
+		humanDuration(w.since(w.StepBeganAt)), humanDuration(w.since(w.BeganAt)))
 	if err != nil {
 		return fmt.Errorf("end workflow %s: %w", w.ID, err)
 	}
@@ -231,7 +232,7 @@ func (w *workflowRow) durations() (string, error) {
 		steps = map[string]any{} // a user may have put anything there
 	}
 	if w.CurrentStep != "" && w.StepBeganAt != nil {
-		steps[w.CurrentStep] = human(w.since(w.StepBeganAt))
+		steps[w.CurrentStep] = humanDuration(w.since(w.StepBeganAt))
 	}
 	text, err := db.JSONText(steps)
 	w.StepDurations = json.RawMessage(text)
@@ -245,8 +246,8 @@ func (w *workflowRow) since(t *time.Time) time.Duration {
 	return max(w.Now.Sub(*t), 0)
 }
 
-// human is a duration in the predecessor's words: its largest whole unit.
-func human(d time.Duration) string {
+// humanDuration is a duration in the predecessor's words: its largest whole unit.
+func humanDuration(d time.Duration) string {
 	day := 24 * time.Hour
 	switch {
 	case d < 0:

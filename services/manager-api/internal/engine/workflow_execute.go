@@ -32,12 +32,13 @@ func (s *Engine) ExecuteWorkflow(ctx context.Context, id string, options json.Ra
 		if err != nil {
 			return db.NotFound(err, "there is no workflow %s", id)
 		}
-		return s.execute(ctx, tx, w, options, "the workflow was executed")
+		return s.beginExecution(ctx, tx, w, options, "the workflow was executed")
 	})
 }
 
-// execute begins a locked workflow.
-func (s *Engine) execute(ctx context.Context, tx *sqlx.Tx, w *workflowRow, options json.RawMessage, why string) error {
+// beginExecution begins a locked workflow.
+func (s *Engine) beginExecution(ctx context.Context, tx *sqlx.Tx, w *workflowRow, options json.RawMessage,
+	why string) error {
 	switch {
 	case w.Completed:
 		return fault.New(fault.Conflict, "Workflow has already completed").WithCode(CodeWorkflowCompleted)
@@ -52,7 +53,7 @@ func (s *Engine) execute(ctx context.Context, tx *sqlx.Tx, w *workflowRow, optio
 		return err
 	}
 	if failed := w.unknownMilestone(); failed != nil {
-		return s.failWorkflow(ctx, tx, chained{workflow: w}, *failed)
+		return s.failWorkflow(ctx, tx, orderChain{workflow: w}, *failed)
 	}
 	return s.enterOrFail(ctx, tx, w, w.next(""))
 }
@@ -63,7 +64,7 @@ func (s *Engine) enterOrFail(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m
 	if err != nil || failed == nil {
 		return err
 	}
-	return s.failWorkflow(ctx, tx, chained{workflow: w}, *failed)
+	return s.failWorkflow(ctx, tx, orderChain{workflow: w}, *failed)
 }
 
 // StartScheduled begins the workflows whose scheduled_start_time has come and that nobody has executed, and lets those
@@ -86,14 +87,15 @@ func (s *Engine) StartScheduled(ctx context.Context) error {
 			if w.CurrentStep == string(messages.MilestoneSchedule) {
 				return s.goOnFromSchedule(ctx, tx, w)
 			}
-			err = s.execute(ctx, tx, w, nil, "the workflow's scheduled_start_time has come")
+			err = s.beginExecution(ctx, tx, w, nil, "the workflow's scheduled_start_time has come")
 			switch {
 			case fault.CodeOf(err) == CodeFrozen:
 				return nil // it waits
 			case fault.CodeOf(err) == CodeWorkflowStarted || fault.CodeOf(err) == CodeWorkflowCompleted:
 				return nil // somebody was first
 			case fault.Is(err, fault.Conflict): // nobody is there to read the refusal
-				return s.failWorkflow(ctx, tx, chained{workflow: w}, *environment("not_started", "%s", fault.Public(err).Message))
+				return s.failWorkflow(ctx, tx, orderChain{workflow: w},
+					*environment("not_started", "%s", fault.Public(err).Message))
 			default:
 				return err
 			}
@@ -131,7 +133,7 @@ func (s *Engine) AbandonWorkflows(ctx context.Context) error {
 			if err != nil || !due {
 				return err
 			}
-			return s.failWorkflow(ctx, tx, chained{workflow: w}, *environment("abandoned",
+			return s.failWorkflow(ctx, tx, orderChain{workflow: w}, *environment("abandoned",
 				"nothing has moved for %s: look at the broker of the workflow's exchange, and start an executor there",
 				s.times.AbandonAfter))
 		}, s.times.AbandonAfter.Milliseconds(), s.times.OrderDeadline.Milliseconds())

@@ -28,9 +28,14 @@ func (s *Engine) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, n
 	if err != nil {
 		return nil, err
 	}
-	w := &workflowRow{DeploymentRepo: suffixed(repo, phase.RepoSuffix), DeploymentRepoGitRef: ref, SourceRepo: row.ToRepo,
-		SourceRepoGitRef: row.ToRef,
-		Phase:            number, Executor: phase.Milestone}
+	w := &workflowRow{
+		DeploymentRepo:       withRepoSuffix(repo, phase.RepoSuffix),
+		DeploymentRepoGitRef: ref,
+		SourceRepo:           row.ToRepo,
+		SourceRepoGitRef:     row.ToRef,
+		Phase:                number,
+		Executor:             phase.Milestone,
+	}
 	return s.beginWorkflow(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
 }
 
@@ -106,8 +111,8 @@ func (s *Engine) beginWorkflow(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	return failed, w.fail(ctx, tx, *failed)
 }
 
-// probe orders the executor that was replaced to answer: alive is not enough, it must hear.
-func (s *Engine) probe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) error {
+// orderProbe orders the executor that was replaced to answer: alive is not enough, it must hear.
+func (s *Engine) orderProbe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) error {
 	w, err := workflowAt(ctx, tx, position{row.ID, number, row.restoring()})
 	if err != nil {
 		return err
@@ -119,8 +124,8 @@ func (s *Engine) probe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number
 		s.baseOrder(w, messages.MilestoneProbe))
 }
 
-// suffixed appends to a repository's name, before a trailing ".git".
-func suffixed(repo, suffix string) string {
+// withRepoSuffix appends to a repository's name, before a trailing ".git".
+func withRepoSuffix(repo, suffix string) string {
 	if name, ok := strings.CutSuffix(repo, ".git"); ok && suffix != "" {
 		return name + suffix + ".git"
 	}

@@ -103,7 +103,7 @@ func (s *Registry) UpdateBroker(ctx context.Context, id int64, edit func(*Broker
 		if err := edit(&spec); err != nil {
 			return err
 		}
-		if spec.Name == old.Name && same(spec.FailoverID, old.FailoverID) {
+		if spec.Name == old.Name && samePointed(spec.FailoverID, old.FailoverID) {
 			return nil
 		}
 		if err := failoverKnown(ctx, tx, id, spec); err != nil {
@@ -202,10 +202,10 @@ func (c ConnectionRow) open(keys *seal.Ring) (boot.Secret, error) {
 
 // Connections reads the connections of a broker, without passwords.
 func (s *Registry) Connections(ctx context.Context, broker int64) ([]ConnectionRow, error) {
-	return connections(ctx, s.db.Pool, broker)
+	return findConnections(ctx, s.db.Pool, broker)
 }
 
-func connections(ctx context.Context, q sqlx.QueryerContext, broker int64) ([]ConnectionRow, error) {
+func findConnections(ctx context.Context, q sqlx.QueryerContext, broker int64) ([]ConnectionRow, error) {
 	var rows []ConnectionRow
 	err := sqlx.SelectContext(ctx, q, &rows, `SELECT `+connectionColumns+` FROM messaging_broker_connections
 		WHERE messaging_broker_id = $1 ORDER BY id`, broker)
@@ -220,7 +220,7 @@ func (s *Registry) OpenConnections(ctx context.Context, broker int64, keys *seal
 	var rows []ConnectionRow
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		var err error
-		if rows, err = connections(ctx, tx, broker); err != nil || len(rows) == 0 {
+		if rows, err = findConnections(ctx, tx, broker); err != nil || len(rows) == 0 {
 			return err
 		}
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: brokerSubject(broker), Code: "passwords_read",

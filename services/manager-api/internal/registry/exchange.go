@@ -116,7 +116,7 @@ func (s *Registry) CreateExchange(ctx context.Context, spec ExchangeSpec) (compo
 		if err != nil {
 			return err
 		}
-		if err := cmp.Or(failoverKept(nil, spec.FailoverID), placeable(ctx, tx, id, spec)); err != nil {
+		if err := cmp.Or(failoverKept(nil, spec.FailoverID), requirePlaceable(ctx, tx, id, spec)); err != nil {
 			return err
 		}
 		// A key that no fragment can have keeps the address unique until it is computed.
@@ -162,7 +162,7 @@ func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, 
 		if spec.equal(old.ExchangeSpec) {
 			return nil
 		}
-		if err := cmp.Or(failoverKept(old.FailoverID, spec.FailoverID), placeable(ctx, tx, id, spec)); err != nil {
+		if err := cmp.Or(failoverKept(old.FailoverID, spec.FailoverID), requirePlaceable(ctx, tx, id, spec)); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE messaging_exchanges SET name = $2, failover_exchange_id = $3,
@@ -187,14 +187,14 @@ func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, 
 }
 
 func (e ExchangeSpec) equal(o ExchangeSpec) bool {
-	return e.sameAddress(o) && same(e.FailoverID, o.FailoverID)
+	return e.sameAddress(o) && samePointed(e.FailoverID, o.FailoverID)
 }
 
 func (e ExchangeSpec) sameAddress(o ExchangeSpec) bool {
-	return e.Name == o.Name && same(e.ParentID, o.ParentID) && same(e.Fragment, o.Fragment)
+	return e.Name == o.Name && samePointed(e.ParentID, o.ParentID) && samePointed(e.Fragment, o.Fragment)
 }
 
-func same[T comparable](a, b *T) bool { return a == b || (a != nil && b != nil && *a == *b) }
+func samePointed[T comparable](a, b *T) bool { return a == b || (a != nil && b != nil && *a == *b) }
 
 // lockTree lets one change of the hierarchy at a time through.
 func lockTree(ctx context.Context, tx *sqlx.Tx) error {
@@ -207,15 +207,15 @@ func lockTree(ctx context.Context, tx *sqlx.Tx) error {
 // failoverKept refuses a failover exchange, which would have no effect. What is stored may stay, so that a client can
 // PUT what it has read.
 func failoverKept(stored, wanted *component.ExchangeID) error {
-	if wanted == nil || same(stored, wanted) {
+	if wanted == nil || samePointed(stored, wanted) {
 		return nil
 	}
 	return db.WrongField("failover_exchange_id",
 		"is not supported: set the failover_broker_id of the broker that the exchange is restricted to")
 }
 
-// placeable refuses a parent that is unknown, the exchange itself, or below it.
-func placeable(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID, spec ExchangeSpec) error {
+// requirePlaceable refuses a parent that is unknown, the exchange itself, or below it.
+func requirePlaceable(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID, spec ExchangeSpec) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}

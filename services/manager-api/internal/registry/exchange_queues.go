@@ -109,8 +109,9 @@ func (s *Registry) ways(ctx context.Context, tx *sqlx.Tx) (map[component.Exchang
 	return all, nil
 }
 
-// barred lists the exchanges whose messages on their way would be lost by a change. One that is gone has no messages.
-func barred(before, after map[component.ExchangeID]way) []component.ExchangeID {
+// barredExchanges lists the exchanges whose messages on their way would be lost by a change. One that is gone has no
+// messages.
+func barredExchanges(before, after map[component.ExchangeID]way) []component.ExchangeID {
 	var ids []component.ExchangeID
 	for id, w := range before {
 		if next, there := after[id]; there && !w.keeps(next) {
@@ -126,7 +127,7 @@ const CodeExchangeBusy = "exchange_busy"
 // keepWays is Conflict if an upgrade or a workflow runs in an exchange whose messages would be lost. The exchanges are
 // locked first: what begins there meanwhile is waited for, what begins later goes the new way.
 func keepWays(ctx context.Context, tx *sqlx.Tx, before, after map[component.ExchangeID]way) error {
-	ids := pq.Array(db.ExchangeIDs(barred(before, after)))
+	ids := pq.Array(db.ExchangeIDs(barredExchanges(before, after)))
 	if _, err := tx.ExecContext(ctx, `SELECT 1 FROM messaging_exchanges WHERE id = ANY($1) ORDER BY id FOR UPDATE`,
 		ids); err != nil {
 		return fmt.Errorf("lock exchanges whose messages go another way: %w", err)
