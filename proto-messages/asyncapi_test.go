@@ -84,8 +84,9 @@ var _ = Describe("The AsyncAPI document", func() {
 	It("has a channel per queue that carries messages of ours, and both ends of each", func() {
 		d := document()
 		carries := map[string][]string{
-			"system_modules": {"module_status"}, "overseer": {"upgrade_request", "changed"}, "workflow_orchestration": {"milestone_result"},
-			"deployer": {"milestone_order"}, "deploy_oa": {"milestone_order"}, "builder": {"milestone_order"},
+			"system_modules": {"module_status"}, "overseer": {"upgrade_request", "changed"},
+			"workflow_orchestration": {"milestone_result"},
+			"deployer":               {"milestone_order"}, "deploy_oa": {"milestone_order"}, "builder": {"milestone_order"},
 		}
 		channels := d["channels"].(object)
 		Expect(channels).To(HaveLen(len(carries)))

@@ -24,8 +24,8 @@ func invalid(format string, args ...any) error {
 
 var tolerant = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// Unmarshal reads JSON that carries messages, as all receivers of messages do: unknown fields are ignored, of a key that
-// stands twice the last counts, and what is no UTF-8 is replaced.
+// Unmarshal reads JSON that carries messages, as all receivers of messages do: unknown fields are ignored, of a key
+// that stands twice the last counts, and what is no UTF-8 is replaced.
 func Unmarshal(body []byte, v any) error { return json.Unmarshal(body, v, tolerant) }
 
 func decode[T any](body []byte) (T, error) {
@@ -67,7 +67,8 @@ func (m ModuleStatus) Validate() error {
 		name, value string
 		limit       int
 	}{
-		{"hostname", m.Hostname, 255}, {"type", m.Type, 255}, {"status", m.Status, 64}, {"service", m.Service, 255}, {"boot_id", m.BootID, 64},
+		{"hostname", m.Hostname, 255}, {"type", m.Type, 255}, {"status", m.Status, 64}, {"service", m.Service, 255},
+		{"boot_id", m.BootID, 64},
 		{"source_repo", m.SourceRepo, 1024}, {"source_repo_git_ref", m.SourceRepoGitRef, 256},
 		{"deployment_repo", m.DeploymentRepo, 1024}, {"deployment_repo_git_ref", m.DeploymentRepoGitRef, 256},
 	} {

@@ -24,24 +24,34 @@ var _ = Describe("Decoding", func() {
 			Expect(err).NotTo(HaveOccurred())
 			Expect(ok).To(Equal(known))
 		},
-		Entry("with what the predecessor sent", `{"event_type":"status","hostname":"h","type":"builder","status":"active","workload":[]}`, true, ""),
+		Entry("with what the predecessor sent", `{"event_type":"status","hostname":"h","type":"builder","status":"active",
+			"workload":[]}`, true, ""),
 		Entry("of an unknown event type", `{"event_type":"party"}`, false, ""),
 		Entry("without an event type", `{"hostname":"h"}`, false, "event_type is missing"),
 		Entry("of null", `{"event_type":null}`, false, "event_type is missing"),
 		Entry("without hostname", `{"event_type":"status","type":"b","status":"active"}`, false, "hostname is missing"),
-		Entry("with a blank hostname", `{"event_type":"status","hostname":" ","type":"b","status":"active"}`, false, "hostname is missing"),
-		Entry("with a slash in the hostname", `{"event_type":"status","hostname":"a/b","type":"b","status":"active"}`, false, "hostname contains a slash"),
-		Entry("with a NUL in the type", `{"event_type":"status","hostname":"h","type":"b\u0000","status":"active"}`, false, "type contains invalid characters"),
-		Entry("with a workload of any kind", `{"event_type":"status","hostname":"h","type":"b","status":"active","workload":{"a":1}}`, true, ""),
+		Entry("with a blank hostname", `{"event_type":"status","hostname":" ","type":"b","status":"active"}`, false,
+			"hostname is missing"),
+		Entry("with a slash in the hostname", `{"event_type":"status","hostname":"a/b","type":"b","status":"active"}`, false,
+			"hostname contains a slash"),
+		Entry("with a NUL in the type", `{"event_type":"status","hostname":"h","type":"b\u0000","status":"active"}`, false,
+			"type contains invalid characters"),
+		Entry("with a workload of any kind", `{"event_type":"status","hostname":"h","type":"b","status":"active",
+			"workload":{"a":1}}`, true, ""),
 		Entry("with a number as hostname", `{"event_type":"status","hostname":7}`, false, "invalid message"),
-		Entry("with a field that nobody knows", `{"event_type":"status","hostname":"h","type":"b","status":"active","mood":[{}]}`, true, ""),
-		Entry("with a key that stands twice", `{"event_type":"status","hostname":"h","type":"b","status":"active","workload":[{"a":1,"a":2}]}`, true, ""),
-		Entry("with bytes behind it", `{"event_type":"status","hostname":"h","type":"b","status":"active"}x`, false, "invalid message"),
+		Entry("with a field that nobody knows", `{"event_type":"status","hostname":"h","type":"b","status":"active",
+			"mood":[{}]}`, true, ""),
+		Entry("with a key that stands twice", `{"event_type":"status","hostname":"h","type":"b","status":"active",
+			"workload":[{"a":1,"a":2}]}`, true, ""),
+		Entry("with bytes behind it", `{"event_type":"status","hostname":"h","type":"b","status":"active"}x`, false,
+			"invalid message"),
 		Entry("in Erlang's term format", "\x83t\x00\x00\x00\x00", false, "invalid message"),
 	)
 
 	It("replaces what is no UTF-8, in the workload too", func() {
-		m, _, err := messages.DecodeModuleStatus([]byte("{\"event_type\":\"status\",\"hostname\":\"h\xe9\",\"type\":\"b\",\"status\":\"active\",\"workload\":[\"\xe9\"]}"))
+		m, _, err := messages.DecodeModuleStatus(
+			[]byte("{\"event_type\":\"status\",\"hostname\":\"h\xe9\",\"type\":\"b\",\"status\":\"active\"," +
+				"\"workload\":[\"\xe9\"]}"))
 		Expect(err).NotTo(HaveOccurred())
 		Expect([]string{m.Hostname, string(m.Workload)}).To(Equal([]string{"h\uFFFD", "[\"\uFFFD\"]"}))
 	})
@@ -57,7 +67,8 @@ var _ = Describe("Decoding", func() {
 			Expect(ok).To(Equal(known))
 		},
 		Entry("a change without options", `{"action":"changed"}`, true, ""),
-		Entry("a request without a type", `{"action":"upgrade_request","options":{}}`, false, "options.component_type is missing"),
+		Entry("a request without a type", `{"action":"upgrade_request","options":{}}`, false,
+			"options.component_type is missing"),
 		Entry("no action", `{}`, false, "action is missing"),
 		Entry("an action that is not ours", `{"action":"dance"}`, false, ""),
 	)
@@ -87,7 +98,8 @@ var _ = Describe("An address", func() {
 			Expect(a.Key(messages.QueueOverseer)).To(Equal(key))
 			Expect(a.QueueName(messages.QueueOverseer)).To(Equal(queue))
 		},
-		Entry("of a leaf", messages.Address{Name: "east", Root: "root", RoutingKey: "aws.us-east-1"}, "aws.us-east-1.overseer", "aws:us-east-1.overseer"),
+		Entry("of a leaf", messages.Address{Name: "east", Root: "root", RoutingKey: "aws.us-east-1"},
+			"aws.us-east-1.overseer", "aws:us-east-1.overseer"),
 		Entry("of a root", messages.Address{Name: "root", Root: "root", RoutingKey: "aws"}, "aws.overseer", "aws.overseer"),
 		Entry("without any fragment", messages.Address{Name: "lone", Root: "lone"}, "overseer", "lone.overseer"),
 	)

@@ -77,7 +77,8 @@ const (
 	MilestoneDeploy   Milestone = "deploy"    // roll through the instances, by a deployer
 	MilestoneDeployOA Milestone = "deploy_oa" // the same, by a deployer-oa
 	MilestoneProbe    Milestone = "probe"     // do nothing, but answer: proves that an executor hears
-	MilestoneResolve  Milestone = "resolve"   // ask git hosts which commits refs stand for; only for executors that announce it
+	// ask git hosts which commits refs stand for; only for executors that announce it
+	MilestoneResolve  Milestone = "resolve"
 	MilestoneBuild    Milestone = "build"     // for modules that others run, on the queue builder
 	MilestoneSchedule Milestone = "scheduled" // wait for the workflow's scheduled_start_time; no executor takes part
 )
@@ -117,10 +118,12 @@ type Order struct {
 	EtcdToken            string           `json:"etcd_token,omitempty"`
 	Cluster              *Cluster         `json:"cluster,omitempty"`
 	DeployableUnits      []UnitDefinition `json:"deployable_units,omitempty"`
-	LeavingUnits         []string         `json:"leaving_units,omitempty"` // names of units of former releases that are not in this one
-	FleetConfig          *FleetConfig     `json:"fleet_config,omitempty"`
-	ReplacedKnown        bool             `json:"replaced_known,omitempty"` // there is a release to return to: the result need not say what the deploy replaced
-	ExecuteOptions       json.RawMessage  `json:"execute_options,omitempty"`
+	// names of units of former releases that are not in this one
+	LeavingUnits []string     `json:"leaving_units,omitempty"`
+	FleetConfig  *FleetConfig `json:"fleet_config,omitempty"`
+	// there is a release to return to: the result need not say what the deploy replaced
+	ReplacedKnown  bool            `json:"replaced_known,omitempty"`
+	ExecuteOptions json.RawMessage `json:"execute_options,omitempty"`
 	// Of a deploy milestone: the commits behind the two refs, "" if nobody knows them. The executor writes ref and source
 	// commit into every definition, so that another version is another definition.
 	SourceCommitHash     string `json:"source_commit_hash,omitempty"`

@@ -76,12 +76,13 @@ type Ref struct {
 // Component is a SystemComponent: what should run in one exchange. SourceRepo and its ref are the recorded,
 // proven version; they change only together with a proof.
 type Component struct {
-	ID                   ID         `json:"id" db:"id"`
-	ExchangeID           ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"`
-	Type                 Type       `json:"type" db:"type"`
-	SourceRepo           string     `json:"source_repo" db:"source_repo"`
-	SourceRepoGitRef     string     `json:"source_repo_git_ref" db:"source_repo_git_ref"`
-	SourceCommitHash     string     `json:"source_commit_hash" db:"source_commit_hash"` // of the recorded version, "" where nobody knows it
+	ID               ID         `json:"id" db:"id"`
+	ExchangeID       ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"`
+	Type             Type       `json:"type" db:"type"`
+	SourceRepo       string     `json:"source_repo" db:"source_repo"`
+	SourceRepoGitRef string     `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	// SourceCommitHash is the commit of the recorded version; "" if nobody knows it.
+	SourceCommitHash     string     `json:"source_commit_hash" db:"source_commit_hash"`
 	DeploymentRepo       string     `json:"deployment_repo" db:"deployment_repo"`
 	DeploymentRepoGitRef string     `json:"deployment_repo_git_ref" db:"deployment_repo_git_ref"`
 	Strategy             Strategy   `json:"upgrade_strategy" db:"upgrade_strategy"`

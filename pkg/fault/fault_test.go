@@ -69,8 +69,10 @@ var _ = Describe("What a client sees", func() {
 		func(err error, want fault.View) { Expect(fault.Public(err)).To(Equal(want)) },
 		Entry("a kind with a cause", fmt.Errorf("pass: %w", fault.Wrap(fault.Unavailable, errSecret, "try later")),
 			fault.View{Kind: fault.Unavailable, Message: "try later"}),
-		Entry("code and fields", fault.New(fault.Conflict, "taken").WithCode("superseded").WithFields(fault.Field{Name: "token", Message: "is old"}),
-			fault.View{Kind: fault.Conflict, Code: "superseded", Message: "taken", Fields: []fault.Field{{Name: "token", Message: "is old"}}}),
+		Entry("code and fields", fault.New(fault.Conflict, "taken").WithCode("superseded").
+			WithFields(fault.Field{Name: "token", Message: "is old"}),
+			fault.View{Kind: fault.Conflict, Code: "superseded", Message: "taken",
+				Fields: []fault.Field{{Name: "token", Message: "is old"}}}),
 		Entry("an unknown error shows nothing of itself", errSecret,
 			fault.View{Kind: fault.Internal, Message: "internal error"}),
 		Entry("an internal error shows nothing of itself",

@@ -64,7 +64,8 @@ INSERT INTO leases AS l (name, holder, token, expires_at)
 VALUES ($1, $2, nextval('lease_tokens'), clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (name) DO UPDATE SET
 	holder = excluded.holder,
-	token = CASE WHEN l.holder = excluded.holder AND l.expires_at > clock_timestamp() THEN l.token ELSE nextval('lease_tokens') END,
+	token = CASE WHEN l.holder = excluded.holder AND l.expires_at > clock_timestamp() THEN l.token
+	ELSE nextval('lease_tokens') END,
 	data = CASE WHEN l.holder = excluded.holder AND l.expires_at > clock_timestamp() THEN l.data ELSE '{}' END,
 	expires_at = clock_timestamp() + make_interval(secs => $3)
 WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
@@ -77,7 +78,8 @@ RETURNING` + columns
 // another holder.
 func Acquire(ctx context.Context, tx sqlx.ExtContext, name, holder string, ttl time.Duration) (Lease, bool, error) {
 	if name == "" || holder == "" || ttl <= 0 {
-		return Lease{}, false, fault.New(fault.Internal, "acquire lease %q for %q over %s: name, holder and a positive ttl are needed", name, holder, ttl)
+		return Lease{}, false, fault.New(fault.Internal,
+			"acquire lease %q for %q over %s: name, holder and a positive ttl are needed", name, holder, ttl)
 	}
 	var l Lease
 	err := sqlx.GetContext(ctx, tx, &l, acquireSQL, name, holder, ttl.Seconds())
@@ -103,7 +105,8 @@ RETURNING` + columns
 // its data unless data is nil. A lease that has expired but that nobody has taken
 // over is extended: only a higher token ends a hold. Otherwise the error is a
 // Conflict with code "superseded".
-func Renew(ctx context.Context, tx sqlx.ExtContext, name string, token int64, ttl time.Duration, data json.RawMessage) (Lease, error) {
+func Renew(ctx context.Context, tx sqlx.ExtContext, name string, token int64, ttl time.Duration,
+	data json.RawMessage) (Lease, error) {
 	var l Lease
 	var text any
 	if data != nil {

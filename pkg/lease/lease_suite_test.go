@@ -17,7 +17,8 @@ func TestLease(t *testing.T) {
 // schema is what the package needs of a service's migrations.
 const schema = `
 	CREATE SEQUENCE lease_tokens;
-	CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, token bigint NOT NULL, expires_at timestamptz NOT NULL, data jsonb NOT NULL DEFAULT '{}')`
+	CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, token bigint NOT NULL,
+		expires_at timestamptz NOT NULL, data jsonb NOT NULL DEFAULT '{}')`
 
 var testDB *pgtest.Database
 

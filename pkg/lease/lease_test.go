@@ -44,7 +44,8 @@ func release(db *postgres.DB) {
 }
 
 func beSuperseded() OmegaMatcher {
-	return SatisfyAll(WithTransform(fault.KindOf, Equal(fault.Conflict)), WithTransform(fault.CodeOf, Equal(lease.CodeSuperseded)))
+	return SatisfyAll(WithTransform(fault.KindOf, Equal(fault.Conflict)),
+		WithTransform(fault.CodeOf, Equal(lease.CodeSuperseded)))
 }
 
 var _ = Describe("Acquire", func() {
@@ -185,8 +186,14 @@ var _ = Describe("A holder", func() {
 			release(db)
 		}, false, false}),
 		Entry("it was released meanwhile", row{func(_ context.Context, db *postgres.DB) { release(db) }, false, false}),
-		Entry("its row is gone", row{func(_ context.Context, db *postgres.DB) { db.MustExec(`DELETE FROM leases`) }, false, false}),
-		Entry("it expired and came back under a new token", row{func(ctx context.Context, db *postgres.DB) { expire(db); held(ctx, db, "a") }, false, false}),
+		Entry("its row is gone", row{func(_ context.Context, db *postgres.DB) {
+			db.MustExec(`DELETE FROM leases`)
+		}, false, false}),
+		Entry("it expired and came back under a new token", row{
+			func(ctx context.Context, db *postgres.DB) {
+				expire(db)
+				held(ctx, db, "a")
+			}, false, false}),
 	)
 
 	It("keeps its data when a renewal brings none", func(ctx SpecContext) {

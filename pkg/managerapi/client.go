@@ -44,7 +44,8 @@ func New(base, token string) *Client {
 	}}
 }
 
-// Retry calls f until it succeeds, ctx ends, or it fails with anything but Unavailable: from 100 ms up to 5 s between tries.
+// Retry calls f until it succeeds, ctx ends, or it fails with anything but Unavailable: from 100 ms up to 5 s between
+// tries.
 func Retry(ctx context.Context, f func() error) error {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 100*time.Millisecond, 5*time.Second
@@ -220,7 +221,8 @@ func (c *Client) Upgrade(ctx context.Context, id upgrade.ID) (Upgrade, error) {
 	return u, c.Do(ctx, http.MethodGet, "/upgrades/"+escape(id), nil, &u)
 }
 
-// Upgrades reads one page of GET /upgrades; the query may name component_id, messaging_exchange_id, state, cursor and limit.
+// Upgrades reads one page of GET /upgrades; the query may name component_id, messaging_exchange_id, state, cursor and
+// limit.
 func (c *Client) Upgrades(ctx context.Context, query url.Values) (Page[Upgrade], error) {
 	var p Page[Upgrade]
 	return p, c.Do(ctx, http.MethodGet, "/upgrades?"+query.Encode(), nil, &p)
@@ -249,7 +251,8 @@ func (c *Client) Prove(ctx context.Context, id upgrade.ID, j Judgement) error {
 	return c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/proven", j, nil)
 }
 
-// Claim claims an order: POST /orders/:id/claim. Conflict: held by another, an old attempt, ended, or past its deadline.
+// Claim claims an order: POST /orders/:id/claim. Conflict: held by another, an old attempt, ended, or past its
+// deadline.
 func (c *Client) Claim(ctx context.Context, orderID string, r ClaimRequest) (Claim, error) {
 	var k Claim
 	plain := r
@@ -257,7 +260,8 @@ func (c *Client) Claim(ctx context.Context, orderID string, r ClaimRequest) (Cla
 	return k, c.doEither(ctx, http.MethodPost, "/orders/"+escape(orderID)+"/claim", r, plain, &k)
 }
 
-// Renew renews a claim: POST /orders/:id/renew. Conflict with code "superseded": a higher token exists, touch nothing more.
+// Renew renews a claim: POST /orders/:id/renew. Conflict with code "superseded": a higher token exists, touch nothing
+// more.
 func (c *Client) Renew(ctx context.Context, orderID string, token int64) (Claim, error) {
 	var k Claim
 	return k, c.Do(ctx, http.MethodPost, "/orders/"+escape(orderID)+"/renew", Renewal{token}, &k)

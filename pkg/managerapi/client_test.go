@@ -60,7 +60,8 @@ var _ = Describe("The client", func() {
 			Expect(f.bodies).To(HaveExactElements(ContainSubstring(`"` + field + `"`)))
 		},
 		Entry("what a start rests on", "saw", func(c *managerapi.Client) error {
-			return c.Start(ctx, "u1", managerapi.Judgement{Term: 1, Target: upgrade.Version{SourceRepoGitRef: "v2"}, Saw: &managerapi.Saw{}})
+			return c.Start(ctx, "u1", managerapi.Judgement{Term: 1, Target: upgrade.Version{SourceRepoGitRef: "v2"},
+				Saw: &managerapi.Saw{}})
 		}),
 		Entry("what a refusal rests on", "saw", func(c *managerapi.Client) error {
 			return c.Refuse(ctx, "u1", managerapi.Judgement{Term: 1, Saw: &managerapi.Saw{}})

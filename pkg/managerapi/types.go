@@ -35,8 +35,8 @@ type Ancestor struct {
 	RoutingKey string `json:"routing_key"`
 }
 
-// BrokerConnection is one address of a broker, of the predecessor's family. The password is shown to services and modules
-// of an exchange that may use the broker, and to nobody else; each such read is in the journal.
+// BrokerConnection is one address of a broker, of the predecessor's family. The password is shown to services and
+// modules of an exchange that may use the broker, and to nobody else; each such read is in the journal.
 type BrokerConnection struct {
 	Username    string      `json:"username"`
 	Password    boot.Secret `json:"password"`
@@ -93,8 +93,9 @@ type Decision struct {
 // UpgradeRequest asks for an upgrade of one component, or of a type in an exchange. Force overrides
 // auto_upgrade_enabled, quarantine, already-the-latest and stray modules, is audited, and needs role operator or admin.
 type UpgradeRequest struct {
-	ComponentID   component.ID         `json:"component_id,omitempty"`
-	ExchangeID    component.ExchangeID `json:"messaging_exchange_id,omitempty"` // with ComponentType, instead of ComponentID
+	ComponentID component.ID `json:"component_id,omitempty"`
+	// with ComponentType, instead of ComponentID
+	ExchangeID    component.ExchangeID `json:"messaging_exchange_id,omitempty"`
 	ComponentType component.Type       `json:"component_type,omitempty"`
 	Trigger       upgrade.Trigger      `json:"trigger,omitempty"` // request (default), or hourly: role service, with Term
 	Term          int64                `json:"term,omitempty"`
@@ -184,8 +185,8 @@ type EnvironmentFailures struct {
 	Last        time.Time       `json:"last" db:"last"` // when the last of them was started
 }
 
-// Freeze is the emergency stop of an exchange, or of everything: nothing starts. What runs goes on to its end, and rollbacks
-// pass.
+// Freeze is the emergency stop of an exchange, or of everything: nothing starts. What runs goes on to its end, and
+// rollbacks pass.
 type Freeze struct {
 	ExchangeID *component.ExchangeID `json:"messaging_exchange_id" db:"messaging_exchange_id"` // null: everything
 	CreatedBy  string                `json:"created_by" db:"created_by"`
@@ -263,8 +264,8 @@ type ClaimRequest struct {
 	Capabilities []string `json:"capabilities,omitempty"`
 }
 
-// Capabilities that a service announces with its claim or its lease. What is announced there comes with a service token;
-// what stands in a message is never a capability.
+// Capabilities that a service announces with its claim or its lease. What is announced there comes with a service
+// token; what stands in a message is never a capability.
 const (
 	CapInstances = "instances" // executor: its deploy results name their instances; overseer: it judges proofs by them
 	CapResolve   = "resolve"   // executor: it performs the milestone resolve
@@ -278,8 +279,8 @@ type Executor struct {
 	Capabilities []string `json:"capabilities,omitempty"`
 }
 
-// Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy. Its deadline
-// is on the database's clock: an executor goes by the time that was left at the answer, 0 if that is not told.
+// Claim is the right to work on an order until it expires; Order is the row's truth, not the message's copy. Its
+// deadline is on the database's clock: an executor goes by the time that was left at the answer, 0 if that is not told.
 type Claim struct {
 	Token        int64          `json:"token"`
 	ExpiresInMS  int64          `json:"expires_in_ms"`
@@ -292,7 +293,8 @@ func (c Claim) DeadlineAt(now time.Time) time.Time {
 	if c.DeadlineInMS <= 0 {
 		return c.Order.Deadline
 	}
-	return now.Add(time.Duration(c.DeadlineInMS) * time.Millisecond) // with now's monotonic reading: a step of the clock moves it not
+	// now carries a monotonic reading, so a step of the clock does not move the deadline.
+	return now.Add(time.Duration(c.DeadlineInMS) * time.Millisecond)
 }
 
 // Renewal renews or releases a claim.

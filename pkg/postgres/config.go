@@ -66,9 +66,11 @@ func (c Config) endpoint() (*url.URL, error) {
 	case c.StatementTimeout <= 0:
 		return nil, fmt.Errorf("statement_timeout %s: want more than 0s", c.StatementTimeout)
 	case c.LockTimeout <= 0 || c.LockTimeout > c.StatementTimeout:
-		return nil, fmt.Errorf("lock_timeout %s: want more than 0s and at most statement_timeout %s", c.LockTimeout, c.StatementTimeout)
+		return nil, fmt.Errorf("lock_timeout %s: want more than 0s and at most statement_timeout %s", c.LockTimeout,
+			c.StatementTimeout)
 	case c.LeaseTimeout <= 0 || c.LeaseTimeout > c.StatementTimeout:
-		return nil, fmt.Errorf("lease_timeout %s: want more than 0s and at most statement_timeout %s", c.LeaseTimeout, c.StatementTimeout)
+		return nil, fmt.Errorf("lease_timeout %s: want more than 0s and at most statement_timeout %s", c.LeaseTimeout,
+			c.StatementTimeout)
 	}
 	secret, err := boot.SecretFrom(c.URL, c.URLFile)
 	if err != nil {
@@ -76,7 +78,8 @@ func (c Config) endpoint() (*url.URL, error) {
 	}
 	u, err := url.Parse(secret.Reveal())
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		return nil, fmt.Errorf("url: want postgres://user@host:port/database?sslmode=…") // the parser's error would show the password
+		// the parser's error would show the password
+		return nil, fmt.Errorf("url: want postgres://user@host:port/database?sslmode=…")
 	}
 	return u, checkTLS(u)
 }
@@ -98,7 +101,8 @@ func checkTLS(u *url.URL) error {
 	hosts := append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr}}, cfg.Multi...)
 	for _, h := range hosts {
 		if !local(h) {
-			return fmt.Errorf("url: sslmode %s to host %s: want verify-full, less is for loopback and unix sockets only", mode, h.Host)
+			return fmt.Errorf("url: sslmode %s to host %s: want verify-full, less is for loopback and unix sockets only", mode,
+				h.Host)
 		}
 	}
 	return nil

@@ -60,7 +60,8 @@ func translateState(err error, e *pq.Error) error {
 	case pqerror.UniqueViolation, pqerror.ExclusionViolation:
 		return fault.Wrap(fault.Conflict, err, "it exists already").WithCode(CodeDuplicate)
 	case pqerror.ForeignKeyViolation:
-		return fault.Wrap(fault.Conflict, err, "something that is referred to is missing, or still in use").WithCode(CodeReference)
+		return fault.Wrap(fault.Conflict, err, "something that is referred to is missing, or still in use").
+			WithCode(CodeReference)
 	case pqerror.NotNullViolation:
 		return fault.Wrap(fault.Invalid, err, "a required value is missing").WithCode(CodeRequired).
 			WithFields(fault.Field{Name: e.Column, Message: "is required"})
@@ -76,7 +77,8 @@ func translateState(err error, e *pq.Error) error {
 		return fault.Wrap(fault.Internal, err, "database")
 	}
 	switch e.Code.Class() {
-	case "22", "54": // data exception: too long, out of range, no such uuid; nested too deeply, too large for a row or an index
+	// data exception: too long, out of range, no such uuid; nested too deeply, too large for a row or an index
+	case "22", "54":
 		return fault.Wrap(fault.Invalid, err, "a value is not valid")
 	case "08", "53", "57", "58", "28", "3D": // connection, resources, operator, system, login, no such database
 		return fault.Wrap(fault.Unavailable, err, "the database does not answer")
@@ -95,7 +97,8 @@ func Constraint(err error) string {
 
 // Retryable says whether the whole transaction may be repeated at once.
 func Retryable(err error) bool {
-	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil && !errors.Is(err, ErrCommitUnknown)
+	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil &&
+		!errors.Is(err, ErrCommitUnknown)
 }
 
 // LockTimeout says whether err is that of a statement that did not get a lock within lock_timeout.

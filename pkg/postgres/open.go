@@ -34,7 +34,9 @@ const loopConnections = 6
 
 // OpenForLoops makes a pool of its own for a service's periodic work, so that no number of requests, nor clients that
 // read slowly, keep the work from its turn.
-func OpenForLoops(c Config) (*DB, error) { return c.open(loopConnections, c.StatementTimeout, c.LockTimeout) }
+func OpenForLoops(c Config) (*DB, error) {
+	return c.open(loopConnections, c.StatementTimeout, c.LockTimeout)
+}
 
 // OpenForMigrations makes a pool without statement timeout and socket deadline,
 // because a migration may take long. LockTimeout holds: a migration that waits for

@@ -20,7 +20,8 @@ const (
 	image = "openaperture/systemd:12"
 	port  = "8490"
 	// boot makes the control groups writable, which docker mounts read-only, and becomes systemd.
-	boot = `mount -o remount,bind,rw /sys; for d in /sys/fs/cgroup/*; do mount -o remount,bind,rw $d; done; exec /lib/systemd/systemd`
+	boot = `mount -o remount,bind,rw /sys; for d in /sys/fs/cgroup/*; do mount -o remount,bind,rw $d; done; ` +
+		`exec /lib/systemd/systemd`
 )
 
 // Host is one container with systemd. It goes with the spec (or the node) that started it.
@@ -43,7 +44,8 @@ func Start() *Host {
 
 // Command is a command inside.
 func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "docker", append([]string{"exec", h.id}, args...)...) //nolint:gosec // a spec's own words
+	//nolint:gosec // a spec's own words
+	return exec.CommandContext(ctx, "docker", append([]string{"exec", h.id}, args...)...)
 }
 
 // Do runs a command inside, which must succeed, and returns its output.
@@ -74,7 +76,8 @@ func (h *Host) Unitd(binary, token string) string {
 	ginkgo.GinkgoHelper()
 	h.Copy(binary, "/opt")
 	h.Write("/etc/unitd/token", token+"\n")
-	h.Write("/etc/unitd/unitd.yaml", fmt.Sprintf("listen: 0.0.0.0:%s\nbackend: systemd\ntoken_file: /etc/unitd/token\n", port))
+	h.Write("/etc/unitd/unitd.yaml", fmt.Sprintf("listen: 0.0.0.0:%s\nbackend: systemd\ntoken_file: /etc/unitd/token\n",
+		port))
 	h.Write("/etc/systemd/system/unitd.service",
 		"[Service]\nType=notify\nExecStart=/opt/"+filepath.Base(binary)+" --config /etc/unitd/unitd.yaml\nRestart=always\n")
 	h.Do("systemctl", "daemon-reload")
