@@ -59,6 +59,12 @@ func newManager(name string) *manager {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		var body map[string]any
 		_ = json.NewDecoder(r.Body).Decode(&body)
+		if term, ok := body["term"].(float64); ok && int64(term) != m.lease.Term {
+			m.write("stale " + r.URL.Path)
+			w.WriteHeader(http.StatusConflict)
+			_, _ = w.Write([]byte(`{"code":"stale_term","detail":"another leads"}`))
+			return
+		}
 		m.write(strings.TrimSpace(fmt.Sprint(r.Method, " ", r.URL.Path, " ", body["component_type"])))
 		reply(w, struct{}{})
 	})

@@ -128,6 +128,24 @@ var _ = Describe("An overseer", func() {
 		Eventually(func() int { return m.heard()["o1 inactive"] }).Should(Equal(1))
 	})
 
+	It("that was stopped for longer than its lease follows the new leader, and writes nothing in its old term (C2, I3)", func() {
+		m := newManager("stopped")
+		first := start(m, "o1", host.URL)
+		Eventually(m.coverage).Should(HaveSuffix("yes"))
+		second := start(m, "o2", host.URL)
+		Eventually(second.readyz).Should(Equal(200))
+		first.Signal(syscall.SIGSTOP)
+		Eventually(m.written).Should(ContainElement("lead o2"))
+		Eventually(m.coverage).Should(HaveSuffix("yes"))
+		before := len(m.written())
+		first.Signal(syscall.SIGCONT)
+		Eventually(first.Err).Should(gbytes.Say("no longer leading"))
+		Eventually(first.report).Should(ContainSubstring(`{"name":"leads","ok":false`))
+		Consistently(m.leadership, "2s").Should(Equal("lead o1, lead o2"))
+		Expect(m.written()[before:]).NotTo(ContainElement(HavePrefix("stale")))
+		Eventually(m.coverage).Should(HaveSuffix("yes"), "the new leader hears all the while, or again")
+	})
+
 	It("hands over when it hears nothing although its subscriptions stand, and the other covers (fault 7)", func() {
 		m := newManager("deaf")
 		proxy := newDeafener(host.Address())

@@ -238,7 +238,7 @@ var _ = Describe("A failing upgrade", func() {
 		Entry("nor if nothing was deployed yet", "config", "exec-2", true, upgrade.Failed),
 	)
 
-	It("R7 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded",
+	It("R7 C9 whose workflow never ends fails at its deadline, by manager-api alone, and its renewals are superseded",
 		func() {
 			w := newWorld()
 			c := w.component(component.Builder)

@@ -137,6 +137,24 @@ var _ = Describe("A judgement that says what it rests on (fault 6)", func() {
 		Expect(w.state(u)).To(Equal(upgrade.Requested))
 	})
 
+	It("decides the target of an upgrade, which a later change of the ref does not move (C12)", func() {
+		w := newWorld()
+		w.exec(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled)
+			VALUES ('billing', 'src', 'v2', true)`)
+		c := w.component("billing")
+		u := w.started(c)
+		w.exec(`UPDATE system_component_refs SET source_repo_git_ref = 'v3'`)
+		w.runConfig(u)
+		Expect(w.shown(u).To.SourceRepoGitRef).To(Equal("v2"))
+		w.runDeploy(u, "deploy")
+		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))
+		next := w.request(c)
+		j := w.judgement()
+		j.Saw, j.Target.SourceRepoGitRef = w.saw(next.ID), "v3"
+		Expect(w.Start(ctx(), next.ID, w.exchange, j)).To(Succeed(), "the change is the next upgrade's")
+		Expect(w.shown(next.ID).To.SourceRepoGitRef).To(Equal("v3"))
+	})
+
 	It("is not compared without what it rests on, as the former release's overseer sends it (N-1)", func() {
 		w := newWorld()
 		_, u := waiting(w)

@@ -7,6 +7,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/module"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -144,6 +146,43 @@ var _ = Describe("A batch of heartbeats and pkg/module", func() {
 		}
 		Expect(kinds[true]).To(BeNumerically(">", 20))
 		Expect(kinds[false]).To(BeNumerically(">", 20))
+	})
+
+	It("rest on the database's receipt alone, whatever the sender's clock says (E7)", func() {
+		s := newSite()
+		for i, year := range []int{1, 1970, 9999, time.Now().Year()} {
+			at := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+			n, err := s.Beat(ctx(), s.exchange, []messages.ModuleStatus{{EventType: "status", Hostname: "h", Type: "builder",
+				Status: "active", BootID: "x", Seq: int64(i + 1), StartedAt: &at, SentAt: &at}})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(n).To(Equal(1))
+			Expect(s.list(`SELECT (now() - updated_at < interval '1 minute')::text FROM messaging_exchange_modules`)).
+				To(Equal([]string{"true"}))
+			Expect(s.sweep().Deleted).To(BeEmpty())
+		}
+	})
+
+	It("register a module that is not known, or was deleted, in their own exchange (E9)", func() {
+		s := newSite()
+		s.exec(`INSERT INTO messaging_exchanges (name, routing_key_fragment, routing_key, root_exchange_name)
+			VALUES ('there', 'there', 'there', 'there')`)
+		m := messages.ModuleStatus{EventType: "status", Hostname: "h", Type: "builder", Status: "active", BootID: "x", Seq: 1}
+		hosts := func() []string {
+			GinkgoHelper()
+			return s.list(`SELECT messaging_exchange_id || ' ' || hostname FROM messaging_exchange_modules ORDER BY 1`)
+		}
+		for _, exchange := range []component.ExchangeID{s.exchange, s.exchange + 1} {
+			_, err := s.Beat(ctx(), exchange, []messages.ModuleStatus{m})
+			Expect(err).NotTo(HaveOccurred())
+		}
+		Expect(hosts()).To(Equal([]string{"1 h", "2 h"}))
+		Expect(s.DeleteModule(ctx(), s.exchange, "h")).To(Succeed())
+		Expect(hosts()).To(Equal([]string{"2 h"}))
+		_, err := s.Beat(ctx(), s.exchange, []messages.ModuleStatus{m})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(hosts()).To(Equal([]string{"1 h", "2 h"}))
+		_, err = s.Beat(ctx(), 99, []messages.ModuleStatus{m})
+		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
 	})
 
 	It("take of many beats of one hostname the last eight", func() {

@@ -122,6 +122,16 @@ var _ = Describe("A sweep and pkg/silence", func() {
 		}
 	})
 
+	It("count the silence of a module that was never heard from when it was registered (E12)", func() {
+		s := newSite()
+		s.exec(`INSERT INTO messaging_exchange_modules (messaging_exchange_id, hostname, type, status)
+			VALUES ($1, 'new', 'builder', 'active')`, s.exchange)
+		_, err := s.pool.Exec(`UPDATE messaging_exchange_modules SET updated_at = NULL`)
+		Expect(err).To(HaveOccurred(), "there is no module without a last heartbeat")
+		s.exec(`UPDATE coverage SET covered_since = now() - interval '1 hour', covered_until = now() + interval '10 minutes 1 second'`)
+		Expect(s.sweep().Inactivated).To(Equal([]string{"new"}))
+	})
+
 	It("spare a module whose beat comes while the sweep waits for its row (E6, R9)", func() {
 		s := newSite()
 		enough(s, 3)

@@ -85,6 +85,7 @@ func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 			r.Metrics.received.WithLabelValues("unknown").Inc()
 		default:
 			decoded++
+			r.Metrics.observeSkew(m.SentAt, d.Received)
 			latest.Add(m)
 			from[m.Hostname] = append(from[m.Hostname], d)
 		}
@@ -231,6 +232,7 @@ type Metrics struct {
 	coalesced prometheus.Counter
 	flushSize prometheus.Histogram
 	flushTime prometheus.Histogram
+	skew      prometheus.Histogram
 }
 
 // NewMetrics registers them.
@@ -245,6 +247,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		flushTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_heartbeats_flush_seconds",
 			Help: "How long one request took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
-	reg.MustRegister(m.received, m.coalesced, m.flushSize, m.flushTime)
+	m.skew = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_heartbeats_skew_seconds",
+		Help:    "Between a heartbeat's sent_at and its receipt, either way: time on the road, and how wrong its host's clock is.",
+		Buckets: []float64{0.1, 1, 5, 30, 60, 300, 3600, 86400}})
+	reg.MustRegister(m.received, m.coalesced, m.flushSize, m.flushTime, m.skew)
 	return m
+}
+
+// observeSkew compares a sender's clock with ours. Nothing else rests on the sender's clock: a receipt counts.
+func (m *Metrics) observeSkew(sent *time.Time, received time.Time) {
+	if sent != nil {
+		m.skew.Observe(received.Sub(*sent).Abs().Seconds())
+	}
 }

@@ -194,7 +194,7 @@ var _ = Describe("Receiving heartbeats", func() {
 		Eventually(func() []int { committed, failures := r.counts(); return []int{committed, failures} }).Should(Equal([]int{1, 0}))
 	})
 
-	It("coalesces what arrives while a request is under way", func() {
+	It("coalesces what arrives while a request is under way (E1)", func() {
 		r := receive("coalesce")
 		r.gate.Lock()
 		host.Publish(r.queue, published(beat("a", "x", 1, "active"))...)
@@ -209,7 +209,7 @@ var _ = Describe("Receiving heartbeats", func() {
 		Expect(testutil.GatherAndCount(r.metrics, "openaperture_heartbeats_flush_size")).To(Equal(1))
 	})
 
-	It("sends at most a thousand hostnames in one request", func() {
+	It("sends at most a thousand hostnames in one request (E1)", func() {
 		r := receive("chunks")
 		r.gate.Lock()
 		var many []any
@@ -239,6 +239,25 @@ var _ = Describe("Receiving heartbeats", func() {
 		host.Publish(r.queue, published("\x83t\x00\x00\x00\x04d\x00\x0aevent_typed\x00\x06statusd\x00\x08hostnamem\x00\x00\x00\x02e1"+
 			"d\x00\x06statusd\x00\x06actived\x00\x04typed\x00\x07builder")...)
 		Eventually(r.heard).Should(Equal([]string{"e1 0"}))
+	})
+
+	It("hands on beats whatever their sender's clock says, and measures how wrong that is (E7)", func() {
+		h := handler()
+		for i, year := range []int{1, 1970, time.Now().Year(), 9999} {
+			at := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+			b := beat(fmt.Sprint("h", i), "x", 1, "active")
+			b.StartedAt, b.SentAt = &at, &at
+			Expect(h.handle(b)).To(Succeed())
+		}
+		Expect(h.heard()).To(Equal([]string{"h0 1", "h1 1", "h2 1", "h3 1"}))
+		Expect(testutil.GatherAndCount(h.metrics, "openaperture_heartbeats_skew_seconds")).To(Equal(1))
+		families, err := h.metrics.Gather()
+		Expect(err).NotTo(HaveOccurred())
+		for _, f := range families {
+			if f.GetName() == "openaperture_heartbeats_skew_seconds" {
+				Expect(f.GetMetric()[0].GetHistogram().GetSampleCount()).To(Equal(uint64(4)))
+			}
+		}
 	})
 
 	It("finds the one beat that manager-api refuses, and stores the others", func() {
