@@ -11,7 +11,8 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults soak chaos bench images compose-up compose-down compose-test compose-config
+.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults soak chaos bench images release \
+	compose-up compose-down compose-test compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -71,6 +72,9 @@ bench: ## Figures and ratios against bare baselines: heartbeats, upgrades, memor
 images: ## Build the container images, also those of PostgreSQL and RabbitMQ where they can't be pulled; writes .env
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(addprefix ./services/,$(IMAGES))
 	@VERSION=$(VERSION) deploy/images/build.sh $(IMAGES)
+
+release: ## Archives of all services for amd64 and arm64, the images where docker is, SHA256SUMS: into dist/
+	@VERSION=$(VERSION) deploy/release/build.sh
 
 compose-up: ## Start docker-compose.yml, register its exchange; prints image sizes, seconds until ready, memory
 	@$(MAKE) --no-print-directory images

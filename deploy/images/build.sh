@@ -1,10 +1,11 @@
 #!/bin/sh
 # Builds openaperture/<service>:VERSION for each service named, out of the static binaries in bin/, and finds or builds
-# what else docker-compose.yml needs. Which images those are is written into .env, which docker-compose reads.
+# what else docker-compose.yml needs, unless SERVERS is no. Which images those are is written into ENV_FILE (.env, which
+# docker-compose reads).
 #
-# Where the official images of PostgreSQL and RabbitMQ cannot be pulled, they are made of Debian's packages: mmdebstrap
-# makes one base, which is kept (docker rmi openaperture/debian:12 makes the next run build it anew). It also is what the
-# executors have their git from.
+# If the official images of PostgreSQL and RabbitMQ cannot be pulled, they are made of Debian's packages. mmdebstrap makes
+# one base, which is kept: docker rmi openaperture/debian:12 makes the next run build it anew. The executors' git is of
+# this base too.
 set -eu
 cd "$(dirname "$0")/../.."
 BASE=openaperture/debian:12
@@ -34,10 +35,12 @@ build() {
 have() { docker image inspect "$1" >/dev/null 2>&1; }
 obtain() { have "$1" || timeout 300 docker pull -q "$1" >/dev/null 2>&1; }
 
+own_cluster='mkdir -p "$1/etc/postgresql-common" &&
+	echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"'
+without_llvm='cd "$1/usr/lib" && rm -rf x86_64-linux-gnu/libLLVM* postgresql/15/lib/bitcode postgresql/15/lib/llvmjit*'
 have $BASE || deploy/images/debian.sh $BASE postgresql-15,rabbitmq-server,git,openssh-client,ca-certificates \
-	--essential-hook='mkdir -p "$1/etc/postgresql-common" && echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"' \
-	--customize-hook='rm -rf "$1"/usr/lib/x86_64-linux-gnu/libLLVM* "$1"/usr/lib/postgresql/15/lib/bitcode "$1"/usr/lib/postgresql/15/lib/llvmjit*'
-if ! obtain $POSTGRES || ! obtain $RABBITMQ; then
+	--essential-hook="$own_cluster" --customize-hook="$without_llvm"
+if [ "${SERVERS:-yes}" = yes ] && { ! obtain $POSTGRES || ! obtain $RABBITMQ; }; then
 	POSTGRES=openaperture/postgres:15 RABBITMQ=openaperture/rabbitmq:3
 	build $POSTGRES -f deploy/images/postgres.Dockerfile deploy/images
 	build $RABBITMQ -f deploy/images/rabbitmq.Dockerfile deploy/images
@@ -47,4 +50,5 @@ for service; do
 	build "openaperture/$service:$VERSION" -f deploy/Dockerfile --target $stage --build-arg COMPILE=true \
 		--build-arg "SERVICE=$service" --build-arg "VERSION=$VERSION" .
 done
-printf 'COMPOSE_PROJECT_NAME=openaperture\nVERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' "$VERSION" $POSTGRES $RABBITMQ >.env
+printf 'COMPOSE_PROJECT_NAME=openaperture\nVERSION=%s\nPOSTGRES_IMAGE=%s\nRABBITMQ_IMAGE=%s\n' \
+	"$VERSION" $POSTGRES $RABBITMQ >"${ENV_FILE:-.env}"

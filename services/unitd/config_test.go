@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -110,6 +111,21 @@ var _ = Describe("The command line", Label("direct"), func() {
 		Eventually(session).WithTimeout(patience).Should(gexec.Exit(1))
 		Expect(string(session.Err.Contents())).
 			To(ContainSubstring(fmt.Sprintf("in use by another unitd (pid %d): stop it first", u.session.Command.Process.Pid)))
+	})
+
+	// A killed unitd may have been about to start a shim, which has a copy of the lock until it runs.
+	It("waits for a state directory that is held for a moment", func() {
+		u := startUnitd()
+		u.kill()
+		lock, err := os.OpenFile(u.path("state/lock"), os.O_RDWR, 0)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(lock.Close)
+		Expect(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)).To(Succeed())
+		session := u.launch()
+		Eventually(func() string { return string(session.Err.Contents()) }).WithTimeout(patience).
+			Should(ContainSubstring("waiting for the state directory"))
+		Expect(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN)).To(Succeed())
+		u.answers()
 	})
 
 	It("does not take a socket that another process serves", func() {

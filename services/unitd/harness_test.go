@@ -40,6 +40,7 @@ func by[T any](direct, systemd T) T {
 // unitd is one unitd over one state directory; it may be killed and started again.
 type unitd struct {
 	dir     string
+	program string // the binary, for every start
 	config  string
 	client  *http.Client
 	session *gexec.Session
@@ -62,7 +63,7 @@ func startUnitd() *unitd {
 	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "unitd-spec-")
 	Expect(err).NotTo(HaveOccurred())
-	u := &unitd{dir: dir, config: filepath.Join(dir, "unitd.yaml")}
+	u := &unitd{dir: dir, program: program, config: filepath.Join(dir, "unitd.yaml")}
 	u.client = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -81,11 +82,24 @@ func (u *unitd) path(name string) string { return filepath.Join(u.dir, name) }
 
 func (u *unitd) start() {
 	GinkgoHelper()
-	command := exec.Command(program, "--config", u.config)
+	u.launch()
+	u.answers()
+}
+
+// launch starts the process, and does not wait until it serves.
+func (u *unitd) launch() *gexec.Session {
+	GinkgoHelper()
+	command := exec.Command(u.program, "--config", u.config)
 	command.Env = append(os.Environ(), "OPENAPERTURE_SECRET_OF_UNITD=hidden", noLinger)
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	u.session = session
+	return session
+}
+
+// answers returns when the API is served.
+func (u *unitd) answers() {
+	GinkgoHelper()
 	Eventually(func() error { _, err := u.request("GET", "/fleet/v1/machines", "", ""); return err }).
 		WithTimeout(patience).Should(Succeed())
 }
@@ -106,7 +120,7 @@ func (u *unitd) restart() {
 // stopAll runs the subcommand.
 func (u *unitd) stopAll(args ...string) {
 	GinkgoHelper()
-	command := exec.Command(program, append([]string{"--config", u.config, "stop-all"}, args...)...)
+	command := exec.Command(u.program, append([]string{"--config", u.config, "stop-all"}, args...)...)
 	command.Env = append(os.Environ(), noLinger)
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/loop"
@@ -29,7 +30,7 @@ func run(ctx context.Context, cfg Config, env *boot.Env) error {
 	if err != nil {
 		return err
 	}
-	h, backend, err := openHost(ctx, cfg, env)
+	h, backend, err := awaitHost(ctx, cfg, env, startPatience)
 	if err != nil {
 		return err
 	}
@@ -97,8 +98,31 @@ func openHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opene
 	return h, backend, err
 }
 
-// lockPatience is for how long stop-all waits for a unitd that is just ending.
-const lockPatience = 10 * time.Second
+// For how long a start and stop-all wait for the state directory. A unitd that is just ending holds the directory. So does
+// a shim that a killed unitd was about to start, until the shim runs.
+const (
+	startPatience   = 3 * time.Second
+	stopAllPatience = 10 * time.Second
+)
+
+// awaitHost opens the host as soon as nobody else works on its state directory, within patience.
+func awaitHost(
+	ctx context.Context, cfg Config, env *boot.Env, patience time.Duration,
+) (*host.Host, openedBackend, error) {
+	h, backend, err := openHost(ctx, cfg, env)
+	if errors.Is(err, host.ErrInUse) {
+		env.Log.Info("waiting for the state directory", zap.Error(err))
+	}
+	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < patience; {
+		select {
+		case <-ctx.Done():
+			return h, backend, err
+		case <-time.After(100 * time.Millisecond):
+		}
+		h, backend, err = openHost(ctx, cfg, env)
+	}
+	return h, backend, err
+}
 
 // stopAll is the subcommand. A unitd that runs would start the units again, so it must have ended.
 func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) error {
@@ -106,14 +130,7 @@ func stopAll(ctx context.Context, cfg Config, env *boot.Env, args []string) erro
 	if len(args) > 0 && !forget {
 		return errors.New("stop-all takes nothing or 'forget'")
 	}
-	h, backend, err := openHost(ctx, cfg, env)
-	for begun := time.Now(); errors.Is(err, host.ErrInUse) && time.Since(begun) < lockPatience && ctx.Err() == nil; {
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
-		h, backend, err = openHost(ctx, cfg, env)
-	}
+	h, backend, err := awaitHost(ctx, cfg, env, stopAllPatience)
 	if err != nil {
 		return err
 	}

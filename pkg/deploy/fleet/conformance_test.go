@@ -16,12 +16,18 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy/fleet"
 	"github.com/openaperture/openaperture/pkg/deploy/memory"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
+	"github.com/openaperture/openaperture/pkg/previoustest"
 	"github.com/openaperture/openaperture/pkg/roll"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
 // onUnitd starts a real unitd and returns the cluster behind its socket.
-func onUnitd() runtime.Runtime {
+func onUnitd() runtime.Runtime { return on(unitd) }
+
+// onPreviousUnitd does so with unitd of the previous release: executors are upgraded before it.
+func onPreviousUnitd() runtime.Runtime { return on(previoustest.Service("unitd")) }
+
+func on(unitd string) runtime.Runtime {
 	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "fleet-spec-")
 	Expect(err).NotTo(HaveOccurred())
@@ -49,11 +55,17 @@ func onUnitd() runtime.Runtime {
 var runtimes = map[string]func() runtime.Runtime{
 	"memory":             func() runtime.Runtime { return memory.New() },
 	"fleet before unitd": onUnitd,
+	"fleet before the previous release's unitd (H5)": onPreviousUnitd,
+}
+
+// labels are the words of a runtime's name; labels may contain no parentheses.
+func labels(name string) []string {
+	return strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(" ()'", r) })
 }
 
 var _ = Describe("Every runtime", func() {
 	for name, open := range runtimes {
-		Context(name, Label(strings.Fields(name)...), func() {
+		Context(name, Label(labels(name)...), func() {
 			var rt runtime.Runtime
 			ctx := context.Background()
 			BeforeEach(func() { rt = open() })

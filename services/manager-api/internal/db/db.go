@@ -84,8 +84,13 @@ func (s *DB) Now(ctx context.Context) (time.Time, error) {
 	return now.UTC(), nil
 }
 
-// NewID is a fresh UUIDv7: ids of new resources sort by age.
-func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+// NewID draws a fresh UUIDv7 by the database's clock: ids of new resources sort by age, whichever replica made them.
+func NewID(ctx context.Context, tx *sqlx.Tx) (id string, err error) {
+	if err := tx.GetContext(ctx, &id, `SELECT new_id()`); err != nil {
+		return "", fmt.Errorf("draw an id: %w", err)
+	}
+	return id, nil
+}
 
 // ParseID is an id from outside, to be compared with a uuid column by its index. What is no UUID becomes NULL, which
 // equals none.

@@ -40,8 +40,8 @@ type Entry struct {
 	Inputs  any // encoded as JSON; nil stores nothing
 }
 
-// WriteJournal appends entries in the transaction of the change that they tell of (docs/rest.md#the-journal). A cause is
-// written before its effects.
+// WriteJournal appends entries in the transaction of the change that they tell of (docs/rest.md#the-journal). A cause
+// is written before its effects.
 func WriteJournal(ctx context.Context, tx *sqlx.Tx, entries ...Entry) error {
 	who := ActorOf(ctx)
 	for _, e := range entries {

@@ -51,8 +51,8 @@ func Enqueue(ctx context.Context, tx *sqlx.Tx, m NewMessage) error {
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (id, messaging_exchange_id, queue, type, correlation_id, traceparent,
 		order_id, body, expendable)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		NewID(), m.ExchangeID, string(m.Queue), m.Type, m.CorrelationID, trace.Get("traceparent"), order, string(raw),
+		VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, $8)`,
+		m.ExchangeID, string(m.Queue), m.Type, m.CorrelationID, trace.Get("traceparent"), order, string(raw),
 		m.Expendable)
 	if err != nil {
 		return fmt.Errorf("enqueue %s: %w", m.Type, err)

@@ -83,7 +83,7 @@ func (o orderRow) message() (messages.Order, error) {
 
 // baseOrder is what every order of a workflow says.
 func (s *Engine) baseOrder(w *workflowRow, m messages.Milestone) messages.Order {
-	o := messages.Order{OrderID: db.NewID(), WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
+	o := messages.Order{WorkflowID: w.ID, Attempt: 1, CurrentStep: m, Milestones: w.milestones(),
 		MinHealthyMS: s.times.MinHealthy.Milliseconds(), HealthDeadlineMS: s.times.HealthDeadline.Milliseconds(),
 		ProgressDeadlineMS: s.times.ProgressDeadline.Milliseconds(), ComponentType: string(w.ComponentType),
 		DeploymentRepo: w.DeploymentRepo, DeploymentRepoGitRef: w.DeploymentRepoGitRef, SourceRepo: w.SourceRepo,
@@ -238,6 +238,10 @@ func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to
 	o messages.Order) error {
 	if w.ExchangeID == nil {
 		return fault.New(fault.Conflict, "the exchange of workflow %s is gone", w.ID).WithCode("no_exchange")
+	}
+	var err error
+	if o.OrderID, err = db.NewID(ctx, tx); err != nil {
+		return err
 	}
 	o.Deadline = w.Now.Add(s.times.OrderDeadline).UTC()
 	body, err := db.JSONText(o)

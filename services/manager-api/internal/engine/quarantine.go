@@ -44,11 +44,11 @@ func (q quarantineRow) wire() managerapi.Quarantine {
 func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo,
 		source_repo_git_ref, upgrade_id, reason, message, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9 > 0 THEN now() + $9 * interval '1 millisecond' END)
+		VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 > 0 THEN now() + $8 * interval '1 millisecond' END)
 		ON CONFLICT ON CONSTRAINT quarantines_target_key DO UPDATE SET
 			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message,
 			created_at = excluded.created_at, expires_at = excluded.expires_at`,
-		db.NewID(), row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode,
+		row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode,
 		row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)

@@ -62,7 +62,10 @@ func (r *releaseRow) insert(ctx context.Context, tx *sqlx.Tx) error {
 	if err != nil {
 		return err
 	}
-	r.ID, r.Units = db.NewID(), json.RawMessage(text)
+	if r.ID, err = db.NewID(ctx, tx); err != nil {
+		return err
+	}
+	r.Units = json.RawMessage(text)
 	err = tx.QueryRowxContext(ctx, `INSERT INTO releases (id, component_id, phase, adopted, source_repo,
 		source_repo_git_ref, source_commit_hash, deployment_repo,
 			deployment_repo_git_ref, deployment_commit_hash, etcd_token, units, instances, proven_at)

@@ -8,7 +8,8 @@ import (
 )
 
 var _ = Describe("History", func() {
-	// fill makes n failed upgrades, one every five hours, with all that such an upgrade leaves. The last is five hours old.
+	// fill makes n failed upgrades, one every five hours, with all that such an upgrade leaves. The last is five hours
+	// old.
 	fill := func(w *world, c component.ID, count int) {
 		GinkgoHelper()
 		w.exec(`CREATE TEMP TABLE hourly AS SELECT n, now() - n * interval '5 hours' AS at,

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -404,63 +403,5 @@ var _ = Describe("A snapshot", func() {
 		Expect(all.Modules).To(HaveLen(3))
 		_, err = w.Snapshot(ctx(), 99, false)
 		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
-	})
-})
-
-var _ = Describe("The schema", func() {
-	It("is migrated once, and again without effect", func() {
-		w := newWorld()
-		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(db.Migrate(ctx(), database.Config())).To(Succeed())
-	})
-
-	It("may be newer than the binary, as long as it admits it", func() {
-		w := newWorld()
-		DeferCleanup(func() { w.exec(`UPDATE schema_info SET release = $1, min_release = 1`, db.Release) })
-		w.exec(`UPDATE schema_info SET release = $1`, db.Release+1)
-		Expect(w.Usable(ctx())).To(Succeed())
-		Expect(db.Migrate(ctx(), database.Config())).To(Succeed())
-		w.exec(`UPDATE schema_info SET min_release = $1`, db.Release+1)
-		Expect(w.Usable(ctx())).To(MatchError(ContainSubstring(fmt.Sprintf("runs binaries of release %d or newer",
-			db.Release+1))))
-	})
-
-	It("keeps the journal as it was written", func() {
-		w := newWorld()
-		_, err := w.db.ExecContext(context.Background(), `UPDATE journal SET message = 'x'`)
-		Expect(err).To(MatchError(ContainSubstring("append-only")))
-	})
-})
-
-var _ = Describe("The outbox", func() {
-	It("hands a message to one relay at a time, in order per queue, and drops what only rings", func() {
-		w := newWorldWith(2, func(*times.Times) {})
-		c := w.component(component.Builder)
-		w.started(c)
-		here := []component.ExchangeID{w.exchange}
-		due, err := w.DueMessages(ctx(), here, 10, time.Minute)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(due).To(HaveLen(2))
-		Expect(w.DueMessages(ctx(), here, 10, time.Minute)).To(BeEmpty())
-		w.request(w.component(component.Notifications)) // behind the request that is in flight
-		Expect(w.DueMessages(ctx(), here, 10, time.Minute)).To(BeEmpty())
-		Expect(w.MessageNotSent(ctx(), due[0].ID, "returned", 0)).To(Succeed())
-		again, err := w.DueMessages(ctx(), here, 10, time.Minute)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(again).To(HaveLen(2))
-		Expect([]any{again[0].ID, again[0].Attempts}).To(Equal([]any{due[0].ID, 2}))
-		w.exec(`UPDATE outbox SET created_at = now() - interval '2 minutes'`)
-		Expect(w.Prune(ctx())).To(Succeed())
-		Expect(w.outboxed()).To(Equal([]string{"deploy_oa milestone_order"}))
-	})
-
-	It("prunes quarantines whose time is over", func() {
-		w := newWorldWith(1, func(t *times.Times) { t.QuarantineExpiry = time.Hour })
-		w.exec(`INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, reason,
-			message, expires_at)
-			VALUES (gen_random_uuid(), $1, 'builder', 's', 'v', 'r', 'm', now())`, w.exchange)
-		Expect(w.Prune(ctx())).To(Succeed())
-		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
-		Expect(w.codes("exchange/1")).To(ContainElement("quarantine_expired"))
 	})
 })

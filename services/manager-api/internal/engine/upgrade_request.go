@@ -107,9 +107,9 @@ func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow
 		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id,
 			proof, trigger, requested_by, reason, force,
 				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'requested', $11, $12, $13, $14)
+			VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $13)
 			ON CONFLICT (component_id) WHERE state IN `+OpenStates+` DO NOTHING RETURNING id`,
-			db.NewID(), c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason,
+			c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason,
 			want.Force,
 			want.ReleaseID, c.SourceRepo, c.SourceRef, want.ToRepo, want.ToRef)
 		if err != nil {

@@ -88,7 +88,10 @@ func (s *Engine) beginWorkflow(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	if err != nil {
 		return nil, err
 	}
-	w.ID, w.Milestones = db.NewID(), []byte(text)
+	if w.ID, err = db.NewID(ctx, tx); err != nil {
+		return nil, err
+	}
+	w.Milestones = []byte(text)
 	_, err = tx.ExecContext(ctx, `INSERT INTO workflows (id, deployment_repo, deployment_repo_git_ref, source_repo,
 		source_repo_git_ref, source_commit_hash,
 			milestones, workflow_error, upgrade_id, messaging_exchange_id, component_type, phase, restoring, executor,

@@ -94,9 +94,12 @@ func (s *Engine) Workflow(ctx context.Context, id string) (WorkflowView, error) 
 // CreateWorkflow stores a workflow that nobody has started, and returns its id. One that belongs to an exchange can run
 // there alone; nil leaves it open until it is executed. Invalid: the exchange does not exist.
 func (s *Engine) CreateWorkflow(ctx context.Context, spec WorkflowSpec, ex *component.ExchangeID) (string, error) {
-	id := db.NewID()
-	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO workflows (id, messaging_exchange_id, `+restColumns+`)
+	var id string
+	err := s.db.Tx(ctx, func(tx *sqlx.Tx) (err error) {
+		if id, err = db.NewID(ctx, tx); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO workflows (id, messaging_exchange_id, `+restColumns+`)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`, append([]any{id, ex},
 			spec.values()...)...)
 		if err != nil {
