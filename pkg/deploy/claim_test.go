@@ -26,7 +26,7 @@ var _ = Describe("Claims", func() {
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
 	})
 
-	It("that are superseded end the work: nothing more is touched or reported", func() {
+	It("that are superseded, as by a cancel, end the work: nothing more is touched or reported (D15)", func() {
 		s := newSite()
 		s.running("old", 3)
 		s.set(func(s *site) { s.superseded = true })
@@ -40,7 +40,7 @@ var _ = Describe("Claims", func() {
 		Expect(s.shows()).To(Equal(shown))
 	})
 
-	It("are fenced by the cluster: a higher token there ends the work as well", func() {
+	It("are fenced by the cluster: a higher token there, of a newer order, ends the work as well (D18)", func() {
 		s := newSite()
 		d := unitOf("other")
 		d.Name = "overseer@1.service"

@@ -164,7 +164,10 @@ func (e *Engine) Run(ctx context.Context, stop <-chan struct{}) error {
 		e.beginStop()
 		return nil
 	})
-	group.Go(func() error { e.resumeWorks(inner, found); return nil })
+	group.Go(func() error {
+		_ = loop.Contain(inner, "resume", "", func() error { e.resumeWorks(inner, found); return nil }) // told there
+		return nil
+	})
 	group.Go(func() error { return e.consume(inner) })
 	group.Go(func() error { e.settleWorks(inner); return nil })
 	err = group.Wait()

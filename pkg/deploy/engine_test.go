@@ -202,7 +202,7 @@ var _ = Describe("A deploy", func() {
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new"}))
 	})
 
-	It("puts back what it replaced and stops, when an instance does not get healthy", func() {
+	It("puts back what it replaced and stops, when an instance does not get healthy (D7)", func() {
 		s := newSite()
 		s.running("old", 3)
 		breaks(s, "new")
@@ -256,7 +256,7 @@ var _ = Describe("A deploy", func() {
 		Expect(reasons(s.result(order))).To(Equal(failed(blame.DeployUnhealthy)))
 	})
 
-	It("may take longer than its deadline while it makes progress", func() {
+	It("may take longer than its deadline while it makes progress (D16)", func() {
 		s := newSite()
 		s.running("old", 1)
 		s.set(func(s *site) { s.extension = time.Hour })
@@ -299,6 +299,26 @@ var _ = Describe("A deploy", func() {
 		Expect(r.Message).To(Equal("overseer@1.service did not get healthy within 60ms, and this definition ran here " +
 			"before: look at its log, host, broker and database"))
 		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:new"}))
+	})
+
+	It("that fails at the third of five is a failure: that one is put back, the next are left alone (D8)", func() {
+		s := newSite()
+		s.running("old", 5)
+		s.cluster.Health = func(d messages.UnitDefinition) roll.Health {
+			if d.Name == "overseer@3.service" && d.Options[0].Value == "/bin/overseer new" {
+				return roll.Starting
+			}
+			return roll.Healthy
+		}
+		s.start()
+		five := 5
+		r := s.result(s.put(impatient, func(o *messages.Order) {
+			o.FleetConfig = &messages.FleetConfig{InstanceCount: &five}
+		}))
+		Expect(reasons(r)).To(Equal(failed(blame.DeployUnhealthy)))
+		Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
+		Expect(r.Deployed).To(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:new", "2:new", "3:old", "4:old", "5:old"}))
 	})
 
 	It("takes a new instance away again, when it does not get healthy", func() {
@@ -366,14 +386,15 @@ var _ = Describe("A deploy", func() {
 			o *messages.Order) {
 			o.DeployableUnits[0].Name = "overseer@1.service"
 		}),
-		Entry("an unknown milestone", failure.MilestoneUnknown, func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
+		Entry("an unknown milestone (D20)", failure.MilestoneUnknown,
+			func(_ *site, o *messages.Order) { o.CurrentStep = "dance" }),
 		Entry("the peer's milestone", failure.MilestoneUnknown, func(_ *site,
 			o *messages.Order) {
 			o.CurrentStep = messages.MilestoneDeploy
 		}),
-		Entry("itself, by its own plain unit", failure.ExecutorIsTarget,
+		Entry("itself, by its own plain unit (D2)", failure.ExecutorIsTarget,
 			func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa-1.service" }),
-		Entry("itself, by its own unit", failure.ExecutorIsTarget,
+		Entry("itself, by its own unit (D2)", failure.ExecutorIsTarget,
 			func(_ *site, o *messages.Order) { o.DeployableUnits[0].Name = "deployer-oa@.service" }),
 		Entry("an order whose deadline has passed", failure.NoProgress,
 			func(_ *site, o *messages.Order) { o.Deadline = time.Now().Add(-time.Second) }),

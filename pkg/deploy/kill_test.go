@@ -98,7 +98,7 @@ func (st story) tell(killAt, deaths int, after bool) *site {
 
 var _ = Describe("An engine that is killed", func() {
 	for name, st := range stories {
-		It("at any call it makes has "+name+" finished by the next one", func() {
+		It("at any call it makes has "+name+" finished by the next one (D1)", func() {
 			calls := st.tell(0, 1, false).get(func(s *site) int { return s.calls })()
 			Expect(calls).To(BeNumerically(">", 8))
 			for _, after := range []bool{false, true} {
@@ -109,7 +109,7 @@ var _ = Describe("An engine that is killed", func() {
 			}
 		})
 
-		It("again and again gets "+name+" done", func() {
+		It("again and again gets "+name+" done (D1)", func() {
 			for k := 4; k <= 12; k++ {
 				st.tell(k, 12, k%2 == 0)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -213,7 +214,10 @@ func (e *Engine) underClaim(ctx context.Context, j *job, do func(context.Context
 	defer cancel(nil)
 	var keeping sync.WaitGroup
 	if j.claimed() {
-		keeping.Go(func() { e.renewClaim(held, cancel, j) })
+		keeping.Go(func() {
+			renew := func() error { e.renewClaim(held, cancel, j); return nil }
+			_ = loop.Contain(ctx, "renewal", j.order.OrderID, renew) // told there; the claim expires
+		})
 	}
 	keeping.Go(func() {
 		select {

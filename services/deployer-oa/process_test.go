@@ -294,7 +294,7 @@ var _ = Describe("A deployer-oa", func() {
 		}).Should(BeEmpty())
 	})
 
-	It("killed amid a deploy, finishes it at the next start although manager-api is away", func() {
+	It("killed amid a deploy, finishes it at the next start although manager-api is away (D1, D19)", func() {
 		m, s := newManager("killed"), newSite()
 		p := s.start(m)
 		three := 3

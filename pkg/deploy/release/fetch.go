@@ -18,8 +18,10 @@ import (
 
 // Git fetches repositories into a cache of bare, shallow ones. It is safe for concurrent use; use NewGit.
 type Git struct {
-	cfg   GitConfig
-	cache sync.Mutex // one change of the cache at a time
+	cfg GitConfig
+	// cached keeps an order from changing a repository of the cache while another one fetches into it or reads it. A
+	// repository that is slow keeps no other one waiting.
+	cached locks
 }
 
 const (
@@ -46,6 +48,15 @@ func NewGit(c GitConfig) (*Git, error) {
 	return &Git{cfg: c.withDefaults()}, nil
 }
 
+// inCache calls do while nobody else fetches a repository into the cache or reads it there.
+func (g *Git) inCache(ctx context.Context, repo string, do func() error) error {
+	a, err := parseAddress(repo, g.cfg.AllowLocal)
+	if err != nil {
+		return err
+	}
+	return g.cached.hold(ctx, name(a.url), do)
+}
+
 // commit is one fetched commit: where it is cached and its full id.
 type commit struct {
 	repo address
@@ -54,14 +65,13 @@ type commit struct {
 }
 
 // fetch brings the commit that ref names into the cache. A full commit id that is there already costs no exchange, a
-// ref that points at one costs the question where it points, which is several times cheaper than a fetch.
+// ref that points at one costs the question where it points, which is several times cheaper than a fetch. The caller
+// holds the repository (inCache).
 func (g *Git) fetch(ctx context.Context, repo, ref string) (commit, error) {
 	a, err := g.accept(repo, ref)
 	if err != nil {
 		return commit{}, err
 	}
-	g.cache.Lock()
-	defer g.cache.Unlock()
 	c := commit{repo: a, dir: filepath.Join(g.cfg.CacheDir, name(a.url)+".git")}
 	now := time.Now()
 	// it is in use, also where nothing has to be fetched; one that is not there is made below
@@ -254,6 +264,7 @@ func (g *Git) resolveCommit(ctx context.Context, repo, id string, a address) (st
 	if err == nil && strings.Contains("\n"+string(out), "\n"+id+"\t") {
 		return id, nil
 	}
-	c, err := g.fetch(ctx, repo, id)
+	var c commit
+	err = g.inCache(ctx, repo, func() (err error) { c, err = g.fetch(ctx, repo, id); return err })
 	return c.id, err
 }

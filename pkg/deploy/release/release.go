@@ -101,15 +101,22 @@ func orElse(a, b string) string {
 
 // deployment fetches the deployment repository and reads what we use of it.
 func (g *Git) deployment(ctx context.Context, r Request) (tree, string, error) {
-	c, err := g.fetchPinned(ctx, r.DeploymentRepo, r.DeploymentRef, r.DeploymentCommit)
+	var t tree
+	var c commit
+	err := g.inCache(ctx, r.DeploymentRepo, func() (err error) {
+		if c, err = g.fetchPinned(ctx, r.DeploymentRepo, r.DeploymentRef, r.DeploymentCommit); err != nil {
+			return err
+		}
+		t, err = g.read(ctx, c, func(name string) bool {
+			_, isUnit := unitFile(name)
+			return isUnit || name == "source.json" || name == "docker.json" || name == "etcd.json" || name == "fleet.json"
+		})
+		return err
+	})
 	if err != nil {
 		return tree{}, "", err
 	}
-	t, err := g.read(ctx, c, func(name string) bool {
-		_, isUnit := unitFile(name)
-		return isUnit || name == "source.json" || name == "docker.json" || name == "etcd.json" || name == "fleet.json"
-	})
-	return t, c.id, err
+	return t, c.id, nil
 }
 
 // complete reads the JSON files and renders the units.
