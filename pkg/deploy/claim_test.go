@@ -157,6 +157,20 @@ var _ = Describe("Claims", func() {
 		Expect(s.result(order).Token).To(Equal(int64(6)))
 	})
 
+	It("of a process that was killed amid a deploy go on at once: its work file has their token (D1)", func() {
+		s := newSite()
+		s.running("old", 3)
+		s.applied = func() { s.kill(); s.applied = func() {} }
+		killed := s.start()
+		order := s.put()
+		Eventually(killed.dead).Should(BeClosed())
+		s.set(func(s *site) { s.bootAlive = 1000 })
+		began := time.Now()
+		s.start(func(c *deploy.Config) { c.Patience = time.Minute })
+		Expect(s.result(order).Token).To(Equal(int64(1)))
+		Expect(time.Since(began)).To(BeNumerically("<", 30*time.Second))
+	})
+
 	It("are given back at a graceful stop, after the instance in hand", func() {
 		s := newSite()
 		s.running("old", 3)

@@ -295,6 +295,7 @@ func (e *Engine) giveBack(ctx context.Context, j *job) {
 const (
 	codeSuperseded   = "superseded"
 	codePastDeadline = "past_deadline"
+	codeBootAlive    = "boot_alive" // another process of this hostname has renewed its claim a moment ago
 )
 
 // renewClaim renews the claim at a third of its time. Only the news that somebody else holds the order, or that nobody

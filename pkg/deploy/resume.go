@@ -87,11 +87,18 @@ func (e *Engine) reclaimWork(ctx context.Context, w *work) error {
 	defer cancel()
 	request := e.claimRequest(w.Order.Attempt)
 	var k managerapi.Claim
+	var alive error
 	began := e.cfg.Now()
 	err := managerapi.Retry(ctx, func() (err error) {
 		k, err = e.cfg.Manager.Claim(ctx, w.Order.OrderID, request)
+		if fault.CodeOf(err) == codeBootAlive {
+			alive, err = err, nil
+		}
 		return err
 	})
+	if alive != nil { // it was the one that wrote this file, and has ended: its claim goes on
+		return alive
+	}
 	if fault.Is(err, fault.Conflict) && fault.CodeOf(err) != codePastDeadline { // an old attempt, perhaps
 		k, err = e.claimCurrentAttempt(ctx, w, request)
 	}
