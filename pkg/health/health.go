@@ -155,7 +155,8 @@ func (in Input) withoutComponent(t component.Type) Line {
 	l := in.line(t)
 	l.Desired = in.desired(t)
 	l.Verdict, l.Reason = Unexpected, NoComponent
-	l.Action, l.Message = Stop, fmt.Sprintf("modules of type %s run here and no component wants them: create the component, or stop them", t)
+	l.Action, l.Message = Stop, fmt.Sprintf("modules of type %s run here and no component wants them: create the "+
+		"component, or stop them", t)
 	if l.Live == 0 {
 		l.Action, l.Message = None, fmt.Sprintf("modules of type %s were here and are gone; their rows go after a while", t)
 	}
@@ -245,7 +246,8 @@ func (in Input) disputedNames(l Line) string {
 	return "each of " + strings.Join(names, ", ")
 }
 
-// someSilent: modules that said active and are not heard any more. Those that said inactive have stopped as they should.
+// someSilent tells of modules that said active and are not heard any more. Modules that said inactive have stopped as
+// they should.
 func (in Input) someSilent(t component.Type) bool {
 	return slices.ContainsFunc(in.Counts, func(n module.Count) bool {
 		return n.Type == t && n.Status == module.Active && n.Live < n.Total
@@ -282,26 +284,29 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 	}
 	if l.Verdict == Unexpected {
 		_, strays := eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, c.SourceCommitHash)
-		return Stop, l.Reason, eligibility.Verdict{Reason: eligibility.StrayModules, Target: *l.Desired, Detail: eligibility.Strays(strays)}.String()
+		return Stop, l.Reason, eligibility.Verdict{Reason: eligibility.StrayModules, Target: *l.Desired,
+			Detail: eligibility.Strays(strays)}.String()
 	}
 	v := eligibility.Judge(eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
 		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers()})
 	switch {
 	case v.Reason == eligibility.AlreadyLatest || v.Reason == eligibility.StrayModules:
-		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an upgrade with force"
+		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an " +
+			"upgrade with force"
 	case !v.OK():
 		return None, Reason(v.Reason), v.String()
 	case l.Verdict == Missing:
 		return Deploy, l.Reason, fmt.Sprintf("nothing of it is heard: the next check deploys %s", v.Target.SourceRepoGitRef)
 	default:
-		return Upgrade, l.Reason, fmt.Sprintf("another version is recorded or runs: the next check upgrades it to %s", v.Target.SourceRepoGitRef)
+		return Upgrade, l.Reason, fmt.Sprintf("another version is recorded or runs: the next check upgrades it to %s",
+			v.Target.SourceRepoGitRef)
 	}
 }
 
 func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, string) {
 	if l.Reason == HostnameTaken {
-		return None, l.Reason, fmt.Sprintf("two hosts beat under %s, and neither proves a version: give each host a HOSTNAME "+
-			"of its own, or stop one of them", in.disputedNames(l))
+		return None, l.Reason, fmt.Sprintf("two hosts beat under %s, and neither proves a version: give each host a "+
+			"HOSTNAME of its own, or stop one of them", in.disputedNames(l))
 	}
 	if state, open := in.Open[c.ID]; open {
 		return None, UpgradeRunning, fmt.Sprintf("an upgrade is %s: wait for its end", state)

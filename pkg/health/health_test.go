@@ -64,11 +64,13 @@ func withQuarantine(in *health.Input) {
 }
 func withoutExecutors(in *health.Input) { in.Counts = in.Counts[:1] }
 func withStopped(in *health.Input) {
-	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Inactive, Total: 3})
+	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Inactive,
+		Total: 3})
 }
 
 func withStray(in *health.Input) {
-	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Active, Live: 1, Total: 1, Stayed: 1})
+	in.Counts = append(in.Counts, module.Count{Type: component.Overseer, SourceRepoGitRef: "v1", Status: module.Active,
+		Live: 1, Total: 1, Stayed: 1})
 }
 
 func withRival(in *health.Input) { in.Counts[0].Disputed = 1 }
@@ -100,29 +102,49 @@ var _ = Describe("Health", func() {
 			Expect(len(l.Message)).To(BeNumerically(">", 20))
 		},
 		Entry("wanted, recorded and running", given(), health.Healthy, health.None, health.AsDesired),
-		Entry("old ones that stopped as they should do not matter", given(withStopped), health.Healthy, health.None, health.AsDesired),
-		Entry("modules that report no version do not contradict", given(withReported("")), health.Healthy, health.None, health.AsDesired),
+		Entry("old ones that stopped as they should do not matter", given(withStopped), health.Healthy, health.None,
+			health.AsDesired),
+		Entry("modules that report no version do not contradict", given(withReported("")), health.Healthy, health.None,
+			health.AsDesired),
 		Entry("another version is recorded", given(withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
-		Entry("another version runs than is recorded", given(withReported("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
-		Entry("another version runs beside, which the upgrade left alone", given(withStray), health.Unexpected, health.Stop, health.StrayModules),
-		Entry("that also of a manual component", given(withStray, withManual), health.Unexpected, health.Stop, health.StrayModules),
-		Entry("that while an upgrade is open", given(withStray, withOpen), health.Unexpected, health.None, health.UpgradeRunning),
-		Entry("that alone, and nothing of the recorded version", given(withStray, withLive(0, 2)), health.Missing, health.Deploy, health.NothingLive),
-		Entry("that, and another version is wanted", given(withStray, withRecorded("v1")), health.Outdated, health.Upgrade, health.UpgradeDue),
-		Entry("the commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("1"))), health.Healthy, health.None, health.AsDesired),
-		Entry("an older commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("2"))), health.Outdated, health.Upgrade, health.UpgradeDue),
+		Entry("another version runs than is recorded", given(withReported("v1")), health.Outdated, health.Upgrade,
+			health.UpgradeDue),
+		Entry("another version runs beside, which the upgrade left alone", given(withStray), health.Unexpected, health.Stop,
+			health.StrayModules),
+		Entry("that also of a manual component", given(withStray, withManual), health.Unexpected, health.Stop,
+			health.StrayModules),
+		Entry("that while an upgrade is open", given(withStray, withOpen), health.Unexpected, health.None,
+			health.UpgradeRunning),
+		Entry("that alone, and nothing of the recorded version", given(withStray, withLive(0, 2)), health.Missing,
+			health.Deploy, health.NothingLive),
+		Entry("that, and another version is wanted", given(withStray, withRecorded("v1")), health.Outdated, health.Upgrade,
+			health.UpgradeDue),
+		Entry("the commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("1"))), health.Healthy,
+			health.None, health.AsDesired),
+		Entry("an older commit of what is recorded runs", given(withCommit("1"), withReported(commitOf("2"))),
+			health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("it runs and nothing is recorded", given(withRecorded("")), health.Outdated, health.Upgrade, health.UpgradeDue),
-		Entry("outdated while an upgrade is open", given(withRecorded("v1"), withOpen), health.Outdated, health.None, health.UpgradeRunning),
-		Entry("outdated and manual", given(withRecorded("v1"), withManual), health.Outdated, health.None, health.Reason("strategy_manual")),
-		Entry("outdated and quarantined", given(withRecorded("v1"), withQuarantine), health.Outdated, health.None, health.Reason("quarantined")),
-		Entry("outdated and nobody to execute it", given(withRecorded("v1"), withoutExecutors), health.Outdated, health.None, health.Reason("no_executor")),
-		Entry("nothing runs and nothing was ever recorded", given(withRecorded(""), withLive(0, 0)), health.Missing, health.Deploy, health.NeverDeployed),
-		Entry("nothing runs of an older version", given(withRecorded("v1"), withLive(0, 2)), health.Missing, health.Deploy, health.NothingLive),
-		Entry("nothing runs of the recorded, desired version", given(withLive(0, 2)), health.Missing, health.Deploy, health.NothingLive),
-		Entry("nothing runs while an upgrade is open", given(withLive(0, 2), withOpen), health.Missing, health.None, health.UpgradeRunning),
-		Entry("nothing runs, and manual", given(withRecorded(""), withLive(0, 0), withManual), health.Missing, health.None, health.Reason("strategy_manual")),
+		Entry("outdated while an upgrade is open", given(withRecorded("v1"), withOpen), health.Outdated, health.None,
+			health.UpgradeRunning),
+		Entry("outdated and manual", given(withRecorded("v1"), withManual), health.Outdated, health.None,
+			health.Reason("strategy_manual")),
+		Entry("outdated and quarantined", given(withRecorded("v1"), withQuarantine), health.Outdated, health.None,
+			health.Reason("quarantined")),
+		Entry("outdated and nobody to execute it", given(withRecorded("v1"), withoutExecutors), health.Outdated, health.None,
+			health.Reason("no_executor")),
+		Entry("nothing runs and nothing was ever recorded", given(withRecorded(""), withLive(0, 0)), health.Missing,
+			health.Deploy, health.NeverDeployed),
+		Entry("nothing runs of an older version", given(withRecorded("v1"), withLive(0, 2)), health.Missing, health.Deploy,
+			health.NothingLive),
+		Entry("nothing runs of the recorded, desired version", given(withLive(0, 2)), health.Missing, health.Deploy,
+			health.NothingLive),
+		Entry("nothing runs while an upgrade is open", given(withLive(0, 2), withOpen), health.Missing, health.None,
+			health.UpgradeRunning),
+		Entry("nothing runs, and manual", given(withRecorded(""), withLive(0, 0), withManual), health.Missing, health.None,
+			health.Reason("strategy_manual")),
 		Entry("one of two is silent", given(withLive(1, 2)), health.Degraded, health.None, health.SomeSilent),
-		Entry("one of two is silent while an upgrade is open", given(withLive(1, 2), withOpen), health.Degraded, health.None, health.UpgradeRunning),
+		Entry("one of two is silent while an upgrade is open", given(withLive(1, 2), withOpen), health.Degraded, health.None,
+			health.UpgradeRunning),
 		Entry("two hosts have one hostname (E11)", given(withRival), health.Degraded, health.None, health.HostnameTaken),
 		Entry("that while an upgrade is open: it cannot be proven (E11)", given(withRival, withOpen),
 			health.Degraded, health.None, health.HostnameTaken),
@@ -132,7 +154,8 @@ var _ = Describe("Health", func() {
 		Entry("no component wants it", given(withoutComponent), health.Unexpected, health.Stop, health.NoComponent),
 		Entry("no component wants it and it is gone", given(withoutComponent, withLive(0, 1), withStatus(module.Inactive)),
 			health.Unexpected, health.None, health.NoComponent),
-		Entry("a type without heartbeats, as recorded", given(withUnits, withLive(0, 0)), health.Healthy, health.None, health.ProvenByRuntime),
+		Entry("a type without heartbeats, as recorded", given(withUnits, withLive(0, 0)), health.Healthy, health.None,
+			health.ProvenByRuntime),
 		Entry("a type without heartbeats, of another version", given(withUnits, withLive(0, 0), withRecorded("v1")),
 			health.Outdated, health.Upgrade, health.UpgradeDue),
 		Entry("a type without heartbeats, never deployed", given(withUnits, withLive(0, 0), withRecorded("")),
@@ -141,8 +164,10 @@ var _ = Describe("Health", func() {
 
 	It("of the deployers is degraded while one of the pair is not heard (I7)", func() {
 		in := given(func(in *health.Input) {
-			in.Refs = append(in.Refs, component.Ref{Type: component.Deployer, SourceRepo: "r", SourceRepoGitRef: "d1", AutoUpgradeEnabled: true})
-			in.Components = append(in.Components, component.Component{ID: 2, Type: component.Deployer, SourceRepo: "r", SourceRepoGitRef: "d1"})
+			in.Refs = append(in.Refs, component.Ref{Type: component.Deployer, SourceRepo: "r", SourceRepoGitRef: "d1",
+				AutoUpgradeEnabled: true})
+			in.Components = append(in.Components, component.Component{ID: 2, Type: component.Deployer, SourceRepo: "r",
+				SourceRepoGitRef: "d1"})
 		})
 		Expect(lineOf(in, component.Deployer).Verdict).To(Equal(health.Healthy))
 		in.Counts = in.Counts[:2]
@@ -175,11 +200,14 @@ var _ = Describe("Health", func() {
 
 	It("shows desired, recorded and what runs", func() {
 		modules := []module.Module{
-			{Hostname: "b", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2", LastSeen: now.Add(-time.Minute)},
-			{Hostname: "a", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2", LastSeen: now.Add(-2 * time.Minute)},
+			{Hostname: "b", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2",
+				LastSeen: now.Add(-time.Minute)},
+			{Hostname: "a", Type: component.Overseer, Status: module.Active, SourceRepoGitRef: "v2",
+				LastSeen: now.Add(-2 * time.Minute)},
 		}
 		in := given(func(in *health.Input) { in.Now, in.LiveWithin, in.Modules = now, 90*time.Second, modules })
-		in.Counts = []module.Count{{Type: component.Overseer, SourceRepoGitRef: "v2", Status: module.Active, Total: 2, Live: 1}}
+		in.Counts = []module.Count{{Type: component.Overseer, SourceRepoGitRef: "v2", Status: module.Active, Total: 2,
+			Live: 1}}
 		l := lineOf(in, component.Overseer)
 		Expect(*l.Desired).To(Equal(upgrade.Version{SourceRepo: repo, SourceRepoGitRef: "v2"}))
 		Expect(*l.Recorded).To(Equal(*l.Desired))

@@ -40,8 +40,10 @@ func start(m *manager, hostname, amqpURL string) *process {
 	address := l.Addr().String()
 	Expect(l.Close()).To(Succeed())
 	command := exec.Command(binary)
-	command.Env = append(os.Environ(), "HOSTNAME="+hostname, "OPENAPERTURE_LISTEN="+address, "OPENAPERTURE_MANAGER_URL="+m.URL,
-		"OPENAPERTURE_MANAGER_TOKEN=t0ken", "OPENAPERTURE_AMQP_URL="+amqpURL, "OPENAPERTURE_EXCHANGE_ID=7", "OPENAPERTURE_PROFILE=fast")
+	command.Env = append(os.Environ(), "HOSTNAME="+hostname, "OPENAPERTURE_LISTEN="+address,
+		"OPENAPERTURE_MANAGER_URL="+m.URL,
+		"OPENAPERTURE_MANAGER_TOKEN=t0ken", "OPENAPERTURE_AMQP_URL="+amqpURL, "OPENAPERTURE_EXCHANGE_ID=7",
+		"OPENAPERTURE_PROFILE=fast")
 	session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { Eventually(session.Kill()).Should(gexec.Exit()) })
@@ -120,7 +122,8 @@ var _ = Describe("An overseer", func() {
 		Eventually(m.written).Should(ContainElement("lead o1"))
 		second := start(m, "o2", host.URL)
 		Eventually(second.readyz).Should(Equal(200))
-		Eventually(func() int { return m.heard()["o2 active"] }).Should(BeNumerically(">", 1), "a follower beats, and the leader hears it")
+		Eventually(func() int { return m.heard()["o2 active"] }).
+			Should(BeNumerically(">", 1), "a follower beats, and the leader hears it")
 		Expect(m.written()).NotTo(ContainElement("lead o2"))
 		first.stop()
 		Eventually(m.written, "5s").Should(ContainElement("lead o2"))
@@ -128,7 +131,7 @@ var _ = Describe("An overseer", func() {
 		Eventually(func() int { return m.heard()["o1 inactive"] }).Should(Equal(1))
 	})
 
-	It("that was stopped for longer than its lease follows the new leader, and writes nothing in its old term (C2, I3)", func() {
+	It("that was stopped for longer than its lease follows the new leader and writes nothing (C2, I3)", func() {
 		m := newManager("stopped")
 		first := start(m, "o1", host.URL)
 		Eventually(m.coverage).Should(HaveSuffix("yes"))
@@ -175,7 +178,8 @@ var _ = Describe("An overseer", func() {
 
 	It("stays ready while manager-api is away, and leads anew under a new term", func() {
 		m := newManager("away")
-		m.snapshot.Components = []component.Component{{ID: 1, Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1", Strategy: component.Manual}}
+		m.snapshot.Components = []component.Component{{ID: 1, Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1",
+			Strategy: component.Manual}}
 		m.snapshot.Refs = []component.Ref{{Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1"}}
 		p := start(m, "o1", host.URL)
 		Eventually(m.coverage).Should(HaveSuffix("yes"))
@@ -183,7 +187,8 @@ var _ = Describe("An overseer", func() {
 		m.set(func() { m.away = true })
 		Eventually(func() bool { m.mu.Lock(); defer m.mu.Unlock(); return time.Now().After(m.expires) }).Should(BeTrue())
 		Consistently(p.readyz, "1s", "100ms").Should(Equal(200))
-		Expect(p.report()).To(And(ContainSubstring(`{"name":"leads","ok":false`), ContainSubstring(`{"name":"covers","ok":false`)))
+		Expect(p.report()).To(And(ContainSubstring(`{"name":"leads","ok":false`),
+			ContainSubstring(`{"name":"covers","ok":false`)))
 		Expect(p.metrics()).To(And(ContainSubstring("openaperture_overseer_covered_seconds 0\n"),
 			ContainSubstring(`openaperture_overseer_components{verdict="missing"} 0`)))
 		m.set(func() { m.away = false })
@@ -191,7 +196,7 @@ var _ = Describe("An overseer", func() {
 		Eventually(m.coverage).Should(Equal("no yes"))
 	})
 
-	It("lives on when its host is cut off from everything for longer than a lease, and leads anew afterwards (A5)", func() {
+	It("lives on when its host is cut off from everything for long, and leads anew afterwards (A5)", func() {
 		m := newManager("island")
 		proxy := rabbittest.NewProxy(host.Address())
 		p := start(m, "o1", host.Through(proxy.Address()))
@@ -208,12 +213,14 @@ var _ = Describe("An overseer", func() {
 		p.stop()
 	})
 
-	It("makes an upgrade of a request that came by message, starts it, and proves it as soon as the modules are heard", func() {
+	It("makes an upgrade of a message's request, starts it, and proves it as soon as the modules are heard", func() {
 		m := newManager("story")
-		run := managerapi.OpenUpgrade{Upgrade: managerapi.Upgrade{ID: "u1", ComponentID: 1, ComponentType: "builder", Trigger: upgrade.TriggerRequest,
-			State: upgrade.Requested, To: upgrade.Version{SourceRepo: "r", SourceRepoGitRef: "v2"}}}
+		run := managerapi.OpenUpgrade{Upgrade: managerapi.Upgrade{ID: "u1", ComponentID: 1, ComponentType: "builder",
+			Trigger: upgrade.TriggerRequest,
+			State:   upgrade.Requested, To: upgrade.Version{SourceRepo: "r", SourceRepoGitRef: "v2"}}}
 		m.snapshot = managerapi.Snapshot{
-			Components: []component.Component{{ID: 1, Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1", DeploymentRepo: "d",
+			Components: []component.Component{{ID: 1, Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v1",
+				DeploymentRepo:       "d",
 				DeploymentRepoGitRef: "main", Strategy: component.Manual}},
 			Refs:   []component.Ref{{Type: "builder", SourceRepo: "r", SourceRepoGitRef: "v2", AutoUpgradeEnabled: true}},
 			Counts: []module.Count{{Type: component.Deployer, Service: "deployer-oa", Live: 1, Total: 1}}}
@@ -231,14 +238,17 @@ var _ = Describe("An overseer", func() {
 		}
 		start(m, "o1", host.URL)
 		Eventually(m.coverage).Should(HaveSuffix("yes"))
-		host.Publish("story.overseer", amqp.Publishing{Body: []byte(`{"action":"upgrade_request","options":{"component_type":"builder"}}`)})
+		host.Publish("story.overseer", amqp.Publishing{
+			Body: []byte(`{"action":"upgrade_request","options":{"component_type":"builder"}}`)})
 		Eventually(m.written).Should(ContainElements("POST /upgrades builder", "POST /upgrades/u1/start <nil>"))
 		Expect(m.written()).NotTo(ContainElement("POST /upgrades/u1/proven <nil>"))
 
 		m.set(func() {
-			m.snapshot.Modules = []module.Module{{Hostname: "b1", Type: "builder", Status: module.Active, SourceRepoGitRef: "v2", LastSeen: time.Now()}}
+			m.snapshot.Modules = []module.Module{{Hostname: "b1", Type: "builder", Status: module.Active, SourceRepoGitRef: "v2",
+				LastSeen: time.Now()}}
 		})
-		host.Publish("story.system_modules", amqp.Publishing{Body: fmt.Appendf(nil, `{"event_type":"status","hostname":"b1","type":"builder","status":"active"}`)})
+		host.Publish("story.system_modules", amqp.Publishing{Body: fmt.Appendf(nil,
+			`{"event_type":"status","hostname":"b1","type":"builder","status":"active"}`)})
 		Eventually(m.written, "2s").Should(ContainElement("POST /upgrades/u1/proven <nil>"))
 	})
 

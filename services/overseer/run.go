@@ -39,7 +39,8 @@ func run(ctx context.Context, cfg config, env *boot.Env) error {
 		Covered: func() (bool, func()) { return s.coverage.Covered(time.Now()) }, Reign: s.reign, Drain: termDrain,
 		Stopping: env.Stopping, Log: env.Log.Named("leader"), Metrics: s.metrics}
 	env.Health.AddInfo("leads", said(leader.Leads, "another overseer leads the exchange, or none"))
-	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 }, "this overseer does not cover the exchange"))
+	env.Health.AddInfo("covers", said(func() bool { return s.coverage.Seconds() > 0 },
+		"this overseer does not cover the exchange"))
 	return env.RunParts(ctx, m.Parts(loop.Part{Name: "leader", Run: leader.Run})...)
 }
 
@@ -88,10 +89,12 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	watched.Store(&map[string]bool{})
 	stripped := map[string]bool{} // batches are handled one at a time
 
-	doorbell := &overseer.Doorbell{Requests: s.API, Exchange: s.Exchange.ID, Wake: waker.Wake, Log: s.log, Metrics: s.metrics}
+	doorbell := &overseer.Doorbell{Requests: s.API, Exchange: s.Exchange.ID, Wake: waker.Wake, Log: s.log,
+		Metrics: s.metrics}
 	pass := &overseer.Pass{Snapshots: s.API, Judge: s.API, Exchange: s.Exchange.ID, Term: t, Times: s.Times,
 		Jitter: func() time.Duration { return rand.N(s.Times.CheckInterval) },
-		Watch:  func(types map[string]bool) { watched.Store(&types) }, Wake: waker.Wake, Now: time.Now, Log: s.log, Metrics: s.metrics}
+		Watch:  func(types map[string]bool) { watched.Store(&types) }, Wake: waker.Wake, Now: time.Now, Log: s.log,
+		Metrics: s.metrics}
 	receive := func(hctx context.Context, batch []*rabbit.Delivery) error {
 		hctx, end := bound(hctx, ctx)
 		defer end()
@@ -104,10 +107,12 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 	}
 	return loop.Group{Shutdown: unbounded, Parts: []loop.Part{
 		{Name: "heartbeats", Run: func(ctx context.Context) error {
-			return s.Broker.ConsumeBatch(ctx, heartbeats.Consumer(address.QueueName(messages.QueueSystemModules), s.prefetch, receive))
+			return s.Broker.ConsumeBatch(ctx, heartbeats.Consumer(address.QueueName(messages.QueueSystemModules), s.prefetch,
+				receive))
 		}},
 		{Name: "doorbell", Run: func(ctx context.Context) error {
-			return s.Broker.Consume(ctx, rabbit.Consumer{Queue: address.QueueName(messages.QueueOverseer), Prefetch: 10, Handle: ring})
+			return s.Broker.Consume(ctx, rabbit.Consumer{Queue: address.QueueName(messages.QueueOverseer), Prefetch: 10,
+				Handle: ring})
 		}},
 		{Name: "pass", Run: loop.Loop{Interval: overseer.Interval(s.Times), Wake: waker.C(), Do: pass.Do,
 			OnError: func(err error) { s.log.Warn("pass not finished, the next one goes on", zap.Error(err)) }}.Run},
@@ -117,8 +122,8 @@ func (s *service) reign(ctx context.Context, t *overseer.Term) error {
 // uncover ends what this process says of the exchange: who does not lead does not cover.
 func (s *service) uncover() { s.coverage.Break("the term is over") }
 
-// bound ends a handler's context with the term: the broker's package detaches it, so that a stop can finish its handlers,
-// but nothing of a term goes on after it.
+// bound ends a handler's context with the term: the broker's package detaches it, so that a stop can finish its
+// handlers, but nothing of a term goes on after it.
 func bound(handler, term context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(handler)
 	release := context.AfterFunc(term, cancel)
@@ -126,7 +131,8 @@ func bound(handler, term context.Context) (context.Context, func()) {
 }
 
 // receiver handles one batch that was received under the session.
-func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bool], waker *loop.Waker, stripped map[string]bool) *heartbeats.Receiver {
+func (s *service) receiver(session uint64, watched *atomic.Pointer[map[string]bool], waker *loop.Waker,
+	stripped map[string]bool) *heartbeats.Receiver {
 	return &heartbeats.Receiver{Store: s.API, Exchange: s.Exchange.ID, Stripped: stripped, Log: s.log, Metrics: s.beats,
 		Failed: func(error) { s.coverage.Break("heartbeats could not be stored") },
 		Committed: func(beats []messages.ModuleStatus) {

@@ -1,9 +1,9 @@
-// Package erlang reads the Erlang external term format, in which modules of the predecessor publish their heartbeats and
-// upgrade requests (docs/messaging.md#the-predecessors-format), and turns it into the JSON that they stand for: atoms
-// and binaries become strings, nil and undefined null, true and false booleans, tuples lists.
+// Package erlang reads the Erlang external term format, in which modules of the predecessor publish their heartbeats
+// and upgrade requests (docs/messaging.md#the-predecessors-format), and turns it into the JSON that they stand for:
+// atoms and binaries become strings, nil and undefined null, true and false booleans, tuples lists.
 //
-// It is small and bounded: plain data only (no processes, functions or references, nothing compressed), limited in size,
-// depth and number of terms; nothing is allocated for more elements than there are bytes left.
+// It is small and bounded: plain data only (no processes, functions or references, nothing compressed), limited in
+// size, depth and number of terms; nothing is allocated for more elements than there are bytes left.
 package erlang
 
 import (

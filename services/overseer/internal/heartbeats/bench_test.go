@@ -28,8 +28,10 @@ func BenchmarkHandle(b *testing.B) {
 	const size = 4000
 	batch := make([]*rabbit.Delivery, size)
 	for i := range batch {
-		batch[i] = &rabbit.Delivery{Received: time.Now(), Body: fmt.Appendf(nil, `{"event_type":"status","hostname":"host-%d","type":"builder","status":"active","service":"builder",`+
-			`"boot_id":"5f0e2a52-94f3-4a59-9ac2-6f1f3d9f2b11","seq":42,"workload":[],"source_repo":"https://git.example/builder","source_repo_git_ref":"v1.4.0"}`, i)}
+		batch[i] = &rabbit.Delivery{Received: time.Now(), Body: fmt.Appendf(nil, `{"event_type":"status",
+			"hostname":"host-%d","type":"builder","status":"active","service":"builder",
+			"boot_id":"5f0e2a52-94f3-4a59-9ac2-6f1f3d9f2b11","seq":42,"workload":[],
+			"source_repo":"https://git.example/builder","source_repo_git_ref":"v1.4.0"}`, i)}
 	}
 	r := heartbeats.Receiver{Store: sink{}, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(prometheus.NewRegistry()),
 		Committed: func([]messages.ModuleStatus) {}, Failed: func(error) {}}

@@ -1,8 +1,8 @@
 // Package heartbeats brings the beats of an exchange's modules into manager-api: decoded cheaply, coalesced per boot,
 // written in batches, one request at a time while the next batch gathers at the broker's consumer.
 //
-// Invariants: a beat is acknowledged after its batch was committed, and only then counts as heard; what cannot be decoded
-// is rejected alone; a batch needs no term, because it can only revive.
+// Invariants: a beat is acknowledged after its batch was committed, and only then counts as heard; what cannot be
+// decoded is rejected alone; a batch needs no term, because it can only revive.
 package heartbeats
 
 import (
@@ -10,14 +10,14 @@ import (
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// maxPerHostname bounds the beats of one hostname in a batch. More than two boots in a batch are a crash loop; beats that
-// alternate are of two hosts with one name.
+// maxPerHostname bounds the beats of one hostname in a batch. More than two boots in a batch are a crash loop; beats
+// that alternate are of two hosts with one name.
 const maxPerHostname = 8
 
 // Coalescer makes as few beats as possible of those that it takes in, so that manager-api ends up knowing the same
 // (pkg/module, Merge): of beats of one boot that follow each other the newest is kept, with the version fields that it
-// leaves out as before. Beats of different boots are all kept, in their order: the order says which boot was there first,
-// and whether a boot goes on although another one has come.
+// leaves out as before. Beats of different boots are all kept, in their order: the order says which boot was there
+// first, and whether a boot goes on although another one has come.
 type Coalescer struct {
 	index map[string][]int // by hostname, the positions of its beats
 	beats []messages.ModuleStatus

@@ -13,7 +13,8 @@ import (
 )
 
 func beat(hostname, boot string, seq int64, status string) messages.ModuleStatus {
-	return messages.ModuleStatus{EventType: "status", Hostname: hostname, Type: "builder", Status: status, BootID: boot, Seq: seq}
+	return messages.ModuleStatus{EventType: "status", Hostname: hostname, Type: "builder", Status: status, BootID: boot,
+		Seq: seq}
 }
 
 func withRef(m messages.ModuleStatus, ref string) messages.ModuleStatus {

@@ -25,8 +25,8 @@ const (
 	// giveUp bounds how long a batch is tried here. After that the broker takes its beats back and drops them when they
 	// are older than the queue allows: a backlog must not revive the dead.
 	giveUp = 20 * time.Second
-	// stale bounds how long a beat may wait here before it is tried. Beats that were fetched during an outage would be stored
-	// as heard now.
+	// stale bounds how long a beat may wait here before it is tried. Beats that were fetched during an outage would be
+	// stored as heard now.
 	stale = 30 * time.Second
 	// doubt bounds how many requests in a row may be answered 500 before that is put down to manager-api and not to single
 	// beats: while one bad beat of a full batch is looked for, no more than twelve fail before one succeeds.
@@ -41,8 +41,9 @@ type Store interface {
 	Beat(ctx context.Context, id component.ExchangeID, b managerapi.ModuleBatch) (managerapi.BatchResult, error)
 }
 
-// Consumer is the subscription to system_modules for a handler that ends in Receiver.Handle: at rest it hands a beat over
-// at once, else what has arrived within 20 ms, and never more than one request may hold. It holds prefetch beats at most.
+// Consumer is the subscription to system_modules for a handler that ends in Receiver.Handle. When the handler is at rest
+// a beat is handed over at once, otherwise what has arrived within 20 ms, and never more than one request may hold. At
+// most prefetch beats are held here.
 func Consumer(queue string, prefetch int, handle func(context.Context, []*rabbit.Delivery) error) rabbit.BatchConsumer {
 	return rabbit.BatchConsumer{Queue: queue, Prefetch: prefetch, MaxBatch: maxBatch, Pace: pace, Handle: handle}
 }
@@ -53,8 +54,8 @@ type Receiver struct {
 	Exchange component.ExchangeID
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
-	// Failed hears when beats may be missed: of every request without an answer, of a batch that is given back, and of beats
-	// that were dropped because they had waited too long. What was stored after all, or refused for what it is, is not missed.
+	// Failed hears when beats may be missed: after a request without an answer, when a batch is given back, and when beats
+	// are dropped because they waited too long. A beat that was stored after all, or refused for what it is, is not missed.
 	Failed func(err error)
 	// Stripped holds the hostnames that were logged because manager-api stored their beats stripped only.
 	Stripped map[string]bool
@@ -62,8 +63,8 @@ type Receiver struct {
 	Metrics  *Metrics
 }
 
-// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer it tries again for 20 s or until ctx ends,
-// and returns an error then: the broker takes the beats back, with their age.
+// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer, Handle tries again for 20 s or until ctx
+// ends. Then it returns an error, and the broker takes the beats back, with their age.
 func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
@@ -131,8 +132,8 @@ type flush struct {
 	failed error                         // why a beat that lives could not be stored at all
 }
 
-// store stores some beats. If manager-api refuses them, or breaks on them, it halves them until the one that is at fault is
-// found, so that the others are stored.
+// store stores some beats. If manager-api refuses them, or breaks on them, they are halved until the beat that is at
+// fault is found. So the others are stored.
 func (f *flush) store(ctx context.Context, beats []messages.ModuleStatus) error {
 	err := f.try(ctx, beats)
 	switch {
@@ -164,7 +165,8 @@ func (f *flush) storeStripped(ctx context.Context, beat messages.ModuleStatus, w
 		f.Metrics.received.WithLabelValues("stripped").Inc()
 		if !f.Stripped[beat.Hostname] {
 			f.Stripped[beat.Hostname] = true
-			f.Log.Warn("manager-api fails at a heartbeat, stored without its workload and times", zap.String("hostname", beat.Hostname), zap.Error(why))
+			f.Log.Warn("manager-api fails at a heartbeat, stored without its workload and times",
+				zap.String("hostname", beat.Hostname), zap.Error(why))
 		}
 	case f.over(err):
 		return err
@@ -248,7 +250,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "How long one request took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	m.skew = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_heartbeats_skew_seconds",
-		Help:    "Between a heartbeat's sent_at and its receipt, either way: time on the road, and how wrong its host's clock is.",
+		Help: "Between a heartbeat's sent_at and its receipt, either way: time on the road, and how wrong its host's " +
+			"clock is.",
 		Buckets: []float64{0.1, 1, 5, 30, 60, 300, 3600, 86400}})
 	reg.MustRegister(m.received, m.coalesced, m.flushSize, m.flushTime, m.skew)
 	return m

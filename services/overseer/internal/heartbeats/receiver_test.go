@@ -49,7 +49,9 @@ func newManager() *manager {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		if slices.ContainsFunc(b.Modules, func(s messages.ModuleStatus) bool { return strings.HasPrefix(s.Hostname, "bad") }) {
+		if slices.ContainsFunc(b.Modules, func(s messages.ModuleStatus) bool {
+			return strings.HasPrefix(s.Hostname, "bad")
+		}) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
@@ -105,7 +107,8 @@ func receive(name string) *receiving {
 	broker, err := rabbit.New(rabbit.Config{Name: "spec", URLs: []string{host.URL},
 		Topology: member.Topology(managerapi.Exchange{Name: name, RootExchangeName: name, RoutingKey: name})})
 	Expect(err).NotTo(HaveOccurred())
-	receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(), Metrics: heartbeats.NewMetrics(r.metrics),
+	receiver := heartbeats.Receiver{Store: managerapi.New(r.URL, "t"), Exchange: 7, Log: zap.NewNop(),
+		Metrics:   heartbeats.NewMetrics(r.metrics),
 		Committed: func(b []messages.ModuleStatus) { r.mu.Lock(); defer r.mu.Unlock(); r.committed += len(b) },
 		Failed:    func(error) { r.mu.Lock(); defer r.mu.Unlock(); r.failures++ }}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -165,7 +168,8 @@ type handling struct {
 func handler() *handling {
 	core, logs := observer.New(zap.InfoLevel)
 	h := &handling{manager: newManager(), metrics: prometheus.NewRegistry(), logs: logs}
-	h.Receiver = heartbeats.Receiver{Store: managerapi.New(h.URL, "t"), Exchange: 7, Log: zap.New(core), Metrics: heartbeats.NewMetrics(h.metrics),
+	h.Receiver = heartbeats.Receiver{Store: managerapi.New(h.URL, "t"), Exchange: 7, Log: zap.New(core),
+		Metrics:  heartbeats.NewMetrics(h.metrics),
 		Stripped: map[string]bool{}, Committed: func([]messages.ModuleStatus) {}, Failed: func(error) { h.failures++ }}
 	return h
 }
@@ -191,7 +195,10 @@ var _ = Describe("Receiving heartbeats", func() {
 		r := receive("single")
 		host.Publish(r.queue, published(beat("a", "x", 1, "active"))...)
 		Eventually(r.heard, "900ms").Should(Equal([]string{"a 1"}))
-		Eventually(func() []int { committed, failures := r.counts(); return []int{committed, failures} }).Should(Equal([]int{1, 0}))
+		Eventually(func() []int {
+			committed, failures := r.counts()
+			return []int{committed, failures}
+		}).Should(Equal([]int{1, 0}))
 	})
 
 	It("coalesces what arrives while a request is under way (E1)", func() {
@@ -226,7 +233,8 @@ var _ = Describe("Receiving heartbeats", func() {
 
 	It("rejects what cannot be decoded, alone, and counts what is not ours (E10, R12)", func() {
 		r := receive("invalid")
-		host.Publish(r.queue, published(`{`, `null`, `[]`, `{"hostname":"a"}`, `{"event_type":"status","hostname":null,"type":"builder","status":"active"}`,
+		host.Publish(r.queue, published(`{`, `null`, `[]`, `{"hostname":"a"}`,
+			`{"event_type":"status","hostname":null,"type":"builder","status":"active"}`,
 			`{"event_type":"status","hostname":"`+strings.Repeat("x", 10_000)+`","type":"builder","status":"active"}`,
 			`{"event_type":"status","hostname":7,"type":"builder","status":"active"}`,
 			`{"event_type":"party","hostname":"p"}`, beat("good", "x", 1, "active"))...)
@@ -236,7 +244,8 @@ var _ = Describe("Receiving heartbeats", func() {
 
 	It("understands modules of the predecessor, which publish in Erlang's format", func() {
 		r := receive("elixir")
-		host.Publish(r.queue, published("\x83t\x00\x00\x00\x04d\x00\x0aevent_typed\x00\x06statusd\x00\x08hostnamem\x00\x00\x00\x02e1"+
+		host.Publish(r.queue, published("\x83t\x00\x00\x00\x04d\x00\x0aevent_typed\x00\x06statusd"+
+			"\x00\x08hostnamem\x00\x00\x00\x02e1"+
 			"d\x00\x06statusd\x00\x06actived\x00\x04typed\x00\x07builder")...)
 		Eventually(r.heard).Should(Equal([]string{"e1 0"}))
 	})
@@ -263,7 +272,8 @@ var _ = Describe("Receiving heartbeats", func() {
 	It("finds the one beat that manager-api refuses, and stores the others", func() {
 		r := receive("refused")
 		r.gate.Lock()
-		host.Publish(r.queue, published(beat("a", "x", 1, "active"), beat("b", "x", 1, "active"), beat("bad", "x", 1, "active"), beat("c", "x", 1, "active"))...)
+		host.Publish(r.queue, published(beat("a", "x", 1, "active"), beat("b", "x", 1, "active"),
+			beat("bad", "x", 1, "active"), beat("c", "x", 1, "active"))...)
 		r.gate.Unlock()
 		Eventually(r.heard).Should(ConsistOf("a 1", "b 1", "c 1"))
 		Eventually(r.outcomes).Should(Equal(map[string]float64{"decoded": 4, "refused": 1}))
@@ -289,7 +299,8 @@ var _ = Describe("Receiving heartbeats", func() {
 
 	It("takes it as an outage when manager-api breaks on what is left of a beat, and stores the others", func() {
 		h := handler()
-		Expect(h.handle(beat("a", "x", 1, "active"), working("poison"), beat("b", "x", 1, "active"))).To(MatchError(ContainSubstring("500")))
+		Expect(h.handle(beat("a", "x", 1, "active"), working("poison"),
+			beat("b", "x", 1, "active"))).To(MatchError(ContainSubstring("500")))
 		Expect(h.heard()).To(ConsistOf("a 1", "b 1"))
 		Expect(h.failures).To(Equal(1))
 		Expect(outcomes(h.metrics)).To(Equal(map[string]float64{"decoded": 3}), "it may live: nothing is dropped")
@@ -313,7 +324,8 @@ var _ = Describe("Receiving heartbeats", func() {
 		waited := func(name string, d time.Duration) *rabbit.Delivery {
 			return &rabbit.Delivery{Received: time.Now().Add(-d), Body: published(beat(name, "x", 1, "active"))[0].Body}
 		}
-		Expect(h.Handle(context.Background(), []*rabbit.Delivery{waited("dead", time.Minute), waited("dead2", 31*time.Second), waited("a", 20*time.Second)})).To(Succeed())
+		Expect(h.Handle(context.Background(), []*rabbit.Delivery{waited("dead", time.Minute), waited("dead2", 31*time.Second),
+			waited("a", 20*time.Second)})).To(Succeed())
 		Expect(h.heard()).To(Equal([]string{"a 1"}))
 		Expect(h.failures).To(Equal(1))
 	})
@@ -335,7 +347,8 @@ var _ = Describe("Receiving heartbeats", func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- h.Handle(ctx, []*rabbit.Delivery{{Received: time.Now(), Body: published(beat("a", "x", 1, "active"))[0].Body}})
+			ended <- h.Handle(ctx, []*rabbit.Delivery{{Received: time.Now(),
+				Body: published(beat("a", "x", 1, "active"))[0].Body}})
 		}()
 		cancel()
 		Eventually(ended).Should(Receive(HaveOccurred()))

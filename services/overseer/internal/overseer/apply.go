@@ -24,8 +24,8 @@ const (
 	codeSlotTaken = "slot_taken"
 )
 
-// Judge is where judgements are written; *managerapi.Client is one. Each is one conditional write. Conflict: the term is
-// stale or the state has moved, nothing was changed.
+// Judge is where judgements are written; *managerapi.Client is one. Each judgement is one conditional write. Conflict:
+// the term is stale or the state has moved, and nothing was changed.
 type Judge interface {
 	Check(ctx context.Context, id component.ID, k managerapi.Check) error
 	Start(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error
@@ -34,11 +34,13 @@ type Judge interface {
 	Expire(ctx context.Context, id component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error)
 }
 
-// apply performs the actions in their order and reports whether one changed what the next plan depends on. Each is asked
-// for within the trust window only. What is refused is left to the next pass, and the actions after it are asked for none
-// the less; only silence of manager-api ends this pass. Of the starts the next one is asked for only when the one before it
-// cannot be started, for one that never can must not hold up the others until it expires. A request whose start is refused
-// for what it holds is refused with those words.
+// apply performs the actions in their order, each within the trust window only. moved reports whether an action changed
+// what the next plan depends on. An action that is refused is left to the next pass; the actions after it are performed.
+// Only silence of manager-api ends the pass.
+//
+// Of several starts, the next one is tried only when the one before it cannot be started: a request that can never start
+// must not hold up the others until it expires. If manager-api refuses a start for what the request holds, the request is
+// refused with manager-api's words.
 func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error) {
 	var refused []error
 	taken := false
@@ -53,7 +55,8 @@ func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error)
 		taken = taken || a.Kind == Start && (err == nil || overtaken(err))
 		unfit := a.Kind == Start && (fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge))
 		if unfit {
-			a.Kind, a.Verdict = Refuse, managerapi.Verdict{Code: CodeStartRefused, Message: "manager-api cannot start it: " + err.Error()}
+			a.Kind, a.Verdict = Refuse, managerapi.Verdict{Code: CodeStartRefused,
+				Message: "manager-api cannot start it: " + err.Error()}
 			err = p.attempt(ctx, a)
 		}
 		switch {
@@ -77,8 +80,8 @@ func overtaken(err error) bool {
 	return slices.Contains([]string{codeStaleTerm, codeSlotTaken}, fault.CodeOf(err))
 }
 
-// news reports whether an action was refused because the world has moved; the next pass judges on what is so then. A start
-// may be in conflict with something that lasts, and somebody has to know that.
+// news reports whether an action was refused because the world has moved; the next pass judges on what is so then. A
+// start may be in conflict with something that lasts, and somebody has to know that.
 func news(a Action, err error) bool {
 	if a.Kind == Start {
 		return overtaken(err) || fault.CodeOf(err) == managerapi.CodeSeenChanged
@@ -103,7 +106,8 @@ func result(err error) string {
 func (p *Pass) perform(ctx context.Context, a Action) error {
 	switch a.Kind {
 	case Check:
-		return p.Judge.Check(ctx, a.Component, managerapi.Check{Term: p.Term.ID, Verdict: a.Verdict, NextCheckAt: a.NextCheck, Create: a.Create})
+		return p.Judge.Check(ctx, a.Component, managerapi.Check{Term: p.Term.ID, Verdict: a.Verdict, NextCheckAt: a.NextCheck,
+			Create: a.Create})
 	case Sweep:
 		return p.sweep(ctx)
 	case Prove, Refuse, Start:
@@ -130,7 +134,8 @@ func (p *Pass) sweep(ctx context.Context) error {
 	}
 	p.swept = p.Now()
 	if len(done.Inactivated)+len(done.Deleted) > 0 || done.Held != p.held {
-		p.Log.Info("silent modules swept", zap.Strings("inactivated", done.Inactivated), zap.Strings("deleted", done.Deleted), zap.Bool("held", done.Held))
+		p.Log.Info("silent modules swept", zap.Strings("inactivated", done.Inactivated), zap.Strings("deleted", done.Deleted),
+			zap.Bool("held", done.Held))
 	}
 	p.held = done.Held
 	return nil

@@ -57,8 +57,8 @@ func (c *Coverage) OwnBeat(session uint64, now time.Time) {
 	c.session, c.own = session, now
 }
 
-// Covered answers for the time since the last answer that was told. Told says that this one has arrived where it counts;
-// until then the breaks that it rests on are not forgotten.
+// Covered says whether the exchange was covered since the last answer that manager-api got. The caller calls told when
+// manager-api has got this answer. Until then the breaks that the answer rests on are not forgotten.
 func (c *Coverage) Covered(now time.Time) (covered bool, told func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

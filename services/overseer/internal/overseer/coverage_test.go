@@ -49,14 +49,17 @@ var _ = Describe("Coverage", func() {
 	DescribeTable("is all of it: both queues, our own beats, committed batches",
 		func(want []bool, steps ...func(*overseer.Coverage, *ears)) { Expect(covered(steps...)).To(Equal(want)) },
 		Entry("not before an own beat came back", []bool{false, false}, nothing, nothing),
-		Entry("anew with the first own beat after the beginning of the term", []bool{false, true, true}, nothing, ownBeat, nothing),
+		Entry("anew with the first own beat after the beginning of the term", []bool{false, true, true}, nothing, ownBeat,
+			nothing),
 		Entry("while the last own beat is 90 s old", []bool{false, true}, nothing, ownBeatBefore(90*time.Second)),
 		Entry("not when it is older", []bool{false, false}, nothing, ownBeatBefore(90*time.Second+1)),
 		Entry("not while a queue is not consumed", []bool{false, true, false, true}, nothing, ownBeat, deaf, hears),
 		Entry("not after a break of the session, until an own beat comes through the new one",
 			[]bool{false, true, false, false, true}, nothing, ownBeat, newSession, nothing, ownBeat),
-		Entry("not by a beat of the old session that is committed late", []bool{false, true, false, false}, nothing, ownBeat, newSession, lateCommit),
-		Entry("not after a batch that failed, at least once, and then anew", []bool{false, true, false, true}, nothing, ownBeat, batchFails, ownBeat),
+		Entry("not by a beat of the old session that is committed late", []bool{false, true, false, false}, nothing, ownBeat,
+			newSession, lateCommit),
+		Entry("not after a batch that failed, at least once, and then anew", []bool{false, true, false, true}, nothing,
+			ownBeat, batchFails, ownBeat),
 		Entry("not in a new term", []bool{false, true, false, true}, nothing, ownBeat, newTerm, ownBeat),
 	)
 
@@ -75,7 +78,8 @@ var _ = Describe("Coverage", func() {
 			}
 			return covered
 		}
-		for _, interrupt := range []func(){c.Begin, func() { e.session++ }, func() { c.OwnBeat(e.session, now.Add(-time.Hour)) }} {
+		for _, interrupt := range []func(){c.Begin, func() { e.session++ },
+			func() { c.OwnBeat(e.session, now.Add(-time.Hour)) }} {
 			interrupt()
 			Expect(answer(false)).To(BeFalse())
 			c.OwnBeat(e.session, now)

@@ -22,8 +22,8 @@ type Requests interface {
 	RequestUpgrade(ctx context.Context, r managerapi.UpgradeRequest) (managerapi.Upgrade, error)
 }
 
-// Doorbell handles the overseer queue: every message wakes the pass, and an upgrade request that refers to no Upgrade yet
-// makes one first. Force is not read from here: AMQP carries no caller.
+// Doorbell handles the overseer queue: every message wakes the pass, and an upgrade request that refers to no Upgrade
+// yet makes one first. Force is not read from here: AMQP carries no caller.
 type Doorbell struct {
 	Requests Requests
 	Exchange component.ExchangeID
@@ -62,7 +62,8 @@ func (b *Doorbell) Handle(ctx context.Context, d *rabbit.Delivery) error {
 // request makes the upgrade. A repeat finds it open. While manager-api is away the message is kept; what it refuses for
 // good is dead-lettered, where somebody can see it.
 func (b *Doorbell) request(ctx context.Context, o messages.OverseerOptions) error {
-	r := managerapi.UpgradeRequest{Trigger: upgrade.TriggerRequest, RequestedBy: o.RequestedBy, Reason: o.Reason, Quiet: true}
+	r := managerapi.UpgradeRequest{Trigger: upgrade.TriggerRequest, RequestedBy: o.RequestedBy, Reason: o.Reason,
+		Quiet: true}
 	if o.ComponentID != 0 {
 		r.ComponentID = component.ID(o.ComponentID)
 	} else {
@@ -71,7 +72,8 @@ func (b *Doorbell) request(ctx context.Context, o messages.OverseerOptions) erro
 	u, err := b.Requests.RequestUpgrade(ctx, r)
 	switch {
 	case err == nil:
-		b.Log.Info("upgrade requested by message", append(boot.TraceFields(ctx), zap.String("type", o.ComponentType), zap.String("upgrade_id", string(u.ID)))...)
+		b.Log.Info("upgrade requested by message", append(boot.TraceFields(ctx), zap.String("type", o.ComponentType),
+			zap.String("upgrade_id", string(u.ID)))...)
 		return nil
 	case fault.Is(err, fault.Conflict):
 		return nil // one is open already, or another request was quicker

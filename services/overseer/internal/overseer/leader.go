@@ -35,10 +35,11 @@ type Leases interface {
 	Resign(ctx context.Context, id component.ExchangeID, term int64) error
 }
 
-// Leader tries to lead the exchange and, while it leads, runs Reign. The lease is asked for and renewed every third of its
-// time to live. The leader steps down when it is told to, when it could not renew within its trust window, on a stop, and
-// when it does not cover the exchange for longer than Patience. On a stop it resigns before anything else, so that a
-// successor can lead while we still tidy up. After a term without coverage it stands aside for a while (StandAside).
+// Leader tries to lead the exchange and, while it leads, runs Reign. The lease is asked for and renewed every third of
+// its time to live. The leader steps down when it is told to, when it could not renew within its trust window, on a
+// stop, and when it does not cover the exchange for longer than Patience. On a stop it resigns before anything else, so
+// that a successor can lead while we still tidy up. After a term without coverage it stands aside for a while
+// (StandAside).
 type Leader struct {
 	Leases   Leases
 	Exchange component.ExchangeID
@@ -104,10 +105,10 @@ func (l *Leader) Run(ctx context.Context) error {
 	return nil
 }
 
-// StandAside is how long an overseer does not ask for the lease after it has given back the nth term in a row that did not
-// cover the exchange. The time begins at the lease's time to live, doubles up to most, and draw, from [0, 1), lengthens it
-// by up to a half. A candidate asks three times in the shortest such time, so a healthy one gets its chance; an overseer
-// that is alone keeps trying, because the time is bounded.
+// StandAside is how long an overseer does not ask for the lease after it has given back the nth term in a row that did
+// not cover the exchange. The time begins at the lease's time to live, doubles up to most, and draw, from [0, 1),
+// lengthens it by up to a half. A candidate asks three times in the shortest such time, so a healthy one gets its
+// chance; an overseer that is alone keeps trying, because the time is bounded.
 func StandAside(nth int, ttl, most time.Duration, draw float64) time.Duration {
 	wait := ttl
 	for range nth - 1 {
@@ -195,8 +196,8 @@ func (l *Leader) reign(ctx context.Context, t *Term) (string, error) {
 	return why, err
 }
 
-// await waits for the end of Reign, whose term is over. It may take long: a broker that has fallen silent is asked to end
-// the subscriptions first. That is no reason to end the process.
+// await waits for the end of Reign after the term is over. This may take long, because a broker that has fallen silent
+// is asked to end the subscriptions first. It is no reason to end the process.
 func (l *Leader) await(ctx context.Context, ended <-chan error, slow <-chan time.Time) error {
 	select {
 	case err := <-ended:
@@ -236,7 +237,8 @@ func (l *Leader) keep(ctx context.Context, t *Term, ended <-chan error) (why str
 	}
 }
 
-// renew returns why the term is over, "" if it goes on: after an answer that says nothing it does, until its window closes.
+// renew renews the lease and returns why the term is over, "" if it goes on. Without an answer the term goes on until its
+// trust window closes.
 func (l *Leader) renew(ctx context.Context, t *Term) string {
 	if !t.Trusted() {
 		return "the lease could not be renewed in time"
@@ -273,7 +275,8 @@ func (l *Leader) renew(ctx context.Context, t *Term) string {
 func (l *Leader) resign(ctx context.Context, t *Term) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignLimit) // detached: ctx may have ended
 	defer cancel()
-	if err := l.Leases.Resign(ctx, l.Exchange, t.ID); err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
+	err := l.Leases.Resign(ctx, l.Exchange, t.ID)
+	if err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
 		l.Log.Warn("leadership not given back", zap.Error(err))
 	}
 }

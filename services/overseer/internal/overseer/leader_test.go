@@ -3,6 +3,7 @@ package overseer_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,8 @@ type leases struct {
 	log       []string
 }
 
-func (l *leases) Lead(ctx context.Context, _ component.ExchangeID, r managerapi.LeaseRequest) (managerapi.Lease, error) {
+func (l *leases) Lead(_ context.Context, _ component.ExchangeID,
+	r managerapi.LeaseRequest) (managerapi.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	free := l.holder == "" || time.Now().After(l.expires)
@@ -83,7 +85,8 @@ type candidate struct {
 	deaf     atomic.Bool
 }
 
-func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error, changes ...func(*overseer.Leader)) *candidate {
+func stand(l *leases, name string, ttl time.Duration, reign func(context.Context, *overseer.Term) error,
+	changes ...func(*overseer.Leader)) *candidate {
 	c := &candidate{terms: make(chan *overseer.Term, 16), stopping: make(chan struct{}), ended: make(chan error, 1)}
 	if reign == nil {
 		reign = func(ctx context.Context, t *overseer.Term) error {
@@ -92,8 +95,9 @@ func stand(l *leases, name string, ttl time.Duration, reign func(context.Context
 			return nil
 		}
 	}
-	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl, Covered: func() (bool, func()) { return true, func() {} },
-		Fit: func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign, Drain: ttl / 3,
+	leader := &overseer.Leader{Leases: l, Exchange: 7, Hostname: name, TTL: ttl,
+		Covered: func() (bool, func()) { return true, func() {} },
+		Fit:     func() bool { return !c.deaf.Load() }, Patience: 2 * ttl, Reign: reign, Drain: ttl / 3,
 		Stopping: c.stopping, Log: zap.NewNop(), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
 	for _, change := range changes {
 		change(leader)
@@ -136,7 +140,8 @@ var _ = Describe("Leadership", func() {
 	It("resigns although its parts do not end (the order of a stop)", func() {
 		l := &leases{}
 		release := make(chan struct{})
-		a := stand(l, "a", time.Minute, func(context.Context, *overseer.Term) error { <-release; return nil }, func(l *overseer.Leader) { l.Drain = 100 * time.Millisecond })
+		a := stand(l, "a", time.Minute, func(context.Context, *overseer.Term) error { <-release; return nil },
+			func(l *overseer.Leader) { l.Drain = 100 * time.Millisecond })
 		Eventually(l.events).Should(Equal([]string{"lead a"}))
 		close(a.stopping)
 		Eventually(l.events).Should(Equal([]string{"lead a", "resign a"}))
@@ -196,13 +201,16 @@ var _ = Describe("Leadership", func() {
 	It("is asked for with what the overseer can judge on", func() {
 		l := &leases{}
 		stand(l, "a", ttl, nil)
-		Eventually(func() []string { l.mu.Lock(); defer l.mu.Unlock(); return l.announced }).Should(Equal([]string{managerapi.CapInstances}))
+		announced := func() (list []string) { l.set(func() { list = l.announced }); return list }
+		Eventually(announced).Should(Equal([]string{managerapi.CapInstances}))
 	})
 
 	It("says with every renewal whether the exchange is covered", func() {
 		l := &leases{}
 		stand(l, "a", ttl, nil)
-		Eventually(func() []bool { l.mu.Lock(); defer l.mu.Unlock(); return l.covered }).Should(And(WithTransform(func(all []bool) int { return len(all) }, BeNumerically(">=", 2)), HaveEach(true)))
+		covered := func() (list []bool) { l.set(func() { list = slices.Clone(l.covered) }); return list }
+		Eventually(func() int { return len(covered()) }).Should(BeNumerically(">=", 2))
+		Expect(covered()).To(HaveEach(true))
 	})
 
 	It("tells a break of coverage again when the renewal that told it did not arrive", func() {

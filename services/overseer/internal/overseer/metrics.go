@@ -32,11 +32,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		terms: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_overseer_terms_total",
 			Help: "Terms that this process has begun."}),
 		components: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_overseer_components",
-			Help: "Types of the exchange by health verdict, as the leader sees them; 0 in one that does not lead."}, []string{"verdict"}),
+			Help: "Types of the exchange by health verdict, as the leader sees them; 0 in one that does not lead."},
+			[]string{"verdict"}),
 		doorbells: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_overseer_doorbells_total",
 			Help: "Messages of the overseer queue, by action and result."}, []string{"action", "result"}),
 		leftAlone: prometheus.NewGauge(prometheus.GaugeOpts{Name: "openaperture_overseer_left_alone",
-			Help: "Upgrades and components that the last pass could not judge: of a newer manager-api, or broken; see the log."}),
+			Help: "Upgrades and components that the last pass could not judge: of a newer manager-api, or broken."}),
 	}
 	r.MustRegister(m.passes, m.passTime, m.actions, m.leader, m.terms, m.components, m.doorbells, m.leftAlone)
 	return m

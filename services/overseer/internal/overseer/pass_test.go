@@ -59,7 +59,8 @@ func (b *bench) Refuse(ctx context.Context, id upgrade.ID, j managerapi.Judgemen
 func (b *bench) Prove(ctx context.Context, id upgrade.ID, j managerapi.Judgement) error {
 	return b.write(ctx, "prove %s term %d", id, j.Term)
 }
-func (b *bench) Expire(ctx context.Context, id component.ExchangeID, e managerapi.Expiry) (managerapi.ExpiryResult, error) {
+func (b *bench) Expire(ctx context.Context, id component.ExchangeID,
+	e managerapi.Expiry) (managerapi.ExpiryResult, error) {
 	return managerapi.ExpiryResult{}, b.write(ctx, "sweep %d term %d", id, e.Term)
 }
 
@@ -77,7 +78,8 @@ func pass(s overseer.Situation) *passing {
 	Expect(err).NotTo(HaveOccurred())
 	fast.CheckInterval, fast.StarveAfter = s.CheckInterval, s.StarveAfter
 	p := &passing{bench: &bench{snapshot: s.Snapshot}, logs: logs}
-	p.Pass = &overseer.Pass{Snapshots: p.bench, Judge: p.bench, Exchange: 7, Term: overseer.NewTerm(5, time.Now().Add(time.Hour)), Times: fast,
+	p.Pass = &overseer.Pass{Snapshots: p.bench, Judge: p.bench, Exchange: 7,
+		Term: overseer.NewTerm(5, time.Now().Add(time.Hour)), Times: fast,
 		Jitter: s.Jitter, Watch: func(types map[string]bool) { p.watched = types }, Wake: func() { p.woken++ }, Now: time.Now,
 		Log: zap.New(core), Metrics: overseer.NewMetrics(prometheus.NewRegistry())}
 	return p
@@ -86,7 +88,7 @@ func pass(s overseer.Situation) *passing {
 func (p *passing) do() error { return p.Do(context.Background()) }
 
 var _ = Describe("A pass", func() {
-	It("writes what it judged under its term, each with one call, and asks for another when it made something to judge", func() {
+	It("writes what it judged, each in one call under its term, and asks for another when something moved", func() {
 		p := pass(given(withDue(0), withUpgrades(open("u2", 2, component.Manager, requested, upgrade.TriggerRequest))))
 		Expect(p.do()).To(Succeed())
 		Expect(p.writes).To(Equal([]string{"sweep 7 term 5", "start u2 term 5 at v2", "check 1 term 5 eligible create true"}))
@@ -164,7 +166,8 @@ var _ = Describe("A pass", func() {
 		Entry("what it holds is invalid", fault.Invalid),
 	)
 
-	two := withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly), open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))
+	two := withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly),
+		open("u2", 2, component.Manager, requested, upgrade.TriggerHourly))
 
 	DescribeTable("asks for the next start only when the one before it cannot be started",
 		func(answer error, want ...string) {
@@ -181,12 +184,15 @@ var _ = Describe("A pass", func() {
 		Entry("started", nil),
 		Entry("another runs", fault.New(fault.Conflict, "another upgrade runs").WithCode("slot_taken")),
 		Entry("we do not lead any more", fault.New(fault.Conflict, "term 5").WithCode("stale_term")),
-		Entry("manager-api breaks on it", fault.New(fault.Unavailable, "500").WithCode(managerapi.CodeInternal), "start u1 term 5 at v2"),
+		Entry("manager-api breaks on it", fault.New(fault.Unavailable, "500").WithCode(managerapi.CodeInternal),
+			"start u1 term 5 at v2"),
 		Entry("it is forbidden", fault.New(fault.Forbidden, "403"), "start u1 term 5 at v2"),
 		Entry("it conflicts with something that may last", fault.New(fault.Conflict, "no"), "start u1 term 5 at v2"),
-		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"), "start u1 term 5 at v2"),
+		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"),
+			"start u1 term 5 at v2"),
 		Entry("it is not found", fault.New(fault.NotFound, "no"), "start u1 term 5 at v2"),
-		Entry("it is refused for what it holds", fault.New(fault.Invalid, "no"), "refuse u2 term 5 start_refused", "start u1 term 5 at v2"),
+		Entry("it is refused for what it holds", fault.New(fault.Invalid, "no"), "refuse u2 term 5 start_refused",
+			"start u1 term 5 at v2"),
 		Entry("manager-api does not answer", fault.New(fault.Unavailable, "gone")),
 	)
 
@@ -206,11 +212,14 @@ var _ = Describe("A pass", func() {
 			}
 			Expect(err).To(MatchError(told))
 		},
-		Entry("a conflict that may last", fault.New(fault.Conflict, "its cluster is gone"), "start manager: its cluster is gone"),
-		Entry("nothing to start", fault.New(fault.NotFound, "there is no such upgrade"), "start manager: there is no such upgrade"),
+		Entry("a conflict that may last", fault.New(fault.Conflict, "its cluster is gone"),
+			"start manager: its cluster is gone"),
+		Entry("nothing to start", fault.New(fault.NotFound, "there is no such upgrade"),
+			"start manager: there is no such upgrade"),
 		Entry("another runs", fault.New(fault.Conflict, "another upgrade runs").WithCode("slot_taken"), ""),
 		Entry("we do not lead any more", fault.New(fault.Conflict, "term 5").WithCode("stale_term"), ""),
-		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"), ""),
+		Entry("what it was judged on has changed (fault 6)", fault.New(fault.Conflict, "the ref").WithCode("seen_changed"),
+			""),
 	)
 
 	It("plans nothing on what it could not read", func() {
