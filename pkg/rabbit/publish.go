@@ -46,6 +46,10 @@ func (o Outcome) String() string {
 	return outcomeNames[o]
 }
 
+// ErrUnpublishable is wrapped by the Refused errors of messages that no broker would ever take: too large, or with a
+// property that AMQP cannot carry. Trying again is of no use.
+var ErrUnpublishable = errors.New("not publishable")
+
 // ErrUnavailable is wrapped by every NotSent error that trying again later may cure.
 var ErrUnavailable = errors.New("broker unavailable")
 
@@ -106,12 +110,8 @@ func (b *Broker) PublishBatch(ctx context.Context, messages []Message) []error {
 
 // submit hands a request to the goroutine that owns the channel, or settles it when there is none.
 func (b *Broker) submit(ctx context.Context, r *request) {
-	if len(r.message.Body) > MaxBody {
-		r.settle(Refused, fmt.Errorf("body of %d bytes exceeds %d", len(r.message.Body), MaxBody))
-		return
-	}
-	if err := r.message.Headers.Validate(); err != nil {
-		r.settle(Refused, fmt.Errorf("headers: %w", err))
+	if err := r.publishable(); err != nil {
+		r.settle(Refused, fmt.Errorf("%w: %w", ErrUnpublishable, err))
 		return
 	}
 	s := b.publishSession()
@@ -172,6 +172,28 @@ func newRequest(ctx context.Context, m Message) *request {
 	return &request{exchange: m.Exchange, key: m.Key, result: make(chan verdict, 1), message: amqp.Publishing{
 		MessageId: m.ID, Type: m.Type, CorrelationId: m.CorrelationID, AppId: m.AppID, ContentType: m.ContentType,
 		Timestamp: m.Timestamp.UTC(), Headers: inject(ctx, m.Headers), Body: m.Body, DeliveryMode: amqp.Persistent}}
+}
+
+// maxShort is what a name, a key or a property may have in AMQP, in bytes. A longer one would end the session in mid-write.
+const maxShort = 255
+
+// publishable says what AMQP or our own limit has against the message.
+func (r *request) publishable() error {
+	if len(r.message.Body) > MaxBody {
+		return fmt.Errorf("body of %d bytes exceeds %d", len(r.message.Body), MaxBody)
+	}
+	if err := r.message.Headers.Validate(); err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	for _, short := range []struct{ name, value string }{
+		{"exchange", r.exchange}, {"routing key", r.key}, {"message id", r.message.MessageId}, {"type", r.message.Type},
+		{"correlation id", r.message.CorrelationId}, {"app id", r.message.AppId}, {"content type", r.message.ContentType},
+	} {
+		if len(short.value) > maxShort {
+			return fmt.Errorf("%s of %d bytes exceeds %d", short.name, len(short.value), maxShort)
+		}
+	}
+	return nil
 }
 
 func (r *request) settle(o Outcome, err error) { r.result <- verdict{o, err} }

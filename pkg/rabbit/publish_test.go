@@ -3,6 +3,7 @@ package rabbit_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -177,11 +178,31 @@ var _ = Describe("publishing", func() {
 		Eventually(func() int { return len(seen.all()) }).Should(Equal(500))
 	})
 
+	DescribeTable("refuses what AMQP cannot carry before it is written, and says that no repeat helps",
+		func(change func(*rabbit.Message), words string) {
+			h := open()
+			m := h.to("work", "x")
+			change(&m)
+			err := h.Publish(context.Background(), m)
+			Expect(rabbit.OutcomeOf(err)).To(Equal(rabbit.Refused))
+			Expect(err).To(MatchError(rabbit.ErrUnpublishable))
+			Expect(err).To(MatchError(ContainSubstring(words)))
+			Expect(h.Publish(context.Background(), h.to("work", "x"))).To(Succeed(), "on the same session")
+			Expect(h.logText()).NotTo(ContainSubstring("not usable"))
+		},
+		Entry("a routing key", func(m *rabbit.Message) { m.Key = strings.Repeat("k", 256) }, "routing key of 256 bytes"),
+		Entry("a correlation id", func(m *rabbit.Message) { m.CorrelationID = strings.Repeat("k", 256) },
+			"correlation id of 256 bytes"),
+		Entry("a header", func(m *rabbit.Message) { m.Headers = map[string]any{"x": struct{}{}} }, "headers: "),
+	)
+
 	It("T19: refuses a body over 256 KiB before it is written", func() {
 		h := open()
 		m := h.to("work", "")
 		m.Body = make([]byte, rabbit.MaxBody+1)
-		Expect(rabbit.OutcomeOf(h.Publish(ctx, m))).To(Equal(rabbit.Refused))
+		err := h.Publish(ctx, m)
+		Expect(rabbit.OutcomeOf(err)).To(Equal(rabbit.Refused))
+		Expect(err).To(MatchError(rabbit.ErrUnpublishable))
 		m.Body = m.Body[1:]
 		Expect(h.Publish(ctx, m)).To(Succeed())
 	})

@@ -30,8 +30,8 @@ var _ = BeforeSuite(func() { host = rabbittest.NewHost() })
 
 // proxies ends with its spec, after the Broker: its goroutines are none of the Broker's.
 var (
-	proxies   = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/rabbittest.(*Proxy).forward")
-	listeners = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/rabbittest.(*Proxy).accept")
+	proxies   = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/link.(*Link).forward")
+	listeners = goleak.IgnoreAnyFunction("github.com/openaperture/openaperture/pkg/link.(*Link).accept")
 )
 
 // harness owns one running Broker; nothing in it is shared between specs.

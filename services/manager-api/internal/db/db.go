@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/times"
 )
@@ -25,7 +26,7 @@ type DB struct {
 	Pool   *postgres.DB
 	Leases *postgres.DB // a pool of its own for leadership and claims
 	times  times.Times
-	ring   func()
+	ring   func([]component.ExchangeID)
 
 	unsettled *unsettled
 }
@@ -35,14 +36,15 @@ type Config struct {
 	Pool   *postgres.DB
 	Leases *postgres.DB // nil uses Pool
 	Times  times.Times
-	// Ring is called after a commit that left messages to publish; it must not block. nil means nobody listens.
-	Ring func()
+	// Ring is called after a commit that left messages, with the exchanges that they are for. It must not block. nil
+	// means that nobody listens.
+	Ring func([]component.ExchangeID)
 }
 
 // New makes a DB. New does not touch the database: Migrate does, and Usable says whether it has.
 func New(c Config) *DB {
 	if c.Ring == nil {
-		c.Ring = func() {}
+		c.Ring = func([]component.ExchangeID) {}
 	}
 	if c.Leases == nil {
 		c.Leases = c.Pool
@@ -57,13 +59,21 @@ func (s *DB) Over(pool *postgres.DB) *DB {
 	return &over
 }
 
-// Tx runs fn in one transaction and rings for the messages that it may have left in the outbox. fn may run several
-// times after deadlocks: it must do nothing but SQL and set what it returns.
+// Tx runs fn in one transaction and rings for the messages that it has left in the outbox. fn may run several times
+// after deadlocks: it must do nothing but SQL and set what it returns.
 func (s *DB) Tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
-	if err := s.Pool.InTx(ctx, fn); err != nil {
+	var left []component.ExchangeID // by the last run of fn
+	err := s.Pool.InTx(ctx, func(tx *sqlx.Tx) error {
+		leaving.begin(tx)
+		defer func() { left = leaving.end(tx) }()
+		return fn(tx)
+	})
+	if err != nil {
 		return err
 	}
-	s.ring()
+	if len(left) > 0 {
+		s.ring(left)
+	}
 	return nil
 }
 

@@ -11,13 +11,18 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/postgres"
+	"github.com/openaperture/openaperture/pkg/rabbit"
 	"go.opentelemetry.io/otel/propagation"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
-// maxMessage is what a broker takes; an order that is larger could never be sent.
-const maxMessage = 256 << 10
+const (
+	// maxMessage is what a broker takes, in bytes; a larger message could never be sent.
+	maxMessage = rabbit.MaxBody
+	// maxGrowth is how much larger an order may be when it is sent again, with another attempt and another deadline.
+	maxGrowth = 1 << 10
+)
 
 // ExpendableAfter is how long a doorbell waits for a broker before it is dropped: its receiver polls anyway.
 const ExpendableAfter = time.Minute
@@ -31,17 +36,22 @@ type NewMessage struct {
 	OrderID       string // of a milestone order
 	Body          any
 	Expendable    bool
+	Again         bool // the order was sent before
 }
 
-// Enqueue puts a message into the outbox in the transaction of the change that it tells of.
+// Enqueue puts a message into the outbox in the transaction of the change that it tells of. TooLarge: no broker would
+// take it, and nothing is stored.
+//
+// What counts is the size as the database returns it. That is the size that is sent, and it may be larger than what is
+// given here: a jsonb has spaces between its values, and 1e300 with all its digits.
 func Enqueue(ctx context.Context, tx *sqlx.Tx, m NewMessage) error {
 	raw, err := json.Marshal(m.Body)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", m.Type, err)
 	}
-	if len(raw) > maxMessage {
-		return fault.New(fault.TooLarge, "a %s of %d bytes exceeds the limit of %d", m.Type, len(raw),
-			maxMessage).WithCode("message_too_large")
+	limit := maxMessage - maxGrowth
+	if m.Again {
+		limit = maxMessage
 	}
 	trace := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, trace)
@@ -49,14 +59,25 @@ func Enqueue(ctx context.Context, tx *sqlx.Tx, m NewMessage) error {
 	if m.OrderID != "" {
 		order = m.OrderID
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (id, messaging_exchange_id, queue, type, correlation_id, traceparent,
-		order_id, body, expendable)
-		VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, $8)`,
+	var size int
+	err = tx.GetContext(ctx, &size, `
+		WITH message AS (SELECT $7::jsonb AS body), measured AS (SELECT octet_length(body::text) AS size FROM message),
+		stored AS (
+			INSERT INTO outbox (id, messaging_exchange_id, queue, type, correlation_id, traceparent, order_id, body,
+				expendable)
+			SELECT new_id(), $1::bigint, $2::text, $3::text, $4::text, $5::text, $6::uuid, body, $8::boolean
+			FROM message, measured WHERE size <= $9)
+		SELECT size FROM measured`,
 		m.ExchangeID, string(m.Queue), m.Type, m.CorrelationID, trace.Get("traceparent"), order, string(raw),
-		m.Expendable)
+		m.Expendable, limit)
 	if err != nil {
 		return fmt.Errorf("enqueue %s: %w", m.Type, err)
 	}
+	if size > limit {
+		return fault.New(fault.TooLarge, "a %s of %d bytes exceeds the limit of %d", m.Type, size, limit).
+			WithCode("message_too_large")
+	}
+	leaving.note(tx, m.ExchangeID)
 	return nil
 }
 
@@ -126,6 +147,25 @@ func (s *DB) MessagesConfirmed(ctx context.Context, ids []string) error {
 		return fmt.Errorf("record confirmed messages: %w", postgres.Translate(err))
 	}
 	return nil
+}
+
+// OrderOf returns the order that a message carries, "" if it carries none or is gone.
+func OrderOf(ctx context.Context, tx *sqlx.Tx, message string) (string, error) {
+	order, err := One[string](ctx, tx, `SELECT coalesce((SELECT order_id::text FROM outbox WHERE id = $1), '')`, message)
+	if err != nil {
+		return "", fmt.Errorf("read message %s: %w", message, err)
+	}
+	return order, nil
+}
+
+// DropMessage takes a message out of the outbox that was not published; false means that it was, or is gone.
+func DropMessage(ctx context.Context, tx *sqlx.Tx, message string) (bool, error) {
+	res, err := tx.ExecContext(ctx, `DELETE FROM outbox WHERE id = $1 AND published_at IS NULL`, message)
+	if err != nil {
+		return false, fmt.Errorf("drop message %s: %w", message, err)
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
 }
 
 // MessageNotSent records why a message is not known to be in a queue and when it is tried again, under the same id.

@@ -57,12 +57,14 @@ type Config struct {
 }
 
 // Bell connects the store, which is made first, to the relays that it wakes.
-type Bell struct{ ring atomic.Pointer[func()] }
+type Bell struct {
+	ring atomic.Pointer[func([]component.ExchangeID)]
+}
 
-// Ring wakes the relays, if there are any yet. It never blocks.
-func (b *Bell) Ring() {
+// Ring wakes the relays of these exchanges, if there are any yet. It never blocks.
+func (b *Bell) Ring(exchanges []component.ExchangeID) {
 	if ring := b.ring.Load(); ring != nil {
-		(*ring)()
+		(*ring)(exchanges)
 	}
 }
 
@@ -101,7 +103,7 @@ func New(c Config) (*Brokers, error) {
 	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read,
 		readOnce: sync.OnceFunc(func() { close(read) })}
 	b.results = &results{apply: c.Engine.ApplyResult, log: c.Log.Named("results"), metrics: m}
-	b.relay = &relay{outbox: c.DB, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
+	b.relay = &relay{outbox: c.DB, refuse: c.Engine.MessageUnsendable, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
 	b.diverted = rabbit.DivertedGauge(c.Metrics)
 	own, err := b.link(brokerName(ownBroker), c.OwnURLs)
 	if err != nil {
@@ -189,12 +191,15 @@ func (b *Brokers) Others(context.Context) error {
 	return fmt.Errorf("%s", strings.Join(lines, "; "))
 }
 
-// Ring wakes every relay: a commit has left messages. It never blocks.
-func (b *Brokers) Ring() {
+// Ring wakes the relays of these exchanges: a commit has left messages for them. It never blocks. An exchange that has
+// no relay yet gets one at the next look at the database, and that relay begins with a look into the outbox.
+func (b *Brokers) Ring(exchanges []component.ExchangeID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.routes {
-		r.wake.Wake()
+		if slices.ContainsFunc(exchanges, r.primary.serves) {
+			r.wake.Wake()
+		}
 	}
 }
 
@@ -222,7 +227,7 @@ func (b *Brokers) Run(ctx context.Context, usable <-chan struct{}, last ...func(
 	}
 	select {
 	case <-usable:
-		watch := loop.Loop{Interval: b.cfg.Reread,
+		watch := loop.Loop{Name: "routes", Interval: b.cfg.Reread,
 			Do:      func(ctx context.Context) error { return b.reread(ctx, detached) },
 			OnError: func(err error) { b.cfg.Log.Warn("routes not read", zap.Error(err)) }}
 		_ = watch.Run(ctx) // nil: errors go to OnError

@@ -8,11 +8,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -43,14 +45,20 @@ type rig struct {
 	brokers  *dispatch.Brokers
 	sweeper  *dispatch.Sweeper
 	exchange component.ExchangeID
+	metrics  *prometheus.Registry
+
+	mu    sync.Mutex
+	rings map[component.ExchangeID]int // by commits, so far
 }
 
 func ctx() context.Context { return context.Background() }
 
-func start() *rig { return startAt(rabbittest.NewHost(), "") }
+func start(change ...func(*dispatch.Config)) *rig {
+	return startAt(rabbittest.NewHost(), "", change...)
+}
 
 // startAt runs dispatch against a URL of the host, its own if that is empty, and joins it at the end of the spec.
-func startAt(host *rabbittest.Host, ownURL string) *rig {
+func startAt(host *rabbittest.Host, ownURL string, change ...func(*dispatch.Config)) *rig {
 	GinkgoHelper()
 	if ownURL == "" {
 		ownURL = host.URL
@@ -58,19 +66,28 @@ func startAt(host *rabbittest.Host, ownURL string) *rig {
 	t, err := times.Named(times.Fast)
 	Expect(err).NotTo(HaveOccurred())
 	t.MinHealthy, t.Settle = 0, 300*time.Millisecond
-	r := &rig{db: database.Open(6), host: host}
+	r := &rig{db: database.Open(6), host: host, metrics: prometheus.NewRegistry(), rings: map[component.ExchangeID]int{}}
 	bell := &dispatch.Bell{}
-	r.DB = db.New(db.Config{Pool: r.db, Times: t, Ring: bell.Ring})
+	r.DB = db.New(db.Config{Pool: r.db, Times: t, Ring: func(exchanges []component.ExchangeID) {
+		r.mu.Lock()
+		for _, id := range exchanges {
+			r.rings[id]++
+		}
+		r.mu.Unlock()
+		bell.Ring(exchanges)
+	}})
 	r.Engine = engine.New(engine.Config{DB: r.DB, Times: t, Home: "here"})
 	r.Presence = presence.New(r.DB, t)
 	r.Registry = registry.New(r.DB, r.Engine, "here")
 	r.exchange = r.register("here")
-	r.brokers, err = dispatch.New(dispatch.Config{DB: r.DB, Engine: r.Engine, Presence: r.Presence,
-		Registry: r.Registry, Bell: bell, OwnURLs: []string{ownURL}, Keys: keys(), Name: "manager-api/spec",
-		Settle: t.Settle,
-		Log:    logger(), Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond, FailoverAfter: 3 * time.Second,
-		FailbackAfter: time.Second,
-		RefusedRetry:  500 * time.Millisecond})
+	c := dispatch.Config{DB: r.DB, Engine: r.Engine, Presence: r.Presence, Registry: r.Registry, Bell: bell,
+		OwnURLs: []string{ownURL}, Keys: keys(), Name: "manager-api/spec", Settle: t.Settle, Log: logger(),
+		Metrics: r.metrics, Reread: 100 * time.Millisecond, Poll: 100 * time.Millisecond,
+		FailoverAfter: 3 * time.Second, FailbackAfter: time.Second, RefusedRetry: 500 * time.Millisecond}
+	for _, f := range change {
+		f(&c)
+	}
+	r.brokers, err = dispatch.New(c)
 	Expect(err).NotTo(HaveOccurred())
 	r.sweeper = r.brokers.Sweeper(t)
 	run, cancel := context.WithCancel(context.Background())

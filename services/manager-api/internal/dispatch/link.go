@@ -38,8 +38,9 @@ func (v *served) queue() string {
 }
 
 // serve makes the link serve exactly these exchanges: each is declared for itself, new ones get a consumer, the
-// consumers of those that left are stopped and waited for. One that the broker refuses waits alone.
-func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
+// consumers of those that left are stopped and waited for. One that the broker refuses waits alone. It reports whether
+// anything has changed.
+func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) bool {
 	wanted := map[component.ExchangeID]managerapi.Exchange{}
 	for _, x := range exchanges {
 		wanted[x.ID] = x
@@ -63,7 +64,7 @@ func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 		}
 	}
 	if !changed {
-		return
+		return false
 	}
 	l.broker.SetParts(parts(exchanges))
 	for _, x := range exchanges {
@@ -71,6 +72,7 @@ func (l *link) serve(ctx context.Context, exchanges []managerapi.Exchange) {
 			l.consume(ctx, x)
 		}
 	}
+	return true
 }
 
 func (l *link) serves(id component.ExchangeID) bool {

@@ -7,6 +7,7 @@ type metrics struct {
 	results *prometheus.CounterVec
 	waiting *prometheus.GaugeVec
 	oldest  *prometheus.GaugeVec
+	looks   *prometheus.CounterVec
 	gaps    prometheus.Counter
 	passes  prometheus.Histogram
 }
@@ -21,6 +22,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Messages of the outbox that wait, by exchange."}, []string{"exchange"}),
 		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_outbox_oldest_seconds",
 			Help: "Age of the oldest waiting message, by exchange."}, []string{"exchange"}),
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_outbox_looks_total",
+			Help: "Looks of a broker's relay into the outbox."}, []string{"broker"}),
 		gaps: prometheus.NewCounter(prometheus.CounterOpts{Name: "openaperture_sweeper_gaps_total",
 			Help: "Absences of manager-api after which all claims were prolonged."}),
 		passes: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openaperture_sweeper_pass_seconds",
@@ -28,7 +31,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	if r != nil {
-		r.MustRegister(m.relayed, m.results, m.waiting, m.oldest, m.gaps, m.passes)
+		r.MustRegister(m.relayed, m.results, m.waiting, m.oldest, m.looks, m.gaps, m.passes)
 	}
 	return m
 }

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -33,6 +34,7 @@ type outbox interface {
 // confirmed stays and goes again under the same one.
 type relay struct {
 	outbox  outbox
+	refuse  func(ctx context.Context, message, why string) error // what no broker takes goes, and its order with it
 	appID   string
 	log     *zap.Logger
 	metrics *metrics
@@ -108,6 +110,12 @@ func (r *relay) round(ctx context.Context, l *link, round []db.DueMessage) (map[
 			confirmed = append(confirmed, m.ID)
 			continue
 		}
+		if errors.Is(err, rabbit.ErrUnpublishable) { // those behind it need not wait
+			if err := r.unsendable(ctx, m, err); err != nil {
+				return stopped, err
+			}
+			continue
+		}
 		stopped[lane{m.ExchangeID, m.Queue}] = true
 		if outcome == rabbit.Returned || outcome == rabbit.Refused {
 			r.log.Warn("message not taken", zap.String("message_id", m.ID),
@@ -126,6 +134,18 @@ func (r *relay) round(ctx context.Context, l *link, round []db.DueMessage) (map[
 		return stopped, fmt.Errorf("after the broker's confirm: %w", err)
 	}
 	return stopped, nil
+}
+
+// unsendable gives a message up, with its order, and says why.
+func (r *relay) unsendable(ctx context.Context, m db.DueMessage, err error) error {
+	why := err.Error()
+	var publish *rabbit.PublishError
+	if errors.As(err, &publish) {
+		why = publish.Err.Error()
+	}
+	r.log.Error("message can never be sent", zap.String("message_id", m.ID), zap.String("type", m.Type),
+		zap.String("correlation_id", m.CorrelationID), zap.String("reason", why))
+	return r.refuse(context.WithoutCancel(ctx), m.ID, why)
 }
 
 func (r *relay) message(m db.DueMessage) rabbit.Message {

@@ -21,8 +21,9 @@ type results struct {
 	metrics *metrics
 }
 
-// Handle turns one delivery into an effect: what cannot be read is dead-lettered, what is not ours is acked and
-// counted, and while the database is away the delivery is kept.
+// Handle turns one delivery into an effect. A delivery that cannot be read, or that holds a value which the database
+// cannot store, is dead-lettered at once. One that is not ours is acked and counted. While the database is away the
+// delivery is kept.
 func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	r, known, err := messages.DecodeResult(d.Body)
 	if err != nil {
@@ -37,6 +38,10 @@ func (h *results) Handle(ctx context.Context, d *rabbit.Delivery) error {
 	applied, err := h.apply(db.WithActor(ctx, db.Actor{Name: actor}), engine.Delivered{MessageID: d.ID, Queue: d.Queue}, r)
 	if fault.Is(err, fault.Unavailable) {
 		return rabbit.Hold(err)
+	}
+	if fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooLarge) { // no repeat makes the value storable
+		h.metrics.results.WithLabelValues("invalid").Inc()
+		return rabbit.Reject(err)
 	}
 	if err != nil {
 		return err

@@ -29,7 +29,8 @@ type route struct {
 	dials    sync.WaitGroup // connections
 	wake     *loop.Waker
 	log      *zap.Logger
-	gauge    prometheus.Gauge // 1 while diverted
+	gauge    prometheus.Gauge   // 1 while diverted
+	looks    prometheus.Counter // into the outbox
 
 	mu       sync.Mutex
 	rule     rabbit.Switch
@@ -40,7 +41,7 @@ type route struct {
 func (b *Brokers) open(ctx, detached context.Context, plan registry.Plan, id int64) (*route, error) {
 	r := &route{primary: b.own, wake: loop.NewWaker(), log: b.cfg.Log.Named("route").With(zap.Int64("broker", id)),
 		rule:  rabbit.Switch{After: b.cfg.FailoverAfter, Back: b.cfg.FailbackAfter},
-		gauge: b.diverted.WithLabelValues(brokerName(id))}
+		gauge: b.diverted.WithLabelValues(brokerName(id)), looks: b.relay.metrics.looks.WithLabelValues(brokerName(id))}
 	if id != ownBroker {
 		l, err := b.linkTo(plan.Brokers[id])
 		if err != nil {
@@ -109,10 +110,13 @@ func (r *route) links() []*link {
 }
 
 func (r *route) serve(ctx context.Context, exchanges []managerapi.Exchange) {
+	changed := false
 	for _, l := range r.links() {
-		l.serve(ctx, exchanges)
+		changed = l.serve(ctx, exchanges) || changed
 	}
-	r.wake.Wake()
+	if changed {
+		r.wake.Wake() // there may be messages for an exchange that nobody served
+	}
 }
 
 // pass relays over the link that counts now, for the exchanges that it has declared; all other messages wait in the
@@ -126,6 +130,7 @@ func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
 	if len(exchanges) == 0 {
 		return nil
 	}
+	r.looks.Inc()
 	return b.relay.pass(ctx, l, exchanges)
 }
 

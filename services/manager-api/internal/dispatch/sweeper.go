@@ -55,11 +55,11 @@ func (s *Sweeper) Run(ctx context.Context, usable <-chan struct{}) error {
 	pace := min(time.Second, s.Times.TickGap/10)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return loop.Loop{Interval: pace, Do: s.present,
+		return loop.Loop{Name: "presence", Interval: pace, Do: s.present,
 			OnError: func(err error) { s.Log.Warn("presence not recorded", zap.Error(err)) }}.Run(ctx)
 	})
 	group.Go(func() error {
-		return loop.Loop{Interval: pace,
+		return loop.Loop{Name: "sweeper", Interval: pace,
 			Do:      func(ctx context.Context) error { return s.Pass(ctx, time.Now()) },
 			OnError: func(err error) { s.Log.Warn("sweep incomplete", zap.Error(err)) }}.Run(ctx)
 	})
@@ -76,7 +76,7 @@ func (s *Sweeper) present(ctx context.Context) error {
 	return err
 }
 
-// Pass does everything once. A step that fails or takes longer than stepLimit does not keep the others from their turn;
+// Pass does everything once. A step that fails, panics or takes longer than stepLimit does not keep the others from their turn;
 // the next pass repairs it.
 func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 	began := time.Now()
@@ -114,7 +114,7 @@ func (s *Sweeper) steps(ctx context.Context, list ...func(context.Context) error
 	var failed error
 	for _, step := range list {
 		bounded, cancel := context.WithTimeout(ctx, stepLimit)
-		failed = errors.Join(failed, step(bounded))
+		failed = errors.Join(failed, loop.Contain(bounded, "sweeper", "", func() error { return step(bounded) }))
 		cancel()
 	}
 	return failed

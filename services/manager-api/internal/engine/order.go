@@ -255,12 +255,12 @@ func (s *Engine) storeOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, to
 	if err != nil {
 		return fmt.Errorf("create order for %s: %w", o.CurrentStep, err)
 	}
-	return enqueueOrder(ctx, tx, *w.ExchangeID, to, o)
+	return db.Enqueue(ctx, tx, orderMessage(*w.ExchangeID, to, o))
 }
 
-func enqueueOrder(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, q messages.Queue, o messages.Order) error {
-	return db.Enqueue(ctx, tx, db.NewMessage{ExchangeID: ex, Queue: q, Type: messages.TypeMilestoneOrder,
-		CorrelationID: o.WorkflowID, OrderID: o.OrderID, Body: o})
+func orderMessage(ex component.ExchangeID, q messages.Queue, o messages.Order) db.NewMessage {
+	return db.NewMessage{ExchangeID: ex, Queue: q, Type: messages.TypeMilestoneOrder, CorrelationID: o.WorkflowID,
+		OrderID: o.OrderID, Body: o}
 }
 
 // resendOrder sends an order again, as it stands, under a new message id.
@@ -272,7 +272,9 @@ func resendOrder(ctx context.Context, tx *sqlx.Tx, o *orderRow) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE orders SET confirmed_at = NULL WHERE id = $1`, o.ID); err != nil {
 		return fmt.Errorf("send order %s again: %w", o.ID, err)
 	}
-	return enqueueOrder(ctx, tx, o.ExchangeID, o.Queue, m)
+	again := orderMessage(o.ExchangeID, o.Queue, m)
+	again.Again = true
+	return db.Enqueue(ctx, tx, again)
 }
 
 // endOrder records that an order is over and ends its claim.
