@@ -202,3 +202,30 @@ var _ = Describe("A snapshot's failures by the environment (fault 13)", func() {
 		Expect(failures()).To(BeEmpty(), "a success")
 	})
 })
+
+var _ = Describe("An upgrade of a newer manager-api (fault 9)", func() {
+	DescribeTable("is left alone: nothing indexes what is not known here, and everything else goes on",
+		func(change string) {
+			w := newWorld()
+			u := w.verifying(w.component(component.Builder))
+			other := w.request(w.component("billing"))
+			w.exec(`UPDATE upgrades SET `+change+` WHERE id = $1`, string(u))
+			w.exec(`UPDATE upgrades SET asked_at = now() - interval '25 hours' WHERE id = $1`, string(other.ID))
+			s, err := w.Snapshot(ctx(), w.exchange, false)
+			Expect(err).NotTo(HaveOccurred())
+			for _, o := range s.Upgrades {
+				Expect(o.Need).To(BeNil())
+			}
+			Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(MatchError(ContainSubstring("is left to a newer one")))
+			_, err = w.Cancel(ctx(), u, w.exchange)
+			Expect(fault.Is(err, fault.Unavailable)).To(BeTrue())
+			w.exec(`UPDATE upgrades SET clock_left = 1, clock_ticked_at = now() - interval '1 second' WHERE id = $1`, string(u))
+			_ = w.TickUpgrades(ctx(), []component.ExchangeID{w.exchange})
+			Expect(w.ExpireRequests(ctx())).To(Succeed())
+			Expect(w.state(other.ID)).To(Equal(upgrade.Expired))
+			Expect(w.value(`SELECT count(*) FROM upgrades WHERE id = $1 AND `+change, string(u))).To(Equal("1"))
+		},
+		Entry("in a phase that is not known", `phase = 3`),
+		Entry("in a step that is not known", `step = 'soak'`),
+	)
+})

@@ -165,10 +165,10 @@ func (s *Engine) judgeProof(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (
 	return upgrade.Prove(*need, modules), nil
 }
 
-// proofNeed is what the current phase has to show, nil while it is not verified. While rolling back the target is the
-// restored release's.
+// proofNeed is what the current phase has to show, nil while it is not verified, or is of a newer manager-api. While
+// rolling back the target is the restored release's.
 func (s *Engine) proofNeed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (*upgrade.Need, error) {
-	if row.Step != upgrade.StepVerify {
+	if row.Step != upgrade.StepVerify || row.requireKnown() != nil {
 		return nil, nil
 	}
 	w, err := workflowAt(ctx, tx, position{row.ID, row.Phase, row.restoring()})

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -60,7 +61,29 @@ const upgradeColumns = `id, component_id, component_type, messaging_exchange_id,
 
 // lockUpgrade reads an upgrade and keeps it until the transaction ends.
 func lockUpgrade(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) (*upgradeRow, error) {
-	return oneUpgrade(ctx, tx, `SELECT `+upgradeColumns+` FROM upgrades WHERE id = $1 FOR UPDATE`, id)
+	row, err := oneUpgrade(ctx, tx, `SELECT `+upgradeColumns+` FROM upgrades WHERE id = $1 FOR UPDATE`, id)
+	if err != nil {
+		return nil, err
+	}
+	return row, row.requireKnown()
+}
+
+// requireKnown refuses to move an upgrade whose state, step or phase is of a newer manager-api beside this one: nobody
+// here knows what comes next. Unavailable: the newer one moves the upgrade, and what was to move it is tried again.
+func (r *upgradeRow) requireKnown() error {
+	unknown := ""
+	switch {
+	case !slices.Contains(upgrade.States, r.State):
+		unknown = "state " + string(r.State)
+	case !slices.Contains(upgrade.Steps, r.Step):
+		unknown = "step " + string(r.Step)
+	case r.Phase < 0 || r.Phase > len(upgrade.PhasesOf(r.ComponentType)):
+		unknown = fmt.Sprintf("phase %d", r.Phase)
+	default:
+		return nil
+	}
+	return fault.New(fault.Unavailable, "%s of upgrade %s is not known to this manager-api: it is left to a newer one",
+		unknown, r.ID)
 }
 
 func readUpgrade(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) (*upgradeRow, error) {
