@@ -20,6 +20,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
@@ -114,6 +115,37 @@ func (d *Database) Open(maxOpen int) *postgres.DB {
 	gomega.Expect(err).ToNot(gomega.HaveOccurred())
 	ginkgo.DeferCleanup(db.Close)
 	return db
+}
+
+// Begin begins a transaction on a connection of its own and runs a statement in it, for example one that locks a row. In
+// a deadlock this transaction is the one that gives up, after 20 ms. It is rolled back when the spec ends.
+func (d *Database) Begin(statement string, args ...any) *sqlx.Tx {
+	ginkgo.GinkgoHelper()
+	tx, err := d.Open(1).Beginx()
+	gomega.Expect(err).ToNot(gomega.HaveOccurred())
+	ginkgo.DeferCleanup(func() { _ = tx.Rollback() })
+	tx.MustExec(`SET LOCAL deadlock_timeout = '20ms'`)
+	tx.MustExec(statement, args...)
+	return tx
+}
+
+// Behind lets do run until it waits for a lock of tx, calls goOn, commits tx, and returns the error of do.
+func (d *Database) Behind(tx *sqlx.Tx, do func() error, goOn func()) error {
+	ginkgo.GinkgoHelper()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	gomega.Eventually(func(g gomega.Gomega) {
+		var waiting int
+		row := d.cleaner.QueryRowContext(context.Background(), `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		g.Expect(row.Scan(&waiting)).To(gomega.Succeed())
+		g.Expect(waiting).To(gomega.Equal(1))
+	}, "5s", "10ms").Should(gomega.Succeed())
+	goOn()
+	gomega.Expect(tx.Commit()).To(gomega.Succeed())
+	var err error
+	gomega.Eventually(done, "10s").Should(gomega.Receive(&err))
+	return err
 }
 
 // Truncate empties every table of the public schema but the kept ones, and restarts their sequences. Call Truncate in

@@ -6,8 +6,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/times"
 )
@@ -49,8 +47,8 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 	It("leaves a workflow alone that succeeds while it waits for it", func() {
 		w := newWorldWith(3, func(*times.Times) {})
 		executed(w)
-		tx := w.begin(`UPDATE workflows SET workflow_completed = true, workflow_error = false`)
-		Expect(w.behind(tx, remove(w), func() {})).To(Succeed())
+		tx := database.Begin(`UPDATE workflows SET workflow_completed = true, workflow_error = false`)
+		Expect(database.Behind(tx, remove(w), func() {})).To(Succeed())
 		Expect(w.value(ended)).To(Equal("true false "))
 		Expect(w.events()).To(BeEmpty())
 	})
@@ -58,16 +56,16 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 	It("is not held up by a workflow that is deleted while it waits for it", func() {
 		w := newWorldWith(3, func(*times.Times) {})
 		executed(w)
-		tx := w.begin(`DELETE FROM workflows`)
-		Expect(w.behind(tx, remove(w), func() {})).To(Succeed())
+		tx := database.Begin(`DELETE FROM workflows`)
+		Expect(database.Behind(tx, remove(w), func() {})).To(Succeed())
 		Expect(w.value(`SELECT count(*) FROM messaging_exchanges`)).To(Equal("0"))
 	})
 
 	It("waits for a result in the order in which that locks: upgrade, workflow, and the exchange of its messages", func() {
 		w := newWorldWith(3, func(*times.Times) {})
 		w.started(w.component(component.Builder))
-		tx := w.begin(`SELECT id FROM upgrades FOR UPDATE`)
-		Expect(w.behind(tx, remove(w), func() {
+		tx := database.Begin(`SELECT id FROM upgrades FOR UPDATE`)
+		Expect(database.Behind(tx, remove(w), func() {
 			for _, sql := range []string{`UPDATE workflows SET updated_at = now()`, `UPDATE orders SET deadline = now()`,
 				`INSERT INTO outbox (id, messaging_exchange_id, queue, type, body)
 				SELECT gen_random_uuid(), id, 'overseer', 'changed', '{}' FROM messaging_exchanges`} {
@@ -77,31 +75,3 @@ var _ = Describe("Deleting an exchange with what depends on it", func() {
 		})).To(Succeed())
 	})
 })
-
-// begin is a transaction that has done something already. It is the one to give up where it meets another in a
-// deadlock.
-func (w *world) begin(sql string) *sqlx.Tx {
-	GinkgoHelper()
-	tx, err := w.db.Beginx()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { _ = tx.Rollback() })
-	tx.MustExec(`SET LOCAL deadlock_timeout = '20ms'`)
-	tx.MustExec(sql)
-	return tx
-}
-
-// behind lets do run into what tx has locked, goes on in tx, commits it, and returns do's error.
-func (w *world) behind(tx *sqlx.Tx, do func() error, goOn func()) error {
-	GinkgoHelper()
-	done := make(chan error, 1)
-	go func() { done <- do() }()
-	Eventually(func() string {
-		return w.value(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND wait_event_type = 'Lock'`)
-	}, "5s", "10ms").Should(Equal("1"))
-	goOn()
-	Expect(tx.Commit()).To(Succeed())
-	var err error
-	Eventually(done, "10s").Should(Receive(&err))
-	return err
-}

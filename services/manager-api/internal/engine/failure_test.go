@@ -289,7 +289,8 @@ var _ = Describe("A failing upgrade", func() {
 			}
 			shown := w.shown(u)
 			Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).To(Equal([]any{upgrade.RollingBack, cause, reason}))
-			Expect(w.value(`SELECT count(*) FROM quarantines`) == "1").To(Equal(cause == upgrade.CauseVersion))
+			quarantined := map[upgrade.Cause]string{upgrade.CauseVersion: "1", upgrade.CauseEnvironment: "0"}[cause]
+			Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal(quarantined))
 		},
 		Entry("the old one blames the executor", "v1", upgrade.CauseEnvironment, "executor_lost"),
 		Entry("the new one, which hears no result, itself", "v2", upgrade.CauseVersion, "not_heard"),

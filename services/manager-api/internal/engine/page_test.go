@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"fmt"
 	"strconv"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -82,38 +81,5 @@ var _ = Describe("Pages", func() {
 		before := w.read("journal")
 		Expect(w.Journal(ctx(), db.JournalQuery{Actor: "alice", Limit: 10})).To(HaveLen(10))
 		Expect(w.read("journal") - before).To(BeNumerically("<=", 50))
-	})
-})
-
-var _ = Describe("The snapshot", func() {
-	It("reads the present of a component, however long its history is", func() {
-		const components, upgrades = 20, 200
-		w := newWorld()
-		for n := range components {
-			t := component.Type(fmt.Sprintf("t%d", n))
-			w.component(t)
-			w.beat(t, "", "v1", string(t))
-		}
-		w.exec(`INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state,
-			to_source_repo, to_source_repo_git_ref, finished_at)
-			SELECT gen_random_uuid(), c.id, c.type, $1, 'units', 'hourly', CASE WHEN n % 3 = 0 THEN 'failed'
-			ELSE 'completed' END, 'src', CASE WHEN n % 2 = 0 THEN 'v1' ELSE 'v2' END,
-			now() - n * interval '1 hour' FROM system_components c, generate_series(1, $2) n`, w.exchange, upgrades)
-		w.exec(`INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo,
-			deployment_repo_git_ref, etcd_token, units, proven_at)
-			SELECT gen_random_uuid(), c.id, 'src', CASE WHEN n % 2 = 0 THEN 'v1'
-			ELSE 'v2' END, 'commit' || n, 'd', 'main', 'tok', '[]', now() - n * interval '1 hour'
-			FROM system_components c, generate_series(1, $1) n`, upgrades)
-		w.exec(`ANALYZE upgrades`)
-		w.exec(`ANALYZE releases`)
-		w.exec(`UPDATE messaging_exchange_modules SET steady_since = now() - interval '90 minutes'`)
-		ofUpgrades, ofReleases := w.read("upgrades"), w.read("releases")
-		snapshot, err := w.Snapshot(ctx(), w.exchange, false)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(w.read("upgrades") - ofUpgrades).To(BeNumerically("<=", 2*components))
-		Expect(w.read("releases") - ofReleases).To(BeNumerically("<=", 2*components))
-		Expect(snapshot.Components).To(HaveEach(HaveField("SourceCommitHash", "commit2")))
-		Expect(snapshot.Counts).To(HaveEach(HaveField("Stayed", 0)),
-			"the last upgrade to v1 that was proven ended two hours ago")
 	})
 })

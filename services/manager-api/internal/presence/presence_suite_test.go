@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"context"
+	"database/sql"
 	"testing"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/pgtest"
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/times"
+	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/presence"
 )
@@ -40,9 +42,15 @@ type site struct {
 
 func newSite() *site {
 	GinkgoHelper()
+	return newSiteOn(database.Pool)
+}
+
+// newSiteOn is newSite on another pool than that of the suite.
+func newSiteOn(pool *postgres.DB) *site {
+	GinkgoHelper()
 	t, err := times.Named(times.Default)
 	Expect(err).NotTo(HaveOccurred())
-	s := &site{pool: database.Pool, times: t}
+	s := &site{pool: pool, times: t}
 	s.Presence = presence.New(db.New(db.Config{Pool: s.pool, Times: t}), t)
 	Expect(s.pool.Get(&s.exchange, `INSERT INTO messaging_exchanges
 			(name, routing_key_fragment, routing_key, root_exchange_name)
@@ -79,4 +87,30 @@ func (s *site) sweep() managerapi.ExpiryResult {
 	r, err := s.Expire(ctx(), s.exchange, managerapi.Expiry{Term: s.term})
 	Expect(err).NotTo(HaveOccurred())
 	return r
+}
+
+// value reads one text value; a missing row or NULL is "".
+func (s *site) value(query string, args ...any) string {
+	GinkgoHelper()
+	var out []sql.NullString
+	Expect(s.pool.Select(&out, query, args...)).To(Succeed())
+	if len(out) == 0 {
+		return ""
+	}
+	return out[0].String
+}
+
+// heard stores an active beat of each host.
+func (s *site) heard(hosts ...string) {
+	GinkgoHelper()
+	for _, h := range hosts {
+		Expect(s.Beat(ctx(), s.exchange, []messages.ModuleStatus{{EventType: "status", Hostname: h, Type: "builder",
+			Status: "active", BootID: h + "-boot", SourceRepo: "src", SourceRepoGitRef: "v1"}})).To(Equal(1))
+	}
+}
+
+// events lists "type severity" of the system events, oldest first.
+func (s *site) events() []string {
+	GinkgoHelper()
+	return s.list(`SELECT type || ' ' || severity FROM system_events ORDER BY id`)
 }

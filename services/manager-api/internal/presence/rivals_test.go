@@ -48,8 +48,8 @@ var _ = Describe("Two hosts with one hostname (E11)", func() {
 				ContainSubstring(`"rival_seen"`)))
 			Expect(events(s)).To(HaveLen(min(1, int(i/2))), "only when no queue can have kept the beats")
 		}
-		const message = "hostname_taken error: two hosts beat as h (type builder, boots b and a): neither proves a version; " +
-			"give each host a HOSTNAME of its own, or stop one of them"
+		const message = "hostname_taken error: two hosts beat as h (type builder, boots b and a): " +
+			"neither proves a version; give each host a HOSTNAME of its own, or stop one of them"
 		Expect(events(s)).To(Equal([]string{message}), "once")
 		Expect(s.list(`SELECT data->'hostnames'->0->>'rival_boot_id' FROM system_events`)).To(Equal([]string{"a"}))
 

@@ -128,7 +128,8 @@ var _ = Describe("A sweep and pkg/silence", func() {
 			VALUES ($1, 'new', 'builder', 'active')`, s.exchange)
 		_, err := s.pool.Exec(`UPDATE messaging_exchange_modules SET updated_at = NULL`)
 		Expect(err).To(HaveOccurred(), "there is no module without a last heartbeat")
-		s.exec(`UPDATE coverage SET covered_since = now() - interval '1 hour', covered_until = now() + interval '10 minutes 1 second'`)
+		s.exec(`UPDATE coverage SET covered_since = now() - interval '1 hour',
+			covered_until = now() + interval '10 minutes 1 second'`)
 		Expect(s.sweep().Inactivated).To(Equal([]string{"new"}))
 	})
 

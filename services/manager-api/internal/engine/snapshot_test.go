@@ -1,0 +1,102 @@
+package engine_test
+
+import (
+	"fmt"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/module"
+	"github.com/openaperture/openaperture/pkg/upgrade"
+)
+
+var _ = Describe("A snapshot", func() {
+	It("tells who has stayed as it is through the proof of the recorded version from who came after it", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		u := w.verifying(c)
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		w.beat(component.Builder, "", "v1", "renamed")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed(), "two of v2 are enough")
+		w.beat(component.Builder, "", "v1", "renamed", "back")
+		counted := func() []module.Count {
+			GinkgoHelper()
+			s, err := w.Snapshot(ctx(), w.exchange, false)
+			Expect(err).NotTo(HaveOccurred())
+			return s.Counts
+		}
+		of := func(ref string, stayed int) module.Count {
+			return module.Count{Type: component.Builder, SourceRepoGitRef: ref, Status: module.Active, Live: 2, Total: 2,
+				Stayed: stayed}
+		}
+		Expect(counted()).To(Equal([]module.Count{of("v1", 1), of("v2", 2)}))
+		w.exec(`UPDATE system_components SET source_repo_git_ref = 'v1'`)
+		Expect(counted()).To(Equal([]module.Count{of("v1", 0), of("v2", 0)}), "no upgrade has brought v1")
+		w.exec(`UPDATE upgrades SET to_source_repo_git_ref = 'v1', state = 'rolled_back', verdict_code = 'not_proven',
+			finished_at = now()`)
+		Expect(counted()).To(Equal([]module.Count{of("v1", 2), of("v2", 2)}),
+			"a repair that could not be proven is not tried for ever")
+	})
+
+	It("shows what a pass decides on, and what a verification needs", func() {
+		w := newWorld()
+		w.exec(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled)
+			VALUES ('builder', 'src', 'v2', true)`)
+		c := w.component(component.Builder)
+		u := w.verifying(c)
+		w.request(w.component(component.Notifications))
+		w.beat(component.Builder, "", "v2", "b1", "b2")
+		w.beat(component.Notifications, "", "v1", "n1")
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{s.Exchange.RoutingKey, s.Lease.Term, s.Lease.Covering, len(s.Refs), len(s.Components), len(s.Upgrades),
+			len(s.Counts)}).To(Equal(
+			[]any{"here", w.term, true, 1, 2, 2, 2}))
+		Expect(s.Modules).To(HaveLen(2), "rows only of types with a running upgrade")
+		Expect(s.Counts[0].Live).To(Equal(2))
+		need := s.Upgrades[0].Need
+		Expect([]any{s.Upgrades[0].ID, need.Count, need.Ref, need.Commit, need.LeaderHostname}).
+			To(Equal([]any{u, 2, "v2", "abc123", "overseer-1"}))
+		Expect(upgrade.Prove(*need, s.Modules).OK()).To(BeTrue())
+		all, err := w.Snapshot(ctx(), w.exchange, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all.Modules).To(HaveLen(3))
+		_, err = w.Snapshot(ctx(), 99, false)
+		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+	})
+})
+
+var _ = Describe("The snapshot", func() {
+	It("reads the present of a component, however long its history is", func() {
+		const components, upgrades = 20, 200
+		w := newWorld()
+		for n := range components {
+			t := component.Type(fmt.Sprintf("t%d", n))
+			w.component(t)
+			w.beat(t, "", "v1", string(t))
+		}
+		w.exec(`INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state,
+			to_source_repo, to_source_repo_git_ref, finished_at)
+			SELECT gen_random_uuid(), c.id, c.type, $1, 'units', 'hourly', CASE WHEN n % 3 = 0 THEN 'failed'
+			ELSE 'completed' END, 'src', CASE WHEN n % 2 = 0 THEN 'v1' ELSE 'v2' END,
+			now() - n * interval '1 hour' FROM system_components c, generate_series(1, $2) n`, w.exchange, upgrades)
+		w.exec(`INSERT INTO releases (id, component_id, source_repo, source_repo_git_ref, source_commit_hash, deployment_repo,
+			deployment_repo_git_ref, etcd_token, units, proven_at)
+			SELECT gen_random_uuid(), c.id, 'src', CASE WHEN n % 2 = 0 THEN 'v1'
+			ELSE 'v2' END, 'commit' || n, 'd', 'main', 'tok', '[]', now() - n * interval '1 hour'
+			FROM system_components c, generate_series(1, $1) n`, upgrades)
+		w.exec(`ANALYZE upgrades`)
+		w.exec(`ANALYZE releases`)
+		w.exec(`UPDATE messaging_exchange_modules SET steady_since = now() - interval '90 minutes'`)
+		ofUpgrades, ofReleases := w.read("upgrades"), w.read("releases")
+		snapshot, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.read("upgrades") - ofUpgrades).To(BeNumerically("<=", 2*components))
+		Expect(w.read("releases") - ofReleases).To(BeNumerically("<=", 2*components))
+		Expect(snapshot.Components).To(HaveEach(HaveField("SourceCommitHash", "commit2")))
+		Expect(snapshot.Counts).To(HaveEach(HaveField("Stayed", 0)),
+			"the last upgrade to v1 that was proven ended two hours ago")
+	})
+})
