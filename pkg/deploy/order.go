@@ -64,6 +64,13 @@ func (j *job) traced(ctx context.Context) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, j.trace)
 }
 
+// extend takes over the deadline that the order has by the last renewal: while it waited, its deadline has moved.
+func (j *job) extend() {
+	if at := j.deadline.Load(); at != nil {
+		j.order.Deadline = *at
+	}
+}
+
 // claimed tells whether the order has a claim to be renewed. An order whose result is decided has none any more.
 func (j *job) claimed() bool { return j.work == nil || j.work.Stage == rolling }
 
@@ -177,6 +184,7 @@ func (e *Engine) attend(ctx context.Context, j *job) {
 		if err := e.awaitTurn(held, j); err != nil {
 			return err
 		}
+		j.extend()
 		result, err = e.execute(held, j)
 		return err
 	})

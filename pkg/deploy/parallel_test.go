@@ -187,6 +187,22 @@ var _ = Describe("Several orders", func() {
 		Expect(s.runsOf("app")()).To(Equal("v2"))
 	})
 
+	It("that wait for longer than their deadline was at first have the time that manager-api gives them meanwhile", func() {
+		s := newSite()
+		s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
+		free := stuck(s, "app")
+		s.set(func(s *site) { s.extension = time.Hour })
+		s.start()
+		long := s.put(of("app", "v1"))
+		Eventually(s.runsOf("app")).Should(Equal("v1"))
+		config := s.put(of("app", "v2", func(o *messages.Order) {
+			o.CurrentStep, o.Deadline = messages.MilestoneConfig, time.Now().Add(150*time.Millisecond)
+		}))
+		Consistently(func() int { return len(s.reported(config)) }, "300ms").Should(BeZero())
+		free()
+		completed(s, long, config)
+	})
+
 	Describe("and a probe", func() {
 		It("is answered while orders are in hand, and while others wait (D16)", func() {
 			s := newSite()

@@ -57,11 +57,7 @@ func (e *Engine) findWorks() ([]unfinished, error) {
 func (e *Engine) finishWork(ctx context.Context, u unfinished) {
 	j := e.resumed(u.work, u.place)
 	log := e.log.With(zap.String("order_id", j.order.OrderID), zap.String("stage", string(u.work.Stage)))
-	select {
-	case <-u.place.turn:
-	case <-e.stopping:
-		return
-	case <-ctx.Done():
+	if e.stops() {
 		return
 	}
 	log.Info("unfinished work found")

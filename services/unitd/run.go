@@ -83,8 +83,12 @@ func openHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opene
 	if err != nil {
 		return nil, openedBackend{}, err
 	}
-	metadata := map[string]string{"hostname": name, "unitd_version": env.Version}
-	maps.Copy(metadata, cfg.MachineMetadata)
+	metadata := maps.Clone(cfg.MachineMetadata)
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	// Facts, whatever the configuration says: an executor tells from the host name under which name a unit will beat.
+	metadata["hostname"], metadata["unitd_version"] = name, env.Version
 	h, err := host.Open(host.Config{
 		StateDir: cfg.StateDir, Backend: backend.Backend, Hostname: name, Metadata: metadata,
 		Log: env.Log.Named("host"),

@@ -206,6 +206,16 @@ var _ = Describe("Every runtime", func() {
 		})
 	}
 
+	It("of unitd tells the host name that stands behind %H, whatever its configuration says", func() {
+		GinkgoT().Setenv("OPENAPERTURE_MACHINE_METADATA", `{"hostname": "another", "role": "app"}`)
+		machines, err := onUnitd().Machines(context.Background())
+		Expect(err).NotTo(HaveOccurred())
+		Expect(machines).To(HaveLen(1))
+		own, err := os.Hostname()
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]string{machines[0].Host, machines[0].Metadata["role"]}).To(Equal([]string{own, "app"}))
+	})
+
 	It("of unitd gives the end of an instance's log", func() {
 		rt := onUnitd()
 		Expect(rt.Apply(context.Background(), definition("a@1.service", "/bin/sh -c 'echo no luck today; exit 3'"), 5,
