@@ -187,7 +187,7 @@ var _ = Describe("Several orders", func() {
 		Expect(s.runsOf("app")()).To(Equal("v2"))
 	})
 
-	It("that wait for longer than their deadline was at first have the time that manager-api gives them meanwhile", func() {
+	It("that wait beyond their first deadline have the time that manager-api gives them meanwhile", func() {
 		s := newSite()
 		s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
 		free := stuck(s, "app")
