@@ -16,8 +16,9 @@ type Config interface {
 	// Validate checks values and their relations; its error is one line that names
 	// the key. Base is validated besides.
 	Validate() error
-	// CheckSecrets reads the secrets and checks them, wherever they stand. It is asked before serving and by --check-config
-	// only: who asks for the health of a service may not read them, and a file that is just being replaced is no illness.
+	// CheckSecrets reads the secrets and checks them, wherever they stand. It is asked before serving and by
+	// --check-config only: who asks for the health of a service may not read them, and a file that is just being replaced
+	// is no illness.
 	CheckSecrets() error
 	// BaseConfig comes with the embedded Base.
 	BaseConfig() Base

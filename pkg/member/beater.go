@@ -42,7 +42,8 @@ type Beater struct {
 	Ready     Readiness
 	// Address is asked before each beat for the exchange to beat into; an error says why there is none (yet).
 	Address func(ctx context.Context) (messages.Address, error)
-	// Status is what every beat carries: type, hostname, boot_id, versions … Event type, status, seq and sent_at are set here.
+	// Status is what every beat carries: type, hostname, boot_id, versions … Event type, status, seq and sent_at are set
+	// here.
 	Status messages.ModuleStatus
 	// Workload, if set, is asked for the workload of each beat.
 	Workload func() json.RawMessage

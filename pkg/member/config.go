@@ -1,8 +1,9 @@
-// Package member makes a service a member of its MessagingExchange: its configuration, the exchange's place on the broker,
-// the broker connection, and the heartbeats by which others know it.
+// Package member makes a service a member of its MessagingExchange: its configuration, the exchange's place on the
+// broker, the broker connection, and the heartbeats by which others know it.
 //
-// Invariants: a service that has not joined stays up and is not ready; the broker connection outlives every part that uses
-// it, so that the last words of a stopping service are heard; a heartbeat says active only while the service is ready.
+// Invariants: a service that has not joined stays up and is not ready; the broker connection outlives every part that
+// uses it, so that the last words of a stopping service are heard; a heartbeat says active only while the service is
+// ready.
 package member
 
 import (
@@ -23,8 +24,8 @@ type Config struct {
 	// ManagerToken, or the content of ManagerTokenFile, is the bearer token of role service, bound to the exchange.
 	ManagerToken     boot.Secret `mapstructure:"manager_token"`
 	ManagerTokenFile string      `mapstructure:"manager_token_file"`
-	// AMQPURL, or the content of AMQPURLFile, is the exchange's own broker: one address, or those of a cluster's nodes,
-	// as a list or separated by commas (see rabbit.ParseURLs). The failover broker is not configured: manager-api knows it.
+	// AMQPURL, or the content of AMQPURLFile, is the exchange's own broker: one address, or those of a cluster's nodes, as
+	// a list or separated by commas (see rabbit.ParseURLs). The failover broker is not configured: manager-api knows it.
 	AMQPURL     boot.Secret `mapstructure:"amqp_url"`
 	AMQPURLFile string      `mapstructure:"amqp_url_file"`
 	// ExchangeID is the MessagingExchange that the service belongs to.

@@ -33,16 +33,16 @@ type Member struct {
 }
 
 // Join makes the service a member of the configured exchange: it reads the exchange from manager-api, again and again
-// until that succeeds or ctx ends, and builds the broker with the exchange's topology. Until then, and while the broker is
-// not usable, the readiness checks say so; once joined, an absent manager-api does not make the service unready.
-// t is the component type that the service heartbeats. It returns an error only for a configuration that cannot be used,
+// until that succeeds or ctx ends, and builds the broker with the exchange's topology. Until then, and while the broker
+// is not usable, the readiness checks say so; once joined, an absent manager-api does not make the service unready. t
+// is the component type that the service heartbeats. It returns an error only for a configuration that cannot be used,
 // or when ctx ends.
 func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Member, error) {
 	return join(ctx, cfg, env, t, readExchange)
 }
 
-// Rejoin is Join for a restart that may not depend on manager-api, because manager-api may be what the service is about to
-// repair: while that does not answer, the exchange is taken as an earlier start has read it.
+// Rejoin is Join for a restart that may not depend on manager-api, because manager-api may be what the service is about
+// to repair: while that does not answer, the exchange is taken as an earlier start has read it.
 func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, known managerapi.Exchange) (*Member, error) {
 	read := func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env,
 	) (managerapi.Exchange, error) {
@@ -140,9 +140,10 @@ func readExchange(ctx context.Context, api *managerapi.Client, id component.Exch
 	return ex, nil
 }
 
-// Parts returns the member's own parts together with those that use it, ready for Env.RunParts: broker first, heartbeats
-// last, and between them what learns of the failover broker. On a stop the users end first, then the heartbeats with their last word, then the broker's connections: what is in
-// hand can still be settled, and nobody hears inactive of a service that still acts.
+// Parts returns the member's own parts together with those that use it, ready for Env.RunParts: broker first,
+// heartbeats last, and between them what learns of the failover broker. On a stop the users end first, then the
+// heartbeats with their last word, then the broker's connections: what is in hand can still be settled, and nobody
+// hears inactive of a service that still acts.
 func (m *Member) Parts(users ...loop.Part) []loop.Part {
 	var working, beating sync.WaitGroup
 	working.Add(len(users))

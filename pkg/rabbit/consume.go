@@ -51,8 +51,8 @@ type rejection struct{ error }
 
 func (r rejection) Unwrap() error { return r.error }
 
-// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once. A Beats queue has no dead
-// letters: what is rejected there is gone.
+// Reject wraps a handler's error to say: this message will never succeed, dead-letter it at once. A Beats queue has no
+// dead letters: what is rejected there is gone.
 func Reject(err error) error { return rejection{err} }
 
 type holding struct{ error }
@@ -61,8 +61,9 @@ func (h holding) Unwrap() error { return h.error }
 
 // Hold wraps a handler's error to say: not the message is at fault but something that it needs is away (database,
 // manager-api). The delivery is kept and the handler is called with it again after a back-off. This does not count
-// towards the queue's delivery limit. After 20 minutes, well before the broker's consumer time-out (T22), the message is
-// requeued instead, which does count: an outage of more than 20 minutes times the limit (about 7 hours) dead-letters it.
+// towards the queue's delivery limit. After 20 minutes, well before the broker's consumer time-out (T22), the message
+// is requeued instead, which does count: an outage of more than 20 minutes times the limit (about 7 hours) dead-letters
+// it.
 func Hold(err error) error { return holding{err} }
 
 // Consumer is a subscription that handles one message at a time.
@@ -89,9 +90,9 @@ type BatchConsumer struct {
 	Backoff time.Duration // as in Consumer
 }
 
-// Consume handles messages of one queue until ctx ends, over as many sessions as it takes: it subscribes anew after a lost
-// connection, a closed channel, a cancel notice or a deleted queue (T21, A8). When ctx ends it takes no more messages and
-// gives the running handler DrainTimeout to finish. It returns nil then, or ErrAbandoned.
+// Consume handles messages of one queue until ctx ends, over as many sessions as it takes: it subscribes anew after a
+// lost connection, a closed channel, a cancel notice or a deleted queue (T21, A8). When ctx ends it takes no more
+// messages and gives the running handler DrainTimeout to finish. It returns nil then, or ErrAbandoned.
 func (b *Broker) Consume(ctx context.Context, c Consumer) error {
 	handle := func(ctx context.Context, batch []*Delivery) error {
 		return c.Handle(extract(ctx, batch[0].Headers), batch[0])
@@ -162,8 +163,8 @@ func (b *Broker) consume(ctx context.Context, c *consumer) error {
 	}
 }
 
-// mend declares the topology again, and the part that has the queue, on a session that has lost a subscription only: the
-// queue may have been deleted. After the first time it waits longer and longer.
+// mend declares the topology again, and the part that has the queue, on a session that has lost a subscription only:
+// the queue may have been deleted. After the first time it waits longer and longer.
 func (b *Broker) mend(ctx context.Context, s *session, queue string, failures int) {
 	if failures > 0 {
 		limit := min(500*time.Millisecond<<min(failures, 6), b.cfg.MaxRedial)
@@ -206,8 +207,8 @@ func (b *Broker) consumeSession(ctx context.Context, queue string) *session {
 	}
 }
 
-// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, the parts that lack, and now and
-// then those that were refused.
+// serveConsumers lets the consumers use the session until it ends, and declares on it a new topology, the parts that
+// lack, and now and then those that were refused.
 func (b *Broker) serveConsumers(ctx context.Context, s *session, open func()) error {
 	open()
 	again := time.NewTicker(b.cfg.RefusedRetry)

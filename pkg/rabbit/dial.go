@@ -62,8 +62,8 @@ func ParseURL(raw string) (Address, error) {
 // tlsPort is the port of AMQP over TLS.
 const tlsPort = 5671
 
-// NewAddress is the address that a MessagingBrokerConnection describes. It has no field for TLS, as the predecessor's has
-// none: port 5671 means TLS. Port 0 means the usual one.
+// NewAddress is the address that a MessagingBrokerConnection describes. It has no field for TLS, as the predecessor's
+// has none: port 5671 means TLS. Port 0 means the usual one.
 func NewAddress(host string, port int, user, password, vhost string) Address {
 	return Address{Host: host, Port: port, User: user, Password: password, VHost: vhost, TLS: port == tlsPort}
 }
@@ -151,8 +151,8 @@ func (c deadlineConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// dialAMQP opens one connection and returns it with its raw socket, which the watchdog of T5 closes. The configuration is
-// built anew per dial (T7); Recovery stays nil (T1, T2).
+// dialAMQP opens one connection and returns it with its raw socket, which the watchdog of T5 closes. The configuration
+// is built anew per dial (T7); Recovery stays nil (T1, T2).
 func dialAMQP(a Address, c Config, name string) (*amqp.Connection, net.Conn, error) {
 	var raw net.Conn
 	properties := amqp.NewConnectionProperties()

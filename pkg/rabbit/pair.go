@@ -17,9 +17,9 @@ import (
 
 // Pair is a broker together with its failover broker, if it has one, for who is a member of one exchange.
 //
-// Messages are published on one of the two: Switch says which. Queues are consumed on both at all times, so nothing that
-// came to the failover is left there when messages go back, and it does not matter if others go over earlier or later.
-// The deliveries of one Consume are handled one after the other, whichever broker they come from.
+// Messages are published on one of the two: Switch says which. Queues are consumed on both at all times, so nothing
+// that came to the failover is left there when messages go back, and it does not matter if others go over earlier or
+// later. The deliveries of one Consume are handled one after the other, whichever broker they come from.
 //
 // Without a failover a Pair behaves as its Broker does.
 type Pair struct {

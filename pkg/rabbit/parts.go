@@ -22,12 +22,12 @@ type part struct {
 	doubtful bool  // to be declared again, as a message for it came back or did not find its exchange; guarded by Broker.mu
 }
 
-// SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the broker
-// refuses is left out and tried again every RefusedRetry, while all others are served; its queues are not consumed
-// meanwhile, as they may be somebody else's. Parts never gate Ready: ask for them with Declared and Subscribed. What is
-// known of a part stays with it while it is the same. They are declared on the consume connection, so that publishing never
-// waits for them: all on each session, later those that lack and those whose messages come back. Only what goes with an
-// exchange that a message did not find is declared by the publisher.
+// SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the
+// broker refuses is left out and tried again every RefusedRetry, while all others are served; its queues are not
+// consumed meanwhile, as they may be somebody else's. Parts never gate Ready: ask for them with Declared and
+// Subscribed. What is known of a part stays with it while it is the same. They are declared on the consume connection,
+// so that publishing never waits for them: all on each session, later those that lack and those whose messages come
+// back. Only what goes with an exchange that a message did not find is declared by the publisher.
 func (b *Broker) SetParts(parts map[string]Topology) {
 	b.mu.Lock()
 	known := b.parts
@@ -90,8 +90,8 @@ func (b *Broker) declareParts(s *session, wanted func(*part) bool) error {
 func every(*part) bool     { return true }
 func lacking(p *part) bool { return p.lacks != nil || p.doubtful }
 
-// missing is the exchange that the broker says it does not have, with what tells the parts that have it; "" and every part
-// if none of theirs is named.
+// missing is the exchange that the broker says it does not have, with what tells the parts that have it; "" and every
+// part if none of theirs is named.
 func (b *Broker) missing(err error) (exchange string, affected func(Topology) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +107,8 @@ func (b *Broker) missing(err error) (exchange string, affected func(Topology) bo
 	return "", func(Topology) bool { return true }
 }
 
-// around is what goes when an exchange is deleted: itself, and all bindings to and from it, of the parts that are declared.
+// around is what goes when an exchange is deleted: itself, and all bindings to and from it, of the parts that are
+// declared.
 func (b *Broker) around(exchange string) Topology {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -130,8 +131,8 @@ func (b *Broker) around(exchange string) Topology {
 	return gone
 }
 
-// takeParts lists the wanted parts by name, so that they are always declared in the same order. The caller declares them:
-// none is doubtful any more.
+// takeParts lists the wanted parts by name, so that they are always declared in the same order. The caller declares
+// them: none is doubtful any more.
 func (b *Broker) takeParts(wanted func(*part) bool) []*part {
 	b.mu.Lock()
 	defer b.mu.Unlock()

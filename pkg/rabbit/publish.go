@@ -174,7 +174,8 @@ func newRequest(ctx context.Context, m Message) *request {
 		Timestamp: m.Timestamp.UTC(), Headers: inject(ctx, m.Headers), Body: m.Body, DeliveryMode: amqp.Persistent}}
 }
 
-// maxShort is what a name, a key or a property may have in AMQP, in bytes. A longer one would end the session in mid-write.
+// maxShort is what a name, a key or a property may have in AMQP, in bytes. A longer one would end the session in
+// mid-write.
 const maxShort = 255
 
 // publishable says what AMQP or our own limit has against the message.

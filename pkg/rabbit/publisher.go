@@ -48,8 +48,8 @@ type flight struct {
 	confirm *amqp.DeferredConfirmation
 }
 
-// servePublisher publishes until the session ends. A channel that the broker closes, or one that only nacks, is replaced;
-// when the next one fares no better, so is the session.
+// servePublisher publishes until the session ends. A channel that the broker closes, or one that only nacks, is
+// replaced; when the next one fares no better, so is the session.
 func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) error {
 	p := &publisher{broker: b, session: s, ready: sync.OnceFunc(open)}
 	fruitless := false
@@ -73,7 +73,8 @@ func (b *Broker) servePublisher(ctx context.Context, s *session, open func()) er
 	}
 }
 
-// serveChannel publishes on one channel until that is no use any more. Every request that it took is settled when it returns.
+// serveChannel publishes on one channel until that is no use any more. Every request that it took is settled when it
+// returns.
 func (p *publisher) serveChannel(ctx context.Context) error {
 	if err := p.open(); err != nil {
 		return err
@@ -130,7 +131,8 @@ func (p *publisher) landAll() {
 	}
 }
 
-// open opens a channel in confirm mode. The buffer for returns holds a whole window, so the library's reader never waits (T11, T14).
+// open opens a channel in confirm mode. The buffer for returns holds a whole window, so the library's reader never
+// waits (T11, T14).
 func (p *publisher) open() error {
 	ch, err := p.session.channel()
 	if err != nil {
@@ -219,7 +221,8 @@ func (p *publisher) note(r amqp.Return, ok bool) {
 	p.returned[r.MessageId] = append(p.returned[r.MessageId], fmt.Sprintf("%s (%d)", r.ReplyText, r.ReplyCode))
 }
 
-// restore asks for what a message came back from to be declared again, now and then: the queue may have been deleted (A8).
+// restore asks for what a message came back from to be declared again, now and then: the queue may have been deleted
+// (A8).
 func (p *publisher) restore(key string) {
 	p.broker.doubt(func(t Topology) bool {
 		return slices.ContainsFunc(t.Queues, func(q Queue) bool { return q.BindKey == key || q.Name == key })
@@ -234,9 +237,10 @@ func (p *publisher) redeclare() {
 	}
 }
 
-// replant declares the topology again, as an exchange may be missing, and of the parts no more than went with that exchange:
-// publishing never waits for whole parts, of which there may be hundreds under one root. These are declared again with the
-// other doubtful ones. What the broker refuses here it refuses there too, and there it is said whose it is.
+// replant declares the topology again, as an exchange may be missing, and of the parts no more than went with that
+// exchange: publishing never waits for whole parts, of which there may be hundreds under one root. These are declared
+// again with the other doubtful ones. What the broker refuses here it refuses there too, and there it is said whose it
+// is.
 func (p *publisher) replant(lost error) error {
 	b := p.broker
 	if err := p.session.declare(b.currentTopology()); err != nil {

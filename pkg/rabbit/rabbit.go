@@ -35,8 +35,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// MaxBody is the largest body that is sent or accepted, in bytes (T19). A larger one is refused before it is written, or
-// dead-lettered before it is decoded.
+// MaxBody is the largest body that is sent or accepted, in bytes (T19). A larger one is refused before it is written,
+// or dead-lettered before it is decoded.
 const MaxBody = 256 << 10
 
 // Config says which broker to use and how patient to be. Zero durations and counts take the defaults named.
@@ -54,7 +54,8 @@ type Config struct {
 	RPCTimeout   time.Duration // 10 s, of a declare, bind, qos, consume, channel open (T5)
 	// PublishTimeout bounds a Publish whose context has no earlier deadline: 15 s.
 	PublishTimeout time.Duration
-	// DrainTimeout bounds how long a stop waits for a handler before it cancels it, and once more until it abandons it: 10 s.
+	// DrainTimeout bounds how long a stop waits for a handler before it cancels it, and once more until it abandons it: 10
+	// s.
 	DrainTimeout time.Duration
 	MaxRedial    time.Duration // 30 s, the longest wait between two dials
 	RefusedRetry time.Duration // 30 s, the wait in the states auth and misconfigured, and between tries of a refused part

@@ -81,8 +81,8 @@ func (b *Broker) Session() uint64 {
 	return b.epoch
 }
 
-// SessionOf is Session for one queue: it rises only when consuming of that queue may have had a gap, whatever happens to
-// others. It is 0 while nobody consumes the queue.
+// SessionOf is Session for one queue: it rises only when consuming of that queue may have had a gap, whatever happens
+// to others. It is 0 while nobody consumes the queue.
 func (b *Broker) SessionOf(queue string) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -129,8 +129,8 @@ func (b *Broker) Ready() error {
 	return nil
 }
 
-// Watch returns a channel that is closed at the next change of State, Session, Subscribed, Declared or Ready. Take it before
-// reading them, so that no change falls between.
+// Watch returns a channel that is closed at the next change of State, Session, Subscribed, Declared or Ready. Take it
+// before reading them, so that no change falls between.
 func (b *Broker) Watch() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,7 +143,8 @@ func (b *Broker) announce() {
 	b.changed = make(chan struct{})
 }
 
-// setState records a connection's state. One text is logged once, however often it is tried and by whichever connection.
+// setState records a connection's state. One text is logged once, however often it is tried and by whichever
+// connection.
 func (b *Broker) setState(l *link, state State, err error) {
 	reason := ""
 	if err != nil {

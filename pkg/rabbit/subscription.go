@@ -187,7 +187,8 @@ func (s *subscription) openBelow(tag uint64) bool {
 		slices.ContainsFunc(s.later, func(r retry) bool { return r.delivery.tag < tag })
 }
 
-// reject dead-letters deliveries one by one, or drops them where the queue has no dead letters, and logs the first: a flood of bad messages must not flood the log.
+// reject dead-letters deliveries one by one, or drops them where the queue has no dead letters, and logs the first: a
+// flood of bad messages must not flood the log.
 func (s *subscription) reject(dead []*Delivery) {
 	for i, d := range dead {
 		if i == 0 {
@@ -293,8 +294,8 @@ func (s *subscription) count(result string, n int, err error) {
 	s.broker.metrics.deliveries.WithLabelValues(s.broker.cfg.Name, s.consumer.queue, result).Add(float64(n))
 }
 
-// finish ends the subscription: no more messages, then the running handler is waited for. On a stop it may finish and is
-// acknowledged; after a loss its context ends at once, as its work will be done again.
+// finish ends the subscription: no more messages, then the running handler is waited for. On a stop it may finish and
+// is acknowledged; after a loss its context ends at once, as its work will be done again.
 func (s *subscription) finish(ctx context.Context, tag string, why error) error {
 	stopping := ctx.Err() != nil && !s.ch.IsClosed()
 	if stopping {

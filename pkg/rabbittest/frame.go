@@ -2,8 +2,8 @@ package rabbittest
 
 import "encoding/binary"
 
-// BlockedFrame is the AMQP method connection.blocked, with which a broker in a memory or disk alarm tells a publisher to
-// stop. Sent through Proxy.SendToClients it raises no alarm on the shared broker.
+// BlockedFrame is the AMQP method connection.blocked, with which a broker in a memory or disk alarm tells a publisher
+// to stop. Sent through Proxy.SendToClients it raises no alarm on the shared broker.
 func BlockedFrame(reason string) []byte {
 	return method(60, append([]byte{byte(len(reason))}, reason...))
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/link"
 )
 
-// Proxy is a TCP proxy between a client and a server that can reset connections or fall silent. It works for any protocol.
+// Proxy is a TCP proxy between a client and a server that can reset connections or fall silent. It works for any
+// protocol.
 type Proxy struct{ *link.Link }
 
 // NewProxy starts a proxy to target (host:port), which is closed when the spec is over.

@@ -76,7 +76,8 @@ func (h *Host) Get(queue string) (d amqp.Delivery, ok bool) {
 	return d, ok
 }
 
-// Depth returns how many messages wait in a queue, without those that are with a consumer; -1 if there is no such queue.
+// Depth returns how many messages wait in a queue, without those that are with a consumer; -1 if there is no such
+// queue.
 func (h *Host) Depth(queue string) int {
 	ginkgo.GinkgoHelper()
 	depth := -1

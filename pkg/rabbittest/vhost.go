@@ -28,7 +28,8 @@ type Host struct {
 	URL  string // AMQP URL with credentials, e.g. for rabbit.Config.URLs
 }
 
-// Vhost creates a virtual host that is deleted when the spec or suite that asked for it is over, and returns its AMQP URL.
+// Vhost creates a virtual host that is deleted when the spec or suite that asked for it is over, and returns its AMQP
+// URL.
 func Vhost() string { return NewHost().URL }
 
 // NewHost is Vhost for specs that also look into the broker.

@@ -76,8 +76,8 @@ func (s *Sweeper) present(ctx context.Context) error {
 	return err
 }
 
-// Pass does everything once. A step that fails, panics or takes longer than stepLimit does not keep the others from their turn;
-// the next pass repairs it.
+// Pass does everything once. A step that fails, panics or takes longer than stepLimit does not keep the others from
+// their turn; the next pass repairs it.
 func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 	began := time.Now()
 	defer func() { s.metrics.passes.Observe(time.Since(began).Seconds()) }()
