@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// locks lets one order at a time read and change what belongs to a key. Other keys do not wait. The zero value is usable.
+// locks lets one order at a time read and change what belongs to a key. Other keys do not wait. The zero value is
+// usable.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // holds one element while somebody has the key

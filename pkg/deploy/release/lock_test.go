@@ -17,7 +17,8 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy/release"
 )
 
-// stallGit has every git of this spec whose arguments match a pattern stand still until it is let, after which none does.
+// stallGit has every git of this spec whose arguments match a pattern stand still until it is let, after which none
+// does.
 func stallGit(pattern string) (let func(), stalled func() int) {
 	real, err := exec.LookPath("git")
 	Expect(err).NotTo(HaveOccurred())
