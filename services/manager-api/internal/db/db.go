@@ -126,4 +126,5 @@ func JSONText(v any) (string, error) {
 	return string(raw), nil
 }
 
+// TextArray passes a list of texts as an array parameter.
 func TextArray(list []string) any { return pq.Array(list) }

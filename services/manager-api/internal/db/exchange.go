@@ -11,6 +11,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/managerapi"
 )
 
+// ExchangeSubject is the journal's subject of an exchange.
 func ExchangeSubject(id component.ExchangeID) string {
 	return "exchange/" + strconv.FormatInt(int64(id), 10)
 }
@@ -34,6 +35,7 @@ func FindExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) (ma
 	return chain[0].View(chain[1:]), nil
 }
 
+// ExchangeRow is what routes need of an exchange.
 type ExchangeRow struct {
 	ID         component.ExchangeID  `db:"id"`
 	Name       string                `db:"name"`
@@ -43,6 +45,7 @@ type ExchangeRow struct {
 	Root       string                `db:"root_exchange_name"`
 }
 
+// View is the exchange as services see it. The ancestors go from the parent to the root.
 func (x ExchangeRow) View(ancestors []ExchangeRow) managerapi.Exchange {
 	out := managerapi.Exchange{ID: x.ID, Name: x.Name, ParentExchangeID: x.ParentID, RoutingKeyFragment: x.Fragment,
 		RoutingKey:       x.RoutingKey,

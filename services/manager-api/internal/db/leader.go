@@ -18,6 +18,7 @@ const CodeHeld = "held"
 // CodeStaleTerm is the code of a judgement whose maker does not lead any more.
 const CodeStaleTerm = "stale_term"
 
+// LeaderLease is the name of the lease of an exchange's leader.
 func LeaderLease(ex component.ExchangeID) string { return fmt.Sprintf("overseer/%d", ex) }
 
 // RequireTerm fences a write by its leader's term: it must hold now and holds until the transaction ends.

@@ -209,6 +209,7 @@ func RecordMessage(ctx context.Context, tx *sqlx.Tx, messageID string) (bool, er
 	return n == 1, err
 }
 
+// ExchangeIDs converts ids for an array parameter.
 func ExchangeIDs(ids []component.ExchangeID) []int64 {
 	out := make([]int64, len(ids))
 	for i, id := range ids {

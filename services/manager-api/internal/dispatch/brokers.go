@@ -103,7 +103,8 @@ func New(c Config) (*Brokers, error) {
 	b := &Brokers{cfg: c, routes: map[int64]*route{}, unusable: map[int64]string{}, read: read,
 		readOnce: sync.OnceFunc(func() { close(read) })}
 	b.results = &results{apply: c.Engine.ApplyResult, log: c.Log.Named("results"), metrics: m}
-	b.relay = &relay{outbox: c.DB, refuse: c.Engine.MessageUnsendable, appID: c.Name, log: c.Log.Named("relay"), metrics: m}
+	b.relay = &relay{outbox: c.DB, refuse: c.Engine.MessageUnsendable, appID: c.Name, log: c.Log.Named("relay"),
+		metrics: m}
 	b.diverted = rabbit.DivertedGauge(c.Metrics)
 	own, err := b.link(brokerName(ownBroker), c.OwnURLs)
 	if err != nil {

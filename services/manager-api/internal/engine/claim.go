@@ -108,7 +108,8 @@ func (s *Engine) takeClaim(ctx context.Context, tx *sqlx.Tx, o *orderRow,
 	case err == nil && held.Holder == r.Hostname && data.BootID != r.BootID:
 		if !held.Expired() && !held.MissedRenewal(s.times.Claim) {
 			return held, fault.New(fault.Unavailable, "another process of %s holds the order and has renewed its claim a "+
-				"moment ago: if that process has ended, ask again in %s at most", r.Hostname, s.times.Claim*2/5).WithCode(CodeBootAlive)
+				"moment ago: if that process has ended, ask again in %s at most", r.Hostname, s.times.Claim*2/5).
+				WithCode(CodeBootAlive)
 		}
 		if _, err := lease.Release(ctx, tx, o.lease(), held.Token); err != nil {
 			return held, err

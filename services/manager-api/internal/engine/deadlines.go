@@ -78,8 +78,8 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	return e, nil
 }
 
-// isUnheardVersion tells whether an executor has started this very process, which is not the one before it, and its
-// word of it was lost here.
+// isUnheardVersion tells whether this process is the new manager-api that the upgrade deployed. An executor has then
+// started this process, so the deploy was done, but its result was never heard here: that is the new version's fault.
 func (s *Engine) isUnheardVersion(row *upgradeRow, touched bool) bool {
 	return row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
 		s.version == row.ToRef

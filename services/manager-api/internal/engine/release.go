@@ -175,8 +175,8 @@ func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x orderChain, r
 var instanceName = regexp.MustCompile(`^(.+)@[^@]+(\.[a-z]+)$`)
 
 // templatesOf turns the units of instances ("manager@1.service") back into templates ("manager@.service"), and counts
-// the instances of the most frequent one. The first instance by name lends its definition; one that is as wanted
-// does so only where no other does: an earlier attempt of the same deploy has put it there.
+// the instances of the most frequent template. The definition of a template is that of its first instance by name. An
+// instance that is already as wanted comes last: an earlier attempt of the same deploy has put it there.
 func templatesOf(found, wanted []messages.UnitDefinition) ([]messages.UnitDefinition, int) {
 	sorted := slices.Clone(found)
 	rank := func(u messages.UnitDefinition) int {

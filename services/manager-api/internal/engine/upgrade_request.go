@@ -132,8 +132,8 @@ func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow
 	return nil, false, fault.New(fault.Unavailable, "upgrades of component %d come and go: try again", c.ID)
 }
 
-// takesOver reports whether a request says more than the open upgrade that it met: nobody has asked for an hourly one,
-// which is refused where a request is not.
+// takesOver reports whether a request changes the open upgrade that it met. A person's request counts more than an
+// hourly check, which may be refused where a request is not. Force is added to a request without force.
 func takesOver(r managerapi.UpgradeRequest, open *upgradeRow) bool {
 	if r.Trigger != upgrade.TriggerRequest || open.State != upgrade.Requested || open.Trigger == upgrade.TriggerRollback {
 		return false

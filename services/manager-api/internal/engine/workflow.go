@@ -43,7 +43,7 @@ func (s *Engine) EndWorkflows(ctx context.Context, tx *sqlx.Tx, id component.Exc
 	return nil
 }
 
-// workflowRow is what the engine needs of a workflow; the predecessor's other columns are workflow_rest.go's.
+// workflowRow is what the engine needs of a workflow; the predecessor's other columns are workflow_view.go's.
 type workflowRow struct {
 	ID                   string                `db:"id"`
 	DeploymentRepo       string                `db:"deployment_repo"`

@@ -149,8 +149,8 @@ func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec Co
 	return nil
 }
 
-// forgetVersion leaves a component as one that was never checked nor upgraded. Its releases go, as those of a component
-// that is deleted: nothing is returned to them, and their units keep nobody from removing his own of that name.
+// forgetVersion makes a component one that was never checked nor upgraded. Its releases go, as those of a component
+// that is deleted. Otherwise stale units would stop other components from removing units of the same name.
 func forgetVersion(ctx context.Context, tx *sqlx.Tx, id component.ID) error {
 	for _, statement := range []string{
 		`UPDATE system_components SET source_repo = '', source_repo_git_ref = '', status = NULL, upgrade_status = NULL,

@@ -36,8 +36,8 @@ const reached = `SELECT r.messaging_exchange_id AS exchange, b.id AS broker FROM
 	JOIN messaging_brokers own ON own.id = r.messaging_broker_id
 	JOIN messaging_brokers b ON b.id IN (own.id, own.failover_broker_id)`
 
-// reaches lists every exchange on every broker that it may use, manager-api's own among them: that is used without
-// restrictions, and by the home exchange always.
+// reaches lists every exchange on every broker that it may use. manager-api's own broker is used by exchanges without
+// restrictions, and always by the home exchange.
 const reaches = `
 	SELECT e.id, e.name, e.routing_key, x.broker FROM messaging_exchanges e JOIN (` + reached + `) x ON x.exchange = e.id
 	UNION SELECT e.id, e.name, e.routing_key, 0 FROM messaging_exchanges e
