@@ -25,7 +25,8 @@ func stallGit(pattern string) (let func(), stalled func() int) {
 	dir := GinkgoT().TempDir()
 	log, gate := filepath.Join(dir, "log"), filepath.Join(dir, "gate")
 	Expect(syscall.Mkfifo(gate, 0o600)).To(Succeed())
-	script := fmt.Sprintf("#!/bin/sh\nif echo \"$*\" | grep -qE '%s' && [ -p %s ]; then echo x >> %s; read line < %s; fi\n"+
+	script := fmt.Sprintf("#!/bin/sh\nif echo \"$*\" | grep -qE '%s' && [ -p %s ]; then\n"+
+		"echo x >> %s; read line < %s; fi\n"+
 		"exec %s \"$@\"\n", pattern, gate, log, gate, real)
 	Expect(os.WriteFile(filepath.Join(dir, "git"), []byte(script), 0o755)).To(Succeed()) //nolint:gosec // a program
 	before := os.Getenv("PATH")
