@@ -11,8 +11,8 @@ LOCAL    := go run ./deploy/local
 .DEFAULT_GOAL := help
 export SEED KILLS
 
-.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults soak chaos bench images release \
-	compose-up compose-down compose-test compose-config
+.PHONY: help build test systemd-test lint tidy standalone up down demo e2e faults skew soak chaos bench images \
+	release compose-up compose-down compose-test compose-config
 
 help: ## Print this menu
 	@awk -F ':.*?## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ e2e: ## The demo's story as a spec, N times from nothing (make e2e N=20), stoppi
 faults: ## Bad versions of every service, servers that go away in mid-upgrade, what nobody can read, as specs on one stack
 	@deploy/local/install.sh up
 	@go test -v -count=1 -timeout=30m -tags=e2e ./deploy/local/faults -args -ginkgo.no-color $(ARGS)
+
+skew: ## The release before this one (deploy/previous) beside this one, both ways, as specs on stacks that it has begun
+	@deploy/local/install.sh up
+	@go test -v -count=1 -timeout=45m -tags=e2e ./deploy/local/skew -args -ginkgo.no-color $(ARGS)
 
 soak: ## N upgrades of everything in a row under load and faults, every BADth a bad version (SEED FAULTS EVERY TIME RESULTS)
 	@deploy/local/install.sh up

@@ -149,11 +149,11 @@ func downOne(ctx context.Context, root, dir string) error {
 	if err != nil {
 		return fmt.Errorf("find the stack of %s: %w", dir, err)
 	}
-	held, err := hold(dir)
+	held, err := stack.Occupy(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
-	case errors.Is(err, errInUse):
+	case errors.Is(err, stack.ErrInUse):
 		tell(err.Error() + " and left alone")
 		return nil
 	case err != nil:
@@ -161,7 +161,7 @@ func downOne(ctx context.Context, root, dir string) error {
 	}
 	defer func() { _ = held.Close() }()
 	if _, err := os.Stat(filepath.Join(dir, "stack.json")); errors.Is(err, os.ErrNotExist) {
-		return os.RemoveAll(dir)
+		return downBelow(ctx, root, dir)
 	}
 	s, err := stack.Open(ctx, root, dir, times.Fast) // its own profile stands in stack.json
 	if err != nil {
@@ -170,23 +170,18 @@ func downOne(ctx context.Context, root, dir string) error {
 	return s.Down(ctx, tell)
 }
 
-var errInUse = errors.New("is in use by a trial")
-
-// hold keeps others from taking down what is in a directory, until the file is closed or this process ends.
-func hold(dir string) (*os.File, error) {
-	file, err := os.Open(dir)
+// downBelow takes down the stacks that the release before this one has begun below a directory, and removes it.
+func downBelow(ctx context.Context, root, dir string) error {
+	found, err := filepath.Glob(filepath.Join(dir, "*", ".run", "stack.json"))
 	if err != nil {
-		return nil, fmt.Errorf("hold %s: %w", dir, err)
+		return fmt.Errorf("find stacks: %w", err)
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return file, nil
+	for _, at := range found {
+		if err := downOne(ctx, root, filepath.Dir(at)); err != nil {
+			return err
+		}
 	}
-	_ = file.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%s %w", dir, errInUse)
-	}
-	return nil, fmt.Errorf("hold %s: %w", dir, err)
+	return os.RemoveAll(dir)
 }
 
 func tell(what string) { fmt.Println(what) }
@@ -345,7 +340,7 @@ func openHeld(ctx context.Context, root, dir string) (*stack.Stack, *os.File, er
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as the stack itself makes it
 		return nil, nil, fmt.Errorf("make the stack's directory: %w", err)
 	}
-	held, err := hold(dir)
+	held, err := stack.Occupy(dir)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/openaperture/openaperture/deploy/local/internal/proc"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/pkg/times"
 )
@@ -45,6 +47,24 @@ var _ = Describe("down", func() {
 		Expect(left()).To(ConsistOf("other"))
 	}, NodeTimeout(time.Minute))
 
+	It("takes down the stack of the release before this one, which lies deeper", func(ctx SpecContext) {
+		root, err := os.MkdirTemp("/var/tmp", "openaperture-local-")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(os.RemoveAll, root)
+		dir := filepath.Join(root, ".run-previous", "commit", ".run")
+		s, err := stack.Open(ctx, root, dir, times.Fast)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Postgres.Start(ctx)).To(Succeed())
+		running, err := proc.WorkingIn(s.Postgres.Dir)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(running).NotTo(BeEmpty())
+		Expect(down(ctx, root, nil)).To(Succeed())
+		Expect(filepath.Join(root, ".run-previous")).NotTo(BeADirectory())
+		for pid := range running {
+			Expect(filepath.Join("/proc", strconv.Itoa(pid), "exe")).NotTo(BeAnExistingFile())
+		}
+	}, NodeTimeout(time.Minute))
+
 	It("leaves a trial alone that runs, as does another trial", func(ctx SpecContext) {
 		root, err := os.MkdirTemp("/var/tmp", "openaperture-local-")
 		Expect(err).NotTo(HaveOccurred())
@@ -55,7 +75,7 @@ var _ = Describe("down", func() {
 			begun = true
 			Expect(down(ctx, root, nil)).To(Succeed())
 			Expect(filepath.Join(dir, "stack.json")).To(BeAnExistingFile())
-			Expect(alone(ctx, root, ".run-chaos", "", nil)).To(MatchError(errInUse))
+			Expect(alone(ctx, root, ".run-chaos", "", nil)).To(MatchError(stack.ErrInUse))
 			return errors.New("failed")
 		})).To(MatchError(ContainSubstring("the stack is still up")))
 		Expect(begun).To(BeTrue())

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
+	"github.com/openaperture/openaperture/deploy/local/internal/witness"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
@@ -122,4 +125,23 @@ func again(now Observation, release Release) int {
 		}
 	}
 	return n
+}
+
+// Right looks once at a stack and says what is not as it should be at rest: in the rows, over REST, and in /proc.
+func Right(ctx context.Context, s *stack.Stack) error {
+	db, err := sqlx.ConnectContext(ctx, "postgres", s.DatabaseURL())
+	if err != nil {
+		return fmt.Errorf("connect to the stack's database: %w", err)
+	}
+	defer func() { _ = db.Close() }()
+	api, err := s.Client()
+	if err != nil {
+		return err
+	}
+	r := &run{stack: s, db: db, api: api, see: witness.Witness{Stack: s, API: api},
+		observer: &observer{stack: s, db: db, logs: map[string]int64{}}}
+	if r.before, err = r.observer.observe(ctx, Told{}); err != nil {
+		return err
+	}
+	return r.amiss(ctx)
 }
