@@ -77,8 +77,7 @@ func (b *Beater) Run(ctx context.Context) error {
 	}
 	if b.beaten {
 		// Detached: ctx has ended, and these are the last words.
-		// The error is logged by beat, and silence says the same later.
-		_ = b.beat(context.WithoutCancel(ctx), messages.StatusInactive, farewell)
+		_ = b.beat(context.WithoutCancel(ctx), messages.StatusInactive, farewell) // logged by beat; silence says the same later
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func freePort() (net.Listener, int) {
 }
 
 var _ = Describe("The command line", Label("direct"), func() {
-	DescribeTable("refuses a wrong configuration in one line that names the key",
+	DescribeTable("refuses a wrong configuration in one line that names the key (H4)",
 		func(config, message string) {
 			session := launch(config, "--check-config")
 			Eventually(session).WithTimeout(patience).Should(gexec.Exit(2))

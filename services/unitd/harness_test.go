@@ -61,6 +61,12 @@ type state struct {
 
 func startUnitd() *unitd {
 	GinkgoHelper()
+	return startUnitdOn(func(string) {})
+}
+
+// startUnitdOn starts unitd over a state directory that prepare has made, such as a small file system.
+func startUnitdOn(prepare func(stateDir string)) *unitd {
+	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "unitd-spec-")
 	Expect(err).NotTo(HaveOccurred())
 	u := &unitd{dir: dir, program: program, config: filepath.Join(dir, "unitd.yaml")}
@@ -73,6 +79,7 @@ func startUnitd() *unitd {
 	text := fmt.Sprintf("listen: 127.0.0.1:0\nsocket: %s\nstate_dir: %s\nmachine_metadata: {role: app}\nbackend: %s\n",
 		u.path("socket"), u.path("state"), backend)
 	Expect(os.WriteFile(u.config, []byte(text), 0o600)).To(Succeed())
+	prepare(u.path("state"))
 	DeferCleanup(u.cleanUp)
 	u.start()
 	return u
@@ -140,6 +147,7 @@ func (u *unitd) cleanUp() {
 	if backend == "systemd" {
 		removeUnitFiles()
 	}
+	_ = syscall.Unmount(u.path("state"), syscall.MNT_DETACH) // most are no file systems of their own
 	Expect(os.RemoveAll(u.dir)).To(Succeed())
 }
 

@@ -24,7 +24,7 @@ var _ = Describe("unitd that is killed", func() {
 		Expect(alive(before.MainPID)).To(BeFalse())
 	})
 
-	It("by SIGTERM leaves its units running", func() {
+	It("by SIGTERM leaves its units running (H1)", func() {
 		u := startUnitd()
 		u.put("x.service", "launched", "ExecStart=/bin/sleep 3600")
 		before := u.becomes("x.service", "active/running")
@@ -97,7 +97,7 @@ var _ = Describe("unitd that is killed", func() {
 		Expect(answer.status).To(Equal(409))
 	})
 
-	It("starts what it had accepted just before", func() {
+	It("starts what it had accepted just before (D19)", func() {
 		u := startUnitd()
 		for round := range 6 {
 			name := fmt.Sprintf("x%d.service", round)
@@ -117,7 +117,7 @@ var _ = Describe("unitd that is killed", func() {
 		Eventually(func() string { return u.state("x.service").Name }).WithTimeout(patience).Should(BeEmpty())
 	})
 
-	It("at any moment never leaves two copies or none", func() {
+	It("at any moment never leaves two copies or none (H2)", func() {
 		u := startUnitd()
 		// The lock goes with the last process that holds its descriptor, whenever and however they end.
 		exclusive := `exec 9>` + u.path("running") + `; flock -n 9 || echo OVERLAP; sleep 3600; true`

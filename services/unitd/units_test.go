@@ -44,7 +44,7 @@ var _ = Describe("A unit", func() {
 		Expect(s.ActiveSince).NotTo(BeEmpty())
 	})
 
-	It("of Type=notify that does not become ready in time has failed, and is restarted by policy", func() {
+	It("of Type=notify that does not become ready in time has failed, and is restarted by policy (D7)", func() {
 		u := startUnitd()
 		u.put("n.service", "launched", "Type=notify", "ExecStart=/bin/sleep 3600", "TimeoutStartSec=200ms")
 		Expect(u.becomes("n.service", "failed/failed").Result).To(Equal("timeout"))
@@ -217,7 +217,8 @@ var _ = Describe("A unit", func() {
 			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Commit=bbbb"}, true),
 		Entry("Version, which the one before had not, is replaced and started anew", nil,
 			[]string{"X-OpenAperture.Version=v1"}, true),
-		Entry("Token runs on", []string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=41"},
+		Entry("Token runs on: the order is executed again (D14)",
+			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=41"},
 			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=42"}, false),
 		Entry("Token, which the one before had not, runs on", []string{"X-OpenAperture.Version=v1"},
 			[]string{"X-OpenAperture.Version=v1", "X-OpenAperture.Token=42"}, false),

@@ -152,7 +152,8 @@ func (c *client) call(ctx context.Context, limit time.Duration, method, path str
 	case len(raw) > maxAnswer:
 		return answer{}, fmt.Errorf("%w: answer exceeds %d bytes", runtime.ErrRefused, maxAnswer)
 	case res.StatusCode >= 500:
-		return answer{}, runtime.Unreachable(fmt.Errorf("%s %s: %d", method, path, res.StatusCode))
+		a := answer{res.StatusCode, res.Header, raw}
+		return answer{}, runtime.Unreachable(fmt.Errorf("%s %s: %s", method, path, a.text()))
 	}
 	return answer{res.StatusCode, res.Header, raw}, nil
 }
@@ -166,15 +167,25 @@ func plain(err error) error {
 	return err
 }
 
-// refusal is the error for a status that is not the wanted one.
-func (a answer) refusal(method, path string) error {
+// text is the status with the message of an error, if it has one.
+func (a answer) text() string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", a.status, a.message()))
+}
+
+// message is that of an error in Fleet's shape, "" if the body has none.
+func (a answer) message() string {
 	var body struct {
 		Error struct {
 			Message string `json:"message"`
 		} `json:"error"`
 	}
 	_ = json.Unmarshal(a.body, &body) // the status alone will do
-	message := clean(body.Error.Message, 300)
+	return clean(body.Error.Message, 300)
+}
+
+// refusal is the error for a status that is not the wanted one.
+func (a answer) refusal(method, path string) error {
+	message := a.message()
 	if a.status == http.StatusConflict && strings.HasPrefix(message, "superseded") {
 		return fmt.Errorf("%w: %s", runtime.ErrSuperseded, message)
 	}

@@ -501,6 +501,15 @@ var _ = Describe("A real fleet", func() {
 		Expect(r.cluster().Machines(ctx)).To(BeEmpty())
 	})
 
+	It("that fails counts as not reached, and the error says why", func() {
+		r := newReplay()
+		r.answer("GET /fleet/v1/machines", 500, map[string]any{"error": map[string]any{
+			"code": 500, "message": "this host cannot store the unit: no space left on device"}})
+		_, err := r.cluster().Machines(ctx)
+		Expect(err).To(MatchError(runtime.ErrUnreachable))
+		Expect(err).To(MatchError(ContainSubstring("500 this host cannot store the unit: no space left on device")))
+	})
+
 	DescribeTable("has an endpoint that is refused",
 		func(endpoint string) {
 			_, err := fleet.New(endpoint, "")

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 	"github.com/openaperture/openaperture/services/unitd/internal/shim"
@@ -65,8 +66,8 @@ func (b *Backend) Units() ([]string, error) {
 	return names, nil
 }
 
-// Check implements host.Backend: every name is free.
-func (b *Backend) Check(context.Context, string) error { return nil }
+// Check implements host.Backend: every name is free, and the options are written nowhere but in the unit's record.
+func (b *Backend) Check(context.Context, string, []unit.Option) error { return nil }
 
 // Find implements host.Backend.
 func (b *Backend) Find(ctx context.Context, name string) (host.Found, error) {

@@ -167,7 +167,7 @@ func writeBody(w http.ResponseWriter, text []byte) {
 }
 
 // writeHostError maps the host's errors to answers. Any other error is a fault
-// of this host: it is logged, and not explained to the caller.
+// of this host: it is logged, and only told to the caller if the host lacks space.
 func (a *api) writeHostError(w http.ResponseWriter, r *http.Request, err error) {
 	var invalid host.Invalid
 	var superseded host.Superseded
@@ -179,6 +179,9 @@ func (a *api) writeHostError(w http.ResponseWriter, r *http.Request, err error) 
 		writeError(w, http.StatusConflict, err.Error())
 	case errors.Is(err, host.ErrUnknown):
 		writeError(w, http.StatusNotFound, err.Error())
+	case errors.Is(err, host.ErrNotStored):
+		a.Log.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
+		writeError(w, http.StatusInternalServerError, err.Error())
 	default:
 		a.Log.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 		writeError(w, http.StatusInternalServerError, "")

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +25,7 @@ import (
 const sleeper = "Service.ExecStart=/bin/sleep 3600"
 
 var _ = Describe("Fencing tokens", func() {
-	It("refuse a lower one on PUT and DELETE, also after the unit was deleted", func() {
+	It("refuse a lower one on PUT and DELETE, also after the unit was deleted (D18)", func() {
 		h := serve("")
 		Expect(h.put("x.service", "loaded", "7", sleeper).Status).To(Equal(201))
 		refused := h.put("x.service", "inactive", "5")
@@ -47,7 +50,7 @@ var _ = Describe("Fencing tokens", func() {
 	},
 		Entry("negative", "-1"), Entry("text", "seven"), Entry("too large", "9223372036854775808"))
 
-	It("let the highest win a race, whatever the order", func() {
+	It("let the highest win a race, whatever the order (I3)", func() {
 		h := serve("")
 		Expect(h.put("x.service", "inactive", "1", sleeper).Status).To(Equal(201))
 		var all sync.WaitGroup
@@ -155,8 +158,16 @@ var _ = Describe("The API", func() {
 		Expect(panics).To(HaveExactElements("api GET /fleet/v1/units"))
 	})
 
-	It("needs the bearer token where one is configured", func() {
+	It("needs the bearer token on every route where one is configured (F18)", func() {
 		h := serve("secret")
+		for _, route := range []string{
+			"GET /fleet/v1/discovery", "GET /fleet/v1/machines", "GET /fleet/v1/units", "GET /fleet/v1/state",
+			"GET /fleet/v1/units/x.service", "PUT /fleet/v1/units/x.service", "DELETE /fleet/v1/units/x.service",
+			"GET /openaperture/v1/units/x.service/logs", "GET /", "GET /debug/pprof/", "POST /nowhere",
+		} {
+			method, path, _ := strings.Cut(route, " ")
+			Expect(h.do(method, path, "").Status).To(Equal(401), route)
+		}
 		for _, header := range []string{"", "Bearer", "Bearer wrong", "Basic secret", "secret"} {
 			a := h.do("GET", "/fleet/v1/machines", "", "Authorization", header)
 			Expect(a.Status).To(Equal(401), header)
@@ -167,7 +178,7 @@ var _ = Describe("The API", func() {
 		Expect(h.do("GET", "/fleet/v1/machines", "", "Authorization", "bearer secret").Status).To(Equal(200))
 	})
 
-	DescribeTable("survives garbage", func(body string, status int, message string) {
+	DescribeTable("survives garbage (F1)", func(body string, status int, message string) {
 		a := serve("").do("PUT", "/fleet/v1/units/x.service", body)
 		Expect(a.Status).To(Equal(status), a.Body)
 		var failure struct {
@@ -190,7 +201,7 @@ var _ = Describe("The API", func() {
 		Entry("a value that is no string", `{"options":[{"section":"Service","name":"ExecStart","value":1}]}`, 400,
 			"unable to decode body"),
 		Entry("deep nesting", strings.Repeat("[", 100_000), 400, "unable to decode body"),
-		Entry("more than 1 MiB", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`, 413, "body exceeds 1 MiB"),
+		Entry("more than 1 MiB (F2)", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`, 413, "body exceeds 1 MiB"),
 		Entry("a type that cannot be run",
 			`{"options":[{"section":"Service","name":"ExecStart","value":"/a"},`+
 				`{"section":"Service","name":"Type","value":"forking"}]}`, 400, `Type: "forking" is none of`),
@@ -214,7 +225,7 @@ var _ = Describe("The API", func() {
 		Entry("no unit", "GET", "/fleet/v1/units/", 404),
 		Entry("other methods of logs", "PUT", "/openaperture/v1/units/x.service/logs", 405))
 
-	It("shows the last lines of a unit's output, cleaned", func() {
+	It("shows the last lines of a unit's output, cleaned (G13)", func() {
 		h := serve("")
 		h.put("x.service", "launched", "", "Service.Type=oneshot",
 			`Service.ExecStart=/bin/sh -c 'for i in 1 2 3; do echo line $i; done; `+
@@ -225,6 +236,55 @@ var _ = Describe("The API", func() {
 		Expect(logs("?lines=2")).To(Equal("err\nunitd: ended: success\n"))
 		Expect(h.do("GET", "/openaperture/v1/units/x.service/logs?lines=x", "").Status).To(Equal(400))
 		Expect(h.do("GET", "/openaperture/v1/units/nope.service/logs", "").Status).To(Equal(404))
+	})
+
+	DescribeTable("caps and cleans a line without end, keeps no more of it, and shows what follows (G13)",
+		func(piece string) {
+			h := serve("")
+			h.put("x.service", "launched", "", "Service.Type=oneshot", "Service.ExecStart=/bin/sh -c "+
+				`'yes "$(printf "`+piece+`")" | tr -d "\\n" | head -c 100000000'`)
+			Eventually(h.active("x.service")).WithTimeout(60 * time.Second).Should(Equal("inactive"))
+			body := h.do("GET", "/openaperture/v1/units/x.service/logs?lines=10000", "").Body
+			Expect(len(body)).To(And(BeNumerically("<=", 256<<10), BeNumerically(">", 50<<10)))
+			Expect(body).To(MatchRegexp("^[xy\ufffd]+\n?unitd: ended: success\n$"))
+			var kept int64
+			files, err := filepath.Glob(filepath.Join(h.dir, "logs", "x.service", "*"))
+			Expect(err).NotTo(HaveOccurred())
+			for _, file := range files {
+				info, err := os.Stat(file)
+				Expect(err).NotTo(HaveOccurred())
+				kept += info.Size()
+			}
+			Expect(kept).To(And(BeNumerically(">", 4<<20), BeNumerically("<=", 9<<20)))
+		},
+		Entry("of escape sequences and control characters", `\\033[31mx\\007\\233y`),
+		Entry("of bytes that are no text", `\\377`),
+	)
+
+	It("leaves no goroutine and no descriptor of a unit that was deleted (I11)", func() {
+		h := serve("")
+		round := func() {
+			GinkgoHelper()
+			for i := range 10 {
+				name := fmt.Sprintf("x%d.service", i)
+				Expect(h.put(name, "launched", "", sleeper).Status).To(Equal(201))
+				Eventually(h.active(name)).WithTimeout(20 * time.Second).Should(Equal("active"))
+				Expect(h.do("DELETE", "/fleet/v1/units/"+name, "").Status).To(Equal(204))
+				Eventually(h.active(name)).WithTimeout(20 * time.Second).Should(BeEmpty())
+			}
+		}
+		descriptors := func() int {
+			open, err := os.ReadDir("/proc/self/fd")
+			Expect(err).NotTo(HaveOccurred())
+			return len(open)
+		}
+		round() // what is opened once and kept
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		goroutines, files := runtime.NumGoroutine(), descriptors()
+		round()
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		Eventually(runtime.NumGoroutine).WithTimeout(10 * time.Second).Should(BeNumerically("<=", goroutines))
+		Eventually(descriptors).WithTimeout(10 * time.Second).Should(BeNumerically("<=", files))
 	})
 
 	It("caps a unit's output at 256 KiB per answer and rotates it", func() {

@@ -20,6 +20,7 @@ import (
 
 // harness is one host with its API on a loopback port; nothing of it is shared between specs.
 type harness struct {
+	dir      string // the state directory
 	host     *host.Host
 	server   *httptest.Server
 	stopping chan struct{}
@@ -34,7 +35,7 @@ func serve(token string) *harness {
 		Metadata: map[string]string{"role": "app", "rank": "1"}, Log: zap.NewNop(),
 	})
 	Expect(err).NotTo(HaveOccurred())
-	one := &harness{host: h, stopping: make(chan struct{})}
+	one := &harness{dir: dir, host: h, stopping: make(chan struct{})}
 	one.server = httptest.NewServer(fleetapi.New(fleetapi.Config{
 		Host: h, Token: token, Version: "1", Log: zap.NewNop(), Stopping: one.stopping,
 	}))

@@ -26,8 +26,10 @@ type Backend interface {
 	// Units are the names of the units of which an earlier unitd left something. It is called with the state directory
 	// locked, and removes the remains of unfinished writes.
 	Units() ([]string, error)
-	// Check tells whether a unit may be run under this name; ErrForeign if not.
-	Check(ctx context.Context, name string) error
+	// Check tells whether a unit may be run under this name, ErrForeign if not, and whether its options can be written,
+	// ErrNotStored if not: what runs must not be stopped for a definition that cannot be started. Without options the
+	// unit keeps those that it has.
+	Check(ctx context.Context, name string, options []unit.Option) error
 	// Find says what is left of a unit's latest activation. A running activation is not touched. Processes that are left
 	// of one that has ended are ended too.
 	Find(ctx context.Context, name string) (Found, error)

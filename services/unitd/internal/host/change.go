@@ -18,6 +18,7 @@ var (
 	ErrNoOptions   = errors.New("unit does not exist and options field empty")
 	ErrNoDesired   = errors.New("must provide DesiredState to update existing unit")
 	ErrInUse       = errors.New(": stop it first")
+	ErrNotStored   = errors.New("this host cannot store the unit")
 	errNotAService = errors.New("only .service units can be run here")
 	errNameTooLong = errors.New("unit name exceeds 200 characters")
 )
@@ -49,8 +50,8 @@ type Change struct {
 }
 
 // Put creates, replaces or retargets a unit; created says that there is a new
-// definition. Errors: Invalid, Superseded, ErrForeign, ErrNoOptions, ErrNoDesired, or a
-// failure to store, after which nothing has changed.
+// definition. Errors: Invalid, Superseded, ErrForeign, ErrNoOptions, ErrNoDesired,
+// ErrNotStored. After an error nothing has changed.
 func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 	parsed, err := parseName(name)
 	if err != nil {
@@ -70,7 +71,7 @@ func (h *Host) Put(ctx context.Context, name string, c Change) (bool, error) {
 		}
 	}
 	if !parsed.IsTemplate() { // a template is kept, never run
-		if err := h.cfg.Backend.Check(ctx, name); err != nil {
+		if err := h.cfg.Backend.Check(ctx, name, c.Options); err != nil {
 			return false, err
 		}
 	}
@@ -131,7 +132,7 @@ func admitToken(r *record, token *int64) error {
 	return nil
 }
 
-// Delete forgets a unit and stops it. Errors: ErrUnknown, Superseded, or a failure to store.
+// Delete forgets a unit and stops it. Errors: ErrUnknown, Superseded, ErrNotStored.
 func (h *Host) Delete(name string, token *int64) error {
 	h.change.Lock()
 	defer h.change.Unlock()

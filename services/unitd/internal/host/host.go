@@ -20,7 +20,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -240,13 +239,9 @@ func takeLock(stateDir string) (*os.File, error) {
 		return nil, fmt.Errorf("state_dir %s is in use by another unitd (pid %s)%w", stateDir,
 			strings.TrimSpace(string(holder[:n])), ErrInUse)
 	}
-	if err := file.Truncate(0); err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
-	}
-	if _, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("state_dir cannot be used: %w", err)
+	// On a full disk the error of a second unitd names no pid, or that of an earlier one.
+	if _, err := file.WriteAt(fmt.Appendf(nil, "%-10d\n", os.Getpid()), 0); err == nil {
+		_ = file.Truncate(11)
 	}
 	return file, nil
 }
@@ -264,7 +259,7 @@ func MachineID(stateDir string) (string, error) {
 	random := make([]byte, 16)
 	_, _ = rand.Read(random) // never fails
 	id := hex.EncodeToString(random)
-	if err := writeSynced(file, []byte(id+"\n")); err != nil {
+	if err := replaceSynced(file, []byte(id+"\n")); err != nil {
 		return "", fmt.Errorf("write machine id: %w", err)
 	}
 	return id, nil

@@ -63,7 +63,7 @@ var _ = Describe("What a supervisor does next", func() {
 		Entry("crashed long ago: restart",
 			with(func(s *host.Situation) { s.Exit, s.Streak = exit(time.Minute, service.ResultExitCode), 3 }), "restart",
 			time.Duration(0)),
-		Entry("crashed in the future: the clock was set back",
+		Entry("crashed in the future: the clock was set back (C13)",
 			with(func(s *host.Situation) { s.Exit, s.Streak = exit(-time.Hour, service.ResultSignal), 1 }), "wait", time.Second),
 		Entry("ended, no policy: keep",
 			with(func(s *host.Situation) { s.Restart, s.Exit = service.RestartNo, exit(0, service.ResultSignal) }), "keep",

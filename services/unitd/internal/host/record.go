@@ -78,28 +78,38 @@ func (r records) load() (map[string]record, error) {
 	return all, nil
 }
 
-// save replaces a unit's file durably: write, fsync, rename, fsync of the directory.
+// save replaces a unit's file durably. If that fails, the file is the one before. The error is an ErrNotStored.
 func (r records) save(one record) error {
 	text, err := json.Marshal(one)
 	if err != nil {
 		return fmt.Errorf("save unit %s: %w", one.Name, err)
 	}
-	file := filepath.Join(r.dir, one.Name+".json")
-	if err := writeSynced(file+".new", text); err != nil {
-		return fmt.Errorf("save unit %s: %w", one.Name, err)
+	if err := replaceSynced(filepath.Join(r.dir, one.Name+".json"), text); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
-	if err := os.Rename(file+".new", file); err != nil {
-		return fmt.Errorf("save unit %s: %w", one.Name, err)
-	}
-	return syncDirectory(r.dir)
+	return nil
 }
 
 func (r records) remove(name string) error {
 	err := os.Remove(filepath.Join(r.dir, name+".json"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove unit %s: %w", name, err)
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
 	return syncDirectory(r.dir)
+}
+
+// replaceSynced replaces a file durably: write beside it, fsync, rename, fsync of the directory. A write that fails
+// leaves nothing.
+func replaceSynced(name string, text []byte) error {
+	err := writeSynced(name+".new", text)
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		_ = os.Remove(name + ".new") // it may hold the last free space
+		return err
+	}
+	return syncDirectory(filepath.Dir(name))
 }
 
 func writeSynced(name string, text []byte) error {

@@ -82,14 +82,17 @@ func keepBackend(stateDir string, b Backend) error {
 		return fmt.Errorf("backend %s: units of this state_dir run on backend %s; "+
 			"end them by unitd stop-all with that backend first", b.Name(), held)
 	}
+	if strings.TrimSpace(string(text)) == b.Name() {
+		return nil // a start needs no space on the disk
+	}
 	return saveBackend(stateDir, b.Name())
 }
 
 func saveBackend(stateDir, name string) error {
-	if err := writeSynced(filepath.Join(stateDir, "backend"), []byte(name+"\n")); err != nil {
+	if err := replaceSynced(filepath.Join(stateDir, "backend"), []byte(name+"\n")); err != nil {
 		return fmt.Errorf("write backend: %w", err)
 	}
-	return syncDirectory(stateDir)
+	return nil
 }
 
 func (h *Host) forgetAll() error {

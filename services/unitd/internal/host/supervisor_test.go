@@ -29,7 +29,7 @@ type lone struct {
 func (*lone) Name() string                                           { return "lone" }
 func (*lone) Honours() bool                                          { return true }
 func (*lone) Units() ([]string, error)                               { return nil, nil }
-func (*lone) Check(context.Context, string) error                    { return nil }
+func (*lone) Check(context.Context, string, []unit.Option) error     { return nil }
 func (*lone) Find(context.Context, string) (host.Found, error)       { return host.Found{}, nil }
 func (*lone) Forget(context.Context, string) error                   { return nil }
 func (*lone) Logs(context.Context, string, int, int) (string, error) { return "", nil }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/openaperture/openaperture/pkg/unit"
 )
 
 const (
@@ -37,6 +40,7 @@ type output struct {
 	size      int64
 	rotateAt  int64  // the size at which the next rotation is tried
 	lost      int64  // bytes that could not be written since the last successful write
+	midLine   bool   // the latest text did not end a line
 	complaint string // why the latest rotation failed, "" if it did not
 }
 
@@ -59,7 +63,7 @@ func openLogFile(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, currentLog), os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -72,6 +76,9 @@ func (o *output) setFile(file *os.File) {
 	if info, err := file.Stat(); err == nil {
 		o.size = info.Size()
 	}
+	last := []byte{'\n'}
+	_, _ = file.ReadAt(last, o.size-1) // an empty file has no line
+	o.midLine = last[0] != '\n'
 }
 
 // keepShort rotates a shared log for the life of the process.
@@ -124,7 +131,7 @@ func (o *output) Write(text []byte) (int, error) {
 	if o.size >= o.rotateAt && !o.shared {
 		o.rotate()
 	}
-	if o.lost > 0 && !o.append([]byte(fmt.Sprintf("\nunitd: %d bytes of output are missing here\n", o.lost))) {
+	if o.lost > 0 && !o.appendNote("%d bytes of output are missing here", o.lost) {
 		o.lost += int64(len(text))
 		return len(text), nil
 	}
@@ -140,7 +147,30 @@ func (o *output) Write(text []byte) (int, error) {
 func (o *output) append(text []byte) bool {
 	n, err := o.file.Write(text)
 	o.size += int64(n)
+	if n > 0 {
+		o.midLine = text[n-1] != '\n'
+	}
 	return err == nil
+}
+
+// appendNote writes a line of the shim's own; false if not all of it was written.
+func (o *output) appendNote(format string, args ...any) bool {
+	return o.appendLine("unitd: " + fmt.Sprintf(format, args...))
+}
+
+// appendLine writes a line that begins a new one, also if the service has not ended its last.
+func (o *output) appendLine(line string) bool {
+	if o.midLine {
+		line = "\n" + line
+	}
+	return o.append([]byte(line + "\n"))
+}
+
+// markStart writes the line that stands before all output of a start.
+func (o *output) markStart(unitName string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.appendLine(unit.StartMark + unitName)
 }
 
 // rotate makes the current file the previous one and begins a new file. The old
@@ -181,12 +211,14 @@ func (o *output) complain(err error) {
 		return
 	}
 	o.complaint = err.Error()
-	o.append([]byte("unitd: the log cannot be rotated and goes on in the same file: " + o.complaint + "\n"))
+	o.appendNote("the log cannot be rotated and goes on in the same file: %s", o.complaint)
 }
 
 // writeLine adds a line of the shim's own.
 func (o *output) writeLine(format string, args ...any) {
-	_, _ = fmt.Fprintf(o, "unitd: "+format+"\n", args...)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.appendNote(format, args...)
 }
 
 // Tail returns the last lines of a unit's log, at most limit bytes, as clean
@@ -205,10 +237,20 @@ func Tail(dir string, lines, limit int) (string, error) {
 		}
 		text = before + text
 	}
-	return lastLines(Clean(text), lines), nil
+	return lastLines(lastBytes(Clean(text), limit), lines), nil
 }
 
-// tailFile reads the last limit bytes of a file from the start of a line, and tells whether that is the whole file.
+// lastBytes cuts clean text to a length: a byte that is no UTF-8 becomes a character of three.
+func lastBytes(text string, limit int) string {
+	from := max(0, len(text)-limit)
+	for from < len(text) && !utf8.RuneStart(text[from]) {
+		from++
+	}
+	return text[from:]
+}
+
+// tailFile reads the last limit bytes of a file, from the start of a line unless that line has half of them, and tells
+// whether that is the whole file.
 func tailFile(name string, limit int) (string, bool, error) {
 	file, err := os.Open(name)
 	if os.IsNotExist(err) {
@@ -231,8 +273,9 @@ func tailFile(name string, limit int) (string, bool, error) {
 		return tailFile(name, limit)
 	}
 	if from > 0 {
-		if _, rest, ok := strings.Cut(string(text), "\n"); ok {
-			return rest, false, nil
+		// A very long line is shown in part: it must not hide what stands around it.
+		if broken := bytes.IndexByte(text, '\n'); broken < len(text)/2 {
+			text = text[broken+1:]
 		}
 	}
 	return string(text), from == 0, nil

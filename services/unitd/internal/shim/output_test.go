@@ -49,6 +49,21 @@ var _ = Describe("A log that its unit writes itself", func() {
 	})
 })
 
+var _ = Describe("A log", func() {
+	It("has the mark of a start on a line of its own, although the shim before was killed in mid-line", func() {
+		dir := GinkgoT().TempDir()
+		before, err := shim.PipedLog(dir)
+		Expect(err).NotTo(HaveOccurred())
+		before.MarkStart("x.service")
+		_, _ = before.Write([]byte("not finish"))
+		after, err := shim.PipedLog(dir)
+		Expect(err).NotTo(HaveOccurred())
+		after.MarkStart("x.service")
+		Expect(shim.Tail(dir, 10, 1000)).
+			To(Equal("unitd: starting x.service\nnot finish\nunitd: starting x.service\n"))
+	})
+})
+
 var _ = Describe("A log whose rotation fails", func() {
 	var (
 		dir               string
@@ -183,7 +198,7 @@ var _ = Describe("A log whose rotation fails", func() {
 		_, _ = fmt.Fprintln(log, "nobody reads this")
 		Expect(os.Remove(filler)).To(Succeed())
 		_, _ = fmt.Fprintln(log, "and this is read")
-		Expect(tail()).To(Equal("\nunitd: 18 bytes of output are missing here\nand this is read\n"))
+		Expect(tail()).To(Equal("unitd: 18 bytes of output are missing here\nand this is read\n"))
 	})
 
 	It("keeps its end if its unit writes it, until it has twice its size", func() {

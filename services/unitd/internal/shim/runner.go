@@ -152,7 +152,7 @@ func (r *runner) run() {
 
 func (r *runner) activate() Exit {
 	s := r.activation.Service
-	_, _ = fmt.Fprintln(r.out, unit.StartMark+s.Specifiers.Name.String())
+	r.out.markStart(s.Specifiers.Name.String())
 	identity, err := lookUp(s.User, s.Group)
 	if err != nil {
 		return resources(err)

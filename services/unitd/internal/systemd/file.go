@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -72,12 +73,49 @@ func (f unitFiles) list() ([]string, error) {
 	return names, nil
 }
 
-// write replaces a unit file atomically and durably.
+// text is a unit file with the mark.
+func (f unitFiles) text(options []unit.Option) []byte {
+	return []byte(f.mark() + "\n" + unit.Render(withoutStartLimit(options)))
+}
+
+// write replaces a unit file atomically and durably. A file that has the text already is left. So an earlier definition
+// can be restored although the directory takes nothing new.
 func (f unitFiles) write(name string, options []unit.Option) error {
+	if f.has(name, options) {
+		return nil
+	}
 	if err := os.MkdirAll(f.dir, 0o755); err != nil { //nolint:gosec // systemd's directory of unit files is public
 		return fmt.Errorf("write unit file: %w", err)
 	}
-	return replaceFile(f.path(name), f.temporary(), []byte(f.mark()+"\n"+unit.Render(withoutStartLimit(options))), 0o644)
+	return replaceFile(f.path(name), f.temporary(), f.text(options), 0o644)
+}
+
+// tryWrite tells whether write would succeed.
+func (f unitFiles) tryWrite(name string, options []unit.Option) error {
+	if f.has(name, options) {
+		return nil
+	}
+	if err := os.MkdirAll(f.dir, 0o755); err != nil { //nolint:gosec // as in write
+		return fmt.Errorf("write unit file: %w", err)
+	}
+	temporary, err := writeTemporary(f.dir, f.temporary(), f.text(options), 0o644)
+	if err == nil {
+		err = os.Remove(temporary)
+	}
+	if err != nil {
+		return fmt.Errorf("write unit file: %w", err)
+	}
+	return nil
+}
+
+// has tells whether the unit file is a regular one with this very text.
+func (f unitFiles) has(name string, options []unit.Option) bool {
+	_, ours, err := f.ownership(name)
+	if err != nil || !ours {
+		return false
+	}
+	text, err := os.ReadFile(f.path(name))
+	return err == nil && bytes.Equal(text, f.text(options))
 }
 
 // remove removes a unit file that has the mark.
@@ -107,20 +145,29 @@ const temporaryPrefix = ".unitd-"
 
 // replaceFile writes a temporary file in the same directory, whose name begins with prefix, syncs and renames it.
 func replaceFile(name, prefix string, text []byte, mode os.FileMode) error {
-	temporary, err := os.CreateTemp(filepath.Dir(name), prefix+"*")
+	temporary, err := writeTemporary(filepath.Dir(name), prefix, text, mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	_, err = temporary.Write(text)
-	err = errors.Join(err, temporary.Chmod(mode), temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(temporary.Name())
+	if err := os.Rename(temporary, name); err != nil {
+		_ = os.Remove(temporary)
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return syncDirectory(filepath.Dir(name))
+}
+
+// writeTemporary writes a file whose name begins with prefix, syncs it and returns its path. After an error nothing is
+// left of the file.
+func writeTemporary(dir, prefix string, text []byte, mode os.FileMode) (string, error) {
+	file, err := os.CreateTemp(dir, prefix+"*")
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(text)
+	if err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close()); err != nil {
+		_ = os.Remove(file.Name())
+	}
+	return file.Name(), err
 }
 
 // removeUnfinished removes the temporary files of calls of replaceFile that were killed.

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/openaperture/openaperture/pkg/unit"
 	"github.com/openaperture/openaperture/services/unitd/internal/host"
 	"github.com/openaperture/openaperture/services/unitd/internal/service"
 	"github.com/openaperture/openaperture/services/unitd/internal/shim"
@@ -77,9 +78,15 @@ func (b *Backend) Units() ([]string, error) {
 }
 
 // Check implements host.Backend: no unit of this name is somebody else's, in any of systemd's directories.
-func (b *Backend) Check(ctx context.Context, name string) error {
-	_, _, err := b.lookUpUnit(ctx, name)
-	return err
+// The options are written for a try.
+func (b *Backend) Check(ctx context.Context, name string, options []unit.Option) error {
+	if _, _, err := b.lookUpUnit(ctx, name); err != nil || len(options) == 0 {
+		return err
+	}
+	if err := b.files.tryWrite(name, options); err != nil {
+		return fmt.Errorf("%w: %w", host.ErrNotStored, err)
+	}
+	return nil
 }
 
 // lookUpUnit reads a unit's properties, and whether its file is there. host.ErrForeign: the unit is somebody else's.
@@ -141,7 +148,7 @@ func (b *Backend) Watch(name string) (<-chan struct{}, func()) { return b.bus.wa
 // the new note names their run as the one before the order. After the note is written, systemd
 // knows the new definition only.
 func (b *Backend) Start(ctx context.Context, name string, a host.Activation) (host.Running, error) {
-	if err := b.Check(ctx, name); err != nil {
+	if err := b.Check(ctx, name, nil); err != nil {
 		return nil, err
 	}
 	earlier, known, err := b.notes.read(name)
