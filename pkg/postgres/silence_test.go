@@ -15,7 +15,7 @@ var _ = Describe("A server that does not answer", func() {
 	// openAt has a socket deadline of 2.5 s.
 	const bound = 6 * time.Second
 
-	It("holds nobody beyond the deadline, begin included (PG1)", func() {
+	It("holds nobody beyond the deadline, begin included (B2, PG1)", func() {
 		p, url := newProxy(testDB.URL)
 		db := openAt(url)
 		Expect(db.Ping(context.Background())).To(Succeed())

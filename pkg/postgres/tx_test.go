@@ -61,7 +61,7 @@ var _ = Describe("InTx", func() {
 		Expect(errors.Is(err, postgres.ErrCommitUnknown)).To(BeFalse())
 	})
 
-	It("repeats both of two transactions that deadlock until both are done (PG6)", func(ctx SpecContext) {
+	It("repeats both of two transactions that deadlock until both are done (B4, PG6)", func(ctx SpecContext) {
 		db := testDB.Open(4)
 		db.MustExec(`INSERT INTO things (id, name) VALUES (1, 'a'), (2, 'a')`)
 		var calls atomic.Int32
@@ -111,7 +111,7 @@ var _ = Describe("InTx", func() {
 		Expect(postgres.Constraint(err)).To(Equal("things_one_per_slot"))
 	})
 
-	DescribeTable("never repeats a commit whose outcome is unknown (PG7)",
+	DescribeTable("never repeats a commit whose outcome is unknown (B3, PG7)",
 		func(ctx SpecContext, misbehave func(*proxy), rows int) {
 			p, url := newProxy(testDB.URL)
 			db, calls := openAt(url), 0
