@@ -117,8 +117,8 @@ func (d *Database) Open(maxOpen int) *postgres.DB {
 	return db
 }
 
-// Begin begins a transaction on a connection of its own and runs a statement in it, for example one that locks a row. In
-// a deadlock this transaction is the one that gives up, after 20 ms. It is rolled back when the spec ends.
+// Begin begins a transaction on a connection of its own and runs a statement in it, for example one that locks a row.
+// In a deadlock this transaction is the one that gives up, after 20 ms. It is rolled back when the spec ends.
 func (d *Database) Begin(statement string, args ...any) *sqlx.Tx {
 	ginkgo.GinkgoHelper()
 	tx, err := d.Open(1).Beginx()
