@@ -71,6 +71,42 @@ type Ref struct {
 	SourceRepo         string `json:"source_repo" db:"source_repo"`
 	SourceRepoGitRef   string `json:"source_repo_git_ref" db:"source_repo_git_ref"`
 	AutoUpgradeEnabled bool   `json:"auto_upgrade_enabled" db:"auto_upgrade_enabled"`
+	// Follow says whether a new commit behind the ref is an upgrade. nil: of a branch it is, of a tag it is not.
+	Follow *bool `json:"follow,omitempty" db:"follow"`
+}
+
+// Equal reports whether two refs say the same.
+func (r Ref) Equal(o Ref) bool {
+	if (r.Follow == nil) != (o.Follow == nil) || r.Follow != nil && *r.Follow != *o.Follow {
+		return false
+	}
+	r.Follow, o.Follow = nil, nil
+	return r == o
+}
+
+// Follows reports whether a new commit behind the ref is an upgrade.
+func (r Ref) Follows(kind RefKind) bool {
+	if r.Follow != nil {
+		return *r.Follow
+	}
+	return kind == Branch
+}
+
+// RefKind is what a git ref is.
+type RefKind string
+
+// The kinds of git refs. A commit is a ref that stands for itself.
+const (
+	Branch RefKind = "branch"
+	Tag    RefKind = "tag"
+	Commit RefKind = "commit"
+)
+
+// Tip is what a git host said last about a ref.
+type Tip struct {
+	Kind   RefKind `json:"kind,omitempty"`
+	Commit string  `json:"commit,omitempty"` // for which the ref stands; "" if nobody knows it
+	Error  string  `json:"error,omitempty"`  // why the host could not be asked the last time; Commit is then from before
 }
 
 // Component is a SystemComponent: what should run in one exchange. SourceRepo and its ref are the recorded,
@@ -81,15 +117,19 @@ type Component struct {
 	Type             Type       `json:"type" db:"type"`
 	SourceRepo       string     `json:"source_repo" db:"source_repo"`
 	SourceRepoGitRef string     `json:"source_repo_git_ref" db:"source_repo_git_ref"`
-	// SourceCommitHash is the commit of the recorded version; "" if nobody knows it.
-	SourceCommitHash     string     `json:"source_commit_hash" db:"source_commit_hash"`
-	DeploymentRepo       string     `json:"deployment_repo" db:"deployment_repo"`
-	DeploymentRepoGitRef string     `json:"deployment_repo_git_ref" db:"deployment_repo_git_ref"`
-	Strategy             Strategy   `json:"upgrade_strategy" db:"upgrade_strategy"`
-	Proof                ProofKind  `json:"proof" db:"proof"`
-	Status               string     `json:"status" db:"status"`
-	NextCheckAt          *time.Time `json:"next_check_at" db:"next_check_at"`
-	LastVerdict          string     `json:"last_verdict" db:"last_verdict"` // code of the last automatic check
+	// The commits of the recorded version, "" where nobody knows them. Those of a deployer's two deployment repositories
+	// are joined (upgrade.JoinCommits).
+	SourceCommitHash     string `json:"source_commit_hash" db:"source_commit_hash"`
+	DeploymentCommitHash string `json:"deployment_commit_hash,omitempty" db:"deployment_commit_hash"`
+	DeploymentRepo       string `json:"deployment_repo" db:"deployment_repo"`
+	DeploymentRepoGitRef string `json:"deployment_repo_git_ref" db:"deployment_repo_git_ref"`
+	// FollowDeployment says that a new commit of the deployment repository alone is an upgrade.
+	FollowDeployment bool       `json:"follow_deployment,omitempty" db:"follow_deployment"`
+	Strategy         Strategy   `json:"upgrade_strategy" db:"upgrade_strategy"`
+	Proof            ProofKind  `json:"proof" db:"proof"`
+	Status           string     `json:"status" db:"status"`
+	NextCheckAt      *time.Time `json:"next_check_at" db:"next_check_at"`
+	LastVerdict      string     `json:"last_verdict" db:"last_verdict"` // code of the last automatic check
 }
 
 // Blank reports whether s says nothing.

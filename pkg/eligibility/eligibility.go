@@ -5,6 +5,7 @@ package eligibility
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -31,28 +32,36 @@ const (
 )
 
 // Reasons lists all reasons in the order in which they are looked at.
-var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank, Quarantined, NoExecutor, AlreadyLatest, StrayModules, Eligible}
+var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank,
+	Quarantined, NoExecutor, AlreadyLatest, StrayModules, Eligible}
 
 // Input is everything that a judgement depends on.
 type Input struct {
-	Component   component.Component
-	Ref         *component.Ref // the gold standard of its type; nil: there is none
-	Trigger     upgrade.Trigger
-	Force       bool              // overrides auto_upgrade_disabled, quarantined, already_latest and stray_modules, nothing else
+	Component component.Component
+	Ref       *component.Ref // the gold standard of its type; nil: there is none
+	Trigger   upgrade.Trigger
+	// Force overrides auto_upgrade_disabled, quarantined, already_latest and stray_modules, nothing else.
+	Force       bool
 	Open        bool              // another upgrade of the component is open
-	Quarantined []upgrade.Version // versions of the type that are refused in this exchange
+	Quarantined []upgrade.Version // versions of the type that are refused here, each with the commits that it binds
 	Counts      []module.Count    // what runs in the exchange
+	// Source is what the git host said last about the ref, Deployment about the component's deployment repository; of a
+	// deployer about both of its deployment repositories, joined (upgrade.JoinCommits).
+	Source, Deployment component.Tip
 	// Release is the version of the stored release that a rollback returns to; for Trigger rollback alone.
 	Release upgrade.Version
 	// Deployers is the recorded ref of the exchange's component of type deployer, "" where none is recorded.
 	Deployers string
 }
 
-// Verdict is the outcome. Target is set whenever a target is known, also of a refusal.
+// Verdict is the outcome. Target is set whenever a target is known, also of a refusal: the ref and, as far as they are
+// known, the commits for which the refs stand. Of a repair and of AlreadyLatest it is the recorded version.
 type Verdict struct {
 	Reason Reason
 	Target upgrade.Version
 	Detail string // what the sentence names: a missing executor, a blank field
+	Repair bool   // of Eligible: the recorded version is to be deployed again, because something else runs
+	Note   string // what else people should know about the commits, a sentence without a full stop; "" is nothing
 }
 
 // OK reports whether nothing refuses.
@@ -65,8 +74,19 @@ func (v Verdict) Silence() bool {
 
 // String says for people what was found and what to do about it.
 func (v Verdict) String() string {
+	if v.Note != "" {
+		return v.sentence() + ". " + v.Note
+	}
+	return v.sentence()
+}
+
+func (v Verdict) sentence() string {
 	switch v.Reason {
 	case Eligible:
+		if v.Repair {
+			return fmt.Sprintf("eligible: a live module reports another version than %s, which is recorded; the proven "+
+				"release is deployed again", v.Target.SourceRepoGitRef)
+		}
 		return fmt.Sprintf("eligible: to be upgraded to %s", v.Target.SourceRepoGitRef)
 	case NoRef:
 		return fmt.Sprintf("no gold standard: create a system component ref of type %s", v.Detail)
@@ -81,13 +101,16 @@ func (v Verdict) String() string {
 	case RefBlank:
 		return fmt.Sprintf("the ref's %s is blank: set it", v.Detail)
 	case Quarantined:
-		return fmt.Sprintf("%s failed here and is in quarantine: set another ref, clear the quarantine, or request the upgrade with force", v.Target.SourceRepoGitRef)
+		return fmt.Sprintf("%s failed here and is in quarantine: set another ref, clear the quarantine, or request the "+
+			"upgrade with force", v.Target.SourceRepoGitRef)
 	case NoExecutor:
 		return v.Detail + ": start it, or wait until it is heard"
 	case AlreadyLatest:
-		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do", v.Target.SourceRepoGitRef)
+		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do",
+			v.Target.SourceRepoGitRef)
 	case StrayModules:
-		return fmt.Sprintf("%s is recorded, and the last upgrade to it left %s of another version alone: stop what the deployment repository does not name any more, or request the upgrade with force",
+		return fmt.Sprintf("%s is recorded, and the last upgrade to it left %s of another version alone: stop what the "+
+			"deployment repository does not name any more, or request the upgrade with force",
 			v.Target.SourceRepoGitRef, v.Detail)
 	default:
 		return string(v.Reason)
@@ -103,11 +126,31 @@ func Judge(in Input) Verdict {
 	if in.Ref == nil {
 		return Verdict{Reason: NoRef, Detail: string(in.Component.Type)}
 	}
-	v := Verdict{Target: upgrade.Version{SourceRepo: in.Ref.SourceRepo, SourceRepoGitRef: in.Ref.SourceRepoGitRef}}
+	v := Verdict{Target: in.wanted()}
 	v.Reason, v.Detail = in.refusal(v.Target)
+	if v.Reason == "" {
+		in.compare(&v)
+	}
 	return v
 }
 
+// wanted is the gold standard with the commits for which it stands. A ref that is a commit stands for itself.
+func (in Input) wanted() upgrade.Version {
+	v := upgrade.Version{SourceRepo: in.Ref.SourceRepo, SourceRepoGitRef: in.Ref.SourceRepoGitRef,
+		SourceCommitHash: in.Source.Commit, DeploymentCommitHash: in.Deployment.Commit}
+	if isCommit(v.SourceRepoGitRef) {
+		v.SourceCommitHash = v.SourceRepoGitRef
+	}
+	return v
+}
+
+// Recorded is the recorded version of a component, with its commits as far as they are known.
+func Recorded(c component.Component) upgrade.Version {
+	return upgrade.Version{SourceRepo: c.SourceRepo, SourceRepoGitRef: c.SourceRepoGitRef,
+		SourceCommitHash: c.SourceCommitHash, DeploymentCommitHash: c.DeploymentCommitHash}
+}
+
+// refusal is the first refusal that does not depend on what is recorded, "" without one.
 func (in Input) refusal(target upgrade.Version) (Reason, string) {
 	c := in.Component
 	switch {
@@ -125,7 +168,7 @@ func (in Input) refusal(target upgrade.Version) (Reason, string) {
 		return RefBlank, "source_repo"
 	case component.Blank(target.SourceRepoGitRef):
 		return RefBlank, "source_repo_git_ref"
-	case in.quarantined(target) && !in.Force:
+	case in.quarantined(target) && !in.Force && !in.repairable():
 		return Quarantined, ""
 	}
 	if missing := in.missingExecutor(true); missing != "" {
@@ -134,7 +177,7 @@ func (in Input) refusal(target upgrade.Version) (Reason, string) {
 	if in.Force {
 		return Eligible, ""
 	}
-	return in.latest(target)
+	return "", ""
 }
 
 func (in Input) judgeRollback() Verdict {
@@ -150,32 +193,123 @@ func (in Input) judgeRollback() Verdict {
 	return v
 }
 
-func (in Input) quarantined(target upgrade.Version) bool {
-	for _, q := range in.Quarantined {
-		if q == target {
-			return true
+// quarantined reports whether a version is refused here. A quarantine binds the commits that failed: if a commit on
+// either side is known to be another one, the version is tried again. A commit that nobody knows is taken for the one
+// that failed.
+func (in Input) quarantined(v upgrade.Version) bool {
+	return slices.ContainsFunc(in.Quarantined, v.Same)
+}
+
+// repairable reports whether the recorded version is the wanted ref, is not refused itself, and must be deployed again.
+// What a new commit of the ref did here says nothing against that.
+func (in Input) repairable() bool {
+	recorded := Recorded(in.Component)
+	due, _ := Beside(in.Counts, in.Component.Type, recorded.SourceRepoGitRef, recorded.SourceCommitHash)
+	return due && recorded.AtRef() == in.wanted().AtRef() && !in.quarantined(recorded)
+}
+
+// compare compares what is recorded, and what runs, with the wanted version.
+func (in Input) compare(v *Verdict) {
+	recorded := Recorded(in.Component)
+	if recorded.AtRef() != v.Target.AtRef() {
+		v.Reason = Eligible
+		return
+	}
+	if !in.quarantined(v.Target) {
+		moved, note := in.Moved()
+		if v.Note = note; moved {
+			v.Reason, v.Target = Eligible, in.followed()
+			return
 		}
 	}
-	return false
-}
-
-// latest compares what is recorded, and what runs, with the target.
-func (in Input) latest(target upgrade.Version) (Reason, string) {
-	recorded := upgrade.Version{SourceRepo: in.Component.SourceRepo, SourceRepoGitRef: in.Component.SourceRepoGitRef}
-	due, strays := Beside(in.Counts, in.Component.Type, target.SourceRepoGitRef, in.Component.SourceCommitHash)
+	v.Target = recorded
+	due, strays := Beside(in.Counts, in.Component.Type, recorded.SourceRepoGitRef, recorded.SourceCommitHash)
 	switch {
-	case recorded != target || due:
-		return Eligible, ""
+	case due:
+		v.Reason, v.Repair = Eligible, true
 	case strays > 0:
-		return StrayModules, Strays(strays)
+		v.Reason, v.Detail = StrayModules, Strays(strays)
 	default:
-		return AlreadyLatest, ""
+		v.Reason = AlreadyLatest
 	}
 }
 
-// Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came back,
-// after the last upgrade to that makes a repair due. One that has stayed as it is since before is a stray: that upgrade did not
-// replace it, so the next one would not either, and so on at every check.
+// Moved reports whether a new commit behind the recorded version's own refs is to be followed, and says in a note what
+// people should know of the commits. The recorded ref must be the wanted one.
+//
+// A new source commit is followed if the ref says so (component.Ref.Follows). A new commit of the deployment repository
+// alone is followed if the component says so. Where nobody knows the recorded commit, the difference is only noted:
+// else every component would be upgraded at its first check.
+func (in Input) Moved() (moved bool, note string) {
+	if in.Ref == nil || Recorded(in.Component).AtRef() != in.wanted().AtRef() {
+		return false, ""
+	}
+	movedSource, ofSource := in.movedSource()
+	movedDeployment, ofDeployment := in.movedDeployment()
+	notes := slices.DeleteFunc([]string{ofSource, ofDeployment}, func(s string) bool { return s == "" })
+	if in.Source.Error != "" {
+		notes = append(notes, "new commits of the ref are not known: "+in.Source.Error)
+	}
+	if in.Deployment.Error != "" && in.Component.FollowDeployment {
+		notes = append(notes, "new commits of the deployment repository are not known: "+in.Deployment.Error)
+	}
+	return movedSource || movedDeployment, strings.Join(notes, "; ")
+}
+
+func (in Input) movedSource() (bool, string) {
+	ref, old, tip := in.Ref.SourceRepoGitRef, in.Component.SourceCommitHash, in.wanted().SourceCommitHash
+	followed := in.Ref.Follows(in.Source.Kind)
+	switch {
+	case upgrade.CommitsDiffer(old, tip) && followed:
+		return true, fmt.Sprintf("%s has moved from commit %s to %s", ref, short(old), short(tip))
+	case upgrade.CommitsDiffer(old, tip):
+		return false, fmt.Sprintf("%s has moved from commit %s to %s, which is not followed: set follow of the ref to true, "+
+			"set another ref, or request the upgrade with force", ref, short(old), short(tip))
+	case old == "" && tip != "" && followed:
+		return false, fmt.Sprintf("%s stands for commit %s, and nobody knows the commit that was deployed: request the "+
+			"upgrade with force, then new commits are followed", ref, short(tip))
+	default:
+		return false, ""
+	}
+}
+
+func (in Input) movedDeployment() (bool, string) {
+	old, tip := in.Component.DeploymentCommitHash, in.Deployment.Commit
+	switch {
+	case !in.Component.FollowDeployment:
+		return false, ""
+	case upgrade.CommitsDiffer(old, tip):
+		return true, fmt.Sprintf("the deployment repository has moved from commit %s to %s", short(old), short(tip))
+	case old == "" && tip != "":
+		return false, fmt.Sprintf("the deployment repository is at commit %s, and nobody knows the commit that was deployed: "+
+			"request the upgrade with force, then new commits are followed", short(tip))
+	default:
+		return false, ""
+	}
+}
+
+// followed is the version that the new commits make. With a new source commit the deployment repository's comes along.
+// A source commit that is not followed does not come along with the deployment repository's.
+func (in Input) followed() upgrade.Version {
+	v := in.wanted()
+	if moved, _ := in.movedSource(); !moved {
+		v.SourceCommitHash = in.Component.SourceCommitHash
+	}
+	return v
+}
+
+// short is the beginning of each of some joined commits, for people.
+func short(joined string) string {
+	commits := strings.Split(joined, ",")
+	for i, c := range commits {
+		commits[i] = c[:min(len(c), 12)]
+	}
+	return strings.Join(commits, ",")
+}
+
+// Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came
+// back, after the last upgrade to that makes a repair due. One that has stayed as it is since before is a stray: that
+// upgrade did not replace it, so the next one would not either, and so on at every check.
 func Beside(counts []module.Count, t component.Type, ref, commit string) (due bool, strays int) {
 	for _, n := range counts {
 		if n.Type == t && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, ref, commit) {
@@ -235,8 +369,8 @@ func (in Input) missingExecutor(atRecorded bool) string {
 	return ""
 }
 
-// live reports whether a live module of the service exists, at the ref unless that is empty. At which commit of the ref does
-// not matter: of a pair on a branch that has moved on, one can still replace the other.
+// live reports whether a live module of the service exists, at the ref unless that is empty. At which commit of the ref
+// does not matter: of a pair on a branch that has moved on, one can still replace the other.
 func (in Input) live(service, ref string) bool {
 	for _, n := range in.Counts {
 		if n.Type != component.Deployer || n.Service != service || n.Live == 0 {

@@ -68,10 +68,12 @@ type Input struct {
 	Components  []component.Component
 	Open        map[component.ID]upgrade.State // open upgrades by component
 	Quarantined map[component.Type][]upgrade.Version
-	Counts      []module.Count // what runs
-	Modules     []module.Module
-	Now         time.Time // of the clock that wrote Modules' LastSeen
-	LiveWithin  time.Duration
+	// Source and Deployment are what git hosts said last about a component's refs (eligibility.Input).
+	Source, Deployment map[component.ID]component.Tip
+	Counts             []module.Count // what runs
+	Modules            []module.Module
+	Now                time.Time // of the clock that wrote Modules' LastSeen
+	LiveWithin         time.Duration
 }
 
 // Running is one module as health shows it.
@@ -183,7 +185,8 @@ func (in Input) ofComponent(c component.Component) Line {
 	l := in.line(c.Type)
 	l.ComponentID, l.Desired = c.ID, in.desired(c.Type)
 	if c.SourceRepo != "" || c.SourceRepoGitRef != "" {
-		l.Recorded = &upgrade.Version{SourceRepo: c.SourceRepo, SourceRepoGitRef: c.SourceRepoGitRef}
+		recorded := eligibility.Recorded(c)
+		l.Recorded = &recorded
 	}
 	l.Verdict, l.Reason = in.fares(c, l)
 	l.Action, l.Reason, l.Message = in.next(c, l)
@@ -197,8 +200,10 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	}
 	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
 	due, strays := true, 0
-	if l.Recorded != nil && *l.Recorded == *l.Desired {
+	if l.Recorded != nil && l.Recorded.AtRef() == l.Desired.AtRef() {
 		due, strays = eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, c.SourceCommitHash)
+		moved, _ := in.judgement(c).Moved()
+		due = due || moved
 	}
 	switch {
 	case l.Recorded == nil && l.Live == 0:
@@ -269,10 +274,11 @@ func (in Input) pairIncomplete() bool {
 func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 	switch l.Verdict {
 	case Healthy:
+		_, note := in.judgement(c).Moved()
 		if l.Reason == ProvenByRuntime {
-			return None, l.Reason, "the desired version was proven by its runtime; this type sends no heartbeats"
+			return None, l.Reason, with(note, "the desired version was proven by its runtime; this type sends no heartbeats")
 		}
-		return None, l.Reason, "the desired version is recorded and runs"
+		return None, l.Reason, with(note, "the desired version is recorded and runs")
 	case Unknown:
 		return None, l.Reason, fmt.Sprintf("no gold standard: create a system component ref of type %s", c.Type)
 	case Degraded:
@@ -287,8 +293,7 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 		return Stop, l.Reason, eligibility.Verdict{Reason: eligibility.StrayModules, Target: *l.Desired,
 			Detail: eligibility.Strays(strays)}.String()
 	}
-	v := eligibility.Judge(eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
-		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers()})
+	v := eligibility.Judge(in.judgement(c))
 	switch {
 	case v.Reason == eligibility.AlreadyLatest || v.Reason == eligibility.StrayModules:
 		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an " +
@@ -303,6 +308,14 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 	}
 }
 
+// with adds a note to a sentence.
+func with(note, sentence string) string {
+	if note == "" {
+		return sentence
+	}
+	return sentence + ". " + note
+}
+
 func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, string) {
 	if l.Reason == HostnameTaken {
 		return None, l.Reason, fmt.Sprintf("two hosts beat under %s, and neither proves a version: give each host a "+
@@ -315,6 +328,13 @@ func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, s
 		return Deploy, l.Reason, "deployer and deployer-oa replace each other and one of them is not heard: start it"
 	}
 	return None, l.Reason, "some modules that were active are not heard: they come back, or become inactive after a while"
+}
+
+// judgement is what an automatic check of a component would be judged on.
+func (in Input) judgement(c component.Component) eligibility.Input {
+	return eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
+		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers(), Source: in.Source[c.ID],
+		Deployment: in.Deployment[c.ID]}
 }
 
 // deployers is the recorded ref of the exchange's own deployers.

@@ -241,13 +241,14 @@ func (c *Client) Refuse(ctx context.Context, id upgrade.ID, j Judgement) error {
 
 func (c *Client) judge(ctx context.Context, path string, j Judgement) error {
 	plain := j
-	plain.Saw = nil
+	plain.Saw, plain.Target = nil, j.Target.AtRef()
 	return c.doEither(ctx, http.MethodPost, path, j, plain, nil)
 }
 
 // Prove says that the current phase is proven: POST /upgrades/:id/proven. manager-api checks it again against its own
 // rows; Conflict means that it does not agree, or that the term is stale.
 func (c *Client) Prove(ctx context.Context, id upgrade.ID, j Judgement) error {
+	j.Target = j.Target.AtRef() // the former release refuses its commits, and nobody reads the target of a proof
 	return c.Do(ctx, http.MethodPost, "/upgrades/"+escape(id)+"/proven", j, nil)
 }
 

@@ -12,13 +12,14 @@ import (
 func (s Snapshot) Health() health.Input {
 	in := health.Input{Refs: s.Refs, Components: s.Components, Counts: s.Counts, Modules: s.Modules, Now: s.DatabaseTime,
 		LiveWithin: time.Duration(s.LiveWithinMS) * time.Millisecond,
-		Open:       map[component.ID]upgrade.State{}, Quarantined: map[component.Type][]upgrade.Version{}}
+		Open:       map[component.ID]upgrade.State{}, Quarantined: map[component.Type][]upgrade.Version{},
+		Source: map[component.ID]component.Tip{}, Deployment: map[component.ID]component.Tip{}}
 	for _, u := range s.Upgrades {
 		in.Open[u.ComponentID] = u.State
 	}
-	for _, q := range s.Quarantines {
-		in.Quarantined[q.ComponentType] = append(in.Quarantined[q.ComponentType],
-			upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef})
+	for _, c := range s.Components {
+		in.Quarantined[c.Type] = s.Refused(c.Type)
+		in.Source[c.ID], in.Deployment[c.ID] = s.Tips(c, time.Time{})
 	}
 	return in
 }

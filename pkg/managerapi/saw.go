@@ -17,12 +17,14 @@ func (s Saw) Changed(now Saw) string {
 		return "force of the request"
 	case (s.Ref == nil) != (now.Ref == nil):
 		return "whether the type has a ref"
-	case s.Ref != nil && *s.Ref != *now.Ref:
+	case s.Ref != nil && !s.Ref.Equal(*now.Ref):
 		return "the ref"
 	case s.Component.ExchangeID != now.Component.ExchangeID || s.Component.Type != now.Component.Type:
 		return "the exchange or the type of the component"
 	case s.Component.Strategy != now.Component.Strategy:
 		return "the component's upgrade_strategy"
+	case s.Component.FollowDeployment != now.Component.FollowDeployment:
+		return "the component's follow_deployment"
 	case deployment(s.Component) != deployment(now.Component):
 		return "the component's deployment repository"
 	case recorded(s.Component) != recorded(now.Component):

@@ -41,6 +41,9 @@ var _ = Describe("What a judgement rests on", func() {
 			func(s *managerapi.Saw) { s.Component.Strategy = component.Manual }),
 		Entry("another deployment repository", "the component's deployment repository",
 			func(s *managerapi.Saw) { s.Component.DeploymentRepo = "e" }),
+		Entry("the ref is to be followed", "the ref", func(s *managerapi.Saw) { s.Ref.Follow = new(true) }),
+		Entry("the deployment repository is to be followed", "the component's follow_deployment",
+			func(s *managerapi.Saw) { s.Component.FollowDeployment = true }),
 		Entry("another deployment ref", "the component's deployment repository",
 			func(s *managerapi.Saw) { s.Component.DeploymentRepoGitRef = "next" }),
 		Entry("another recorded version", "the component's recorded version",
@@ -54,4 +57,49 @@ var _ = Describe("What a judgement rests on", func() {
 			s.Component.NextCheckAt = new(time.Now())
 		}),
 	)
+})
+
+var _ = Describe("What git hosts said about a component", func() {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := component.Component{Type: "billing", DeploymentRepo: "deploy.git", DeploymentRepoGitRef: "main"}
+	pair := component.Component{Type: component.Deployer, DeploymentRepo: "deploy.git", DeploymentRepoGitRef: "main"}
+	tip := func(repo, ref, commit string) managerapi.ResolvedRef {
+		return managerapi.ResolvedRef{Repo: repo, Ref: ref, Kind: component.Branch, Commit: commit, At: noon}
+	}
+	of := func(list ...managerapi.ResolvedRef) managerapi.Snapshot {
+		return managerapi.Snapshot{Resolved: list, Refs: []component.Ref{
+			{Type: "billing", SourceRepo: "src", SourceRepoGitRef: "v2"},
+			{Type: component.Deployer, SourceRepo: "src", SourceRepoGitRef: "v2"}}}
+	}
+	all := of(tip("src", "v1", "x"), tip("src", "v2", "s2"), tip("deploy.git", "main", "d1"), tip("deploy_oa.git", "main", "d2"),
+		tip("deploy.git", "next", "x"))
+
+	DescribeTable("is found by repository and ref (fault 20)",
+		func(s managerapi.Snapshot, c component.Component, since time.Time, source, deployment string) {
+			a, b := s.Tips(c, since)
+			Expect([]string{a.Commit, b.Commit}).To(Equal([]string{source, deployment}))
+		},
+		Entry("both", all, c, time.Time{}, "s2", "d1"),
+		Entry("of a deployer both deployment repositories", all, pair, time.Time{}, "s2", "d1,d2"),
+		Entry("of a deployer one of two: nothing", of(tip("deploy.git", "main", "d1")), pair, time.Time{}, "", ""),
+		Entry("nothing", of(), c, time.Time{}, "", ""),
+		Entry("said since a request", all, c, noon, "s2", "d1"),
+		Entry("said before a request: it may have moved", all, c, noon.Add(time.Second), "", ""),
+	)
+
+	It("is an error as well, also of one of two", func() {
+		s := of(managerapi.ResolvedRef{Repo: "src", Ref: "v2", Commit: "s1", At: noon, Error: "down"},
+			tip("deploy.git", "main", "d1"), managerapi.ResolvedRef{Repo: "deploy_oa.git", Ref: "main", Error: "gone"})
+		source, deployment := s.Tips(pair, time.Time{})
+		Expect(source).To(Equal(component.Tip{Commit: "s1", Error: "down"}), "the commit is from before")
+		Expect(deployment.Error).To(Equal("gone"))
+	})
+
+	It("is what a quarantine is compared with", func() {
+		s := managerapi.Snapshot{Quarantines: []managerapi.Quarantine{
+			{ComponentType: "billing", SourceRepo: "src", SourceRepoGitRef: "v2", SourceCommitHash: "s", DeploymentCommitHash: "d"},
+			{ComponentType: "other", SourceRepo: "src", SourceRepoGitRef: "v2"}}}
+		Expect(s.Refused("billing")).To(Equal([]upgrade.Version{{SourceRepo: "src", SourceRepoGitRef: "v2",
+			SourceCommitHash: "s", DeploymentCommitHash: "d"}}))
+	})
 })

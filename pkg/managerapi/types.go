@@ -172,8 +172,24 @@ type Snapshot struct {
 	Modules      []module.Module       `json:"modules"` // only of types with a running upgrade
 	MinHealthyMS int64                 `json:"min_healthy_ms"`
 	LiveWithinMS int64                 `json:"live_within_ms"`
+	// Resolved is what git hosts said last about the refs of the exchange's components.
+	Resolved []ResolvedRef `json:"resolved,omitempty"`
+	// Resolving says that an executor asks git hosts at this moment: a check, and a request whose verdict depends on it,
+	// wait for the answer.
+	Resolving bool `json:"resolving,omitempty"`
 	// Failures are of components whose last upgrades to their present target failed by the environment.
 	Failures []EnvironmentFailures `json:"failures,omitempty"`
+}
+
+// ResolvedRef is what a git host said about a ref of a repository.
+type ResolvedRef struct {
+	Repo   string            `json:"repo"`
+	Ref    string            `json:"ref"`
+	Kind   component.RefKind `json:"kind"`
+	Commit string            `json:"commit"`      // full hash, "" while the host has never told it
+	At     time.Time         `json:"resolved_at"` // when the host told it last
+	// Error is why the host could not be asked the last time, "" if it could. Commit is then from before.
+	Error string `json:"error,omitempty"`
 }
 
 // EnvironmentFailures are the upgrades of one component to one version that failed by the environment, one after the
@@ -226,11 +242,14 @@ type Quarantine struct {
 	ComponentType    component.Type       `json:"component_type"`
 	SourceRepo       string               `json:"source_repo"`
 	SourceRepoGitRef string               `json:"source_repo_git_ref"`
-	UpgradeID        upgrade.ID           `json:"upgrade_id,omitempty"`
-	Reason           string               `json:"reason"`
-	Message          string               `json:"message"`
-	CreatedAt        time.Time            `json:"created_at"`
-	ExpiresAt        *time.Time           `json:"expires_at"`
+	// The commits that are refused; "" refuses whatever stands behind the ref.
+	SourceCommitHash     string     `json:"source_commit_hash,omitempty"`
+	DeploymentCommitHash string     `json:"deployment_commit_hash,omitempty"`
+	UpgradeID            upgrade.ID `json:"upgrade_id,omitempty"`
+	Reason               string     `json:"reason"`
+	Message              string     `json:"message"`
+	CreatedAt            time.Time  `json:"created_at"`
+	ExpiresAt            *time.Time `json:"expires_at"`
 }
 
 // ModuleBatch is a coalesced batch of heartbeats, at most one per hostname.

@@ -114,12 +114,12 @@ func adoptedFirst(a, b Proven) int {
 func Earlier(list []Proven, recorded upgrade.Version) (Proven, bool) {
 	var current *Proven
 	for i := range list {
-		if list[i].Version == recorded && (current == nil || compareLast(list[i], *current) > 0) {
+		if list[i].Version.Same(recorded) && (current == nil || compareLast(list[i], *current) > 0) {
 			current = &list[i]
 		}
 	}
 	others := slices.DeleteFunc(slices.Clone(list), func(p Proven) bool {
-		return p.Version == recorded ||
+		return p.Version.Same(recorded) ||
 			current != nil && cmp.Or(p.FirstAt.Compare(current.FirstAt), adoptedFirst(p, *current)) >= 0
 	})
 	if len(others) == 0 {

@@ -89,7 +89,7 @@ type Ended struct {
 // none. Not more than RememberFailures upgrades need to be given.
 func CountFailures(newestFirst []Ended) (target upgrade.Version, f Failures) {
 	for _, e := range newestFirst {
-		if e.State == upgrade.Completed || e.Cause != upgrade.CauseEnvironment || (f.Count > 0 && e.Target != target) {
+		if e.State == upgrade.Completed || e.Cause != upgrade.CauseEnvironment || (f.Count > 0 && !e.Target.Same(target)) {
 			break
 		}
 		if f.Count == 0 {

@@ -12,6 +12,7 @@
 package upgrade
 
 import (
+	"strings"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
@@ -84,12 +85,6 @@ const (
 // Steps lists all steps.
 var Steps = []Step{StepNone, StepDeploy, StepVerify}
 
-// Version is a source repository and a ref in it.
-type Version struct {
-	SourceRepo       string `json:"source_repo"`
-	SourceRepoGitRef string `json:"source_repo_git_ref"`
-}
-
 // Upgrade is the part of the record that the table moves.
 type Upgrade struct {
 	ID      ID
@@ -119,6 +114,15 @@ type Phase struct {
 	Service    string   // only modules of this service count; empty counts all of the type
 	RepoSuffix string   // appended to the deployment repository, before a trailing ".git"
 	ProbeQueue Executor // the executor that must answer a probe after the deploy; empty means none
+}
+
+// DeploymentRepo is the phase's deployment repository, of a component whose repository is repo: with the phase's suffix
+// before a trailing ".git".
+func (p Phase) DeploymentRepo(repo string) string {
+	if name, ok := strings.CutSuffix(repo, ".git"); ok && p.RepoSuffix != "" {
+		return name + p.RepoSuffix + ".git"
+	}
+	return repo + p.RepoSuffix
 }
 
 // Executor names a deploy milestone; the executor that consumes it runs every milestone of the workflow.

@@ -92,8 +92,11 @@ var _ = Describe("Resolving", func() {
 		var errs []string
 		for _, r := range got {
 			errs = append(errs, r.Error)
-			Expect(r.Error == "").To(Equal(r.Commit != ""), "%+v", r)
-			Expect(r.Kind == "").To(Equal(r.Commit == ""))
+			if r.Error == "" {
+				Expect(r).To(And(HaveField("Commit", HaveLen(40)), HaveField("Kind", Not(BeEmpty()))))
+			} else {
+				Expect(r).To(And(HaveField("Commit", BeEmpty()), HaveField("Kind", BeEmpty())))
+			}
 		}
 		Expect(errs).To(HaveExactElements(
 			HaveSuffix(`has no ref "nowhere"`), `ref "--upload-pack=x" is not allowed`, ContainSubstring("does not answer"),

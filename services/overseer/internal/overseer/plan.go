@@ -178,11 +178,18 @@ func (p *planning) request(u managerapi.OpenUpgrade, taken bool) bool {
 	if !ok {
 		return false // the snapshot does not hold its component: nothing is judged on partial knowledge
 	}
-	in := p.judgement(c)
+	var since time.Time
+	if u.Trigger == upgrade.TriggerRequest {
+		since = u.CreatedAt // a request is for what the refs stand for now; what is not known is resolved by its config
+	}
+	in := p.judgement(c, since)
 	in.Trigger, in.Force, in.Release = u.Trigger, u.Force, u.To
 	v := eligibility.Judge(in)
 	if v.Silence() && !p.heard() {
 		return false // it waits: its refusal rests on whom we may not have heard yet
+	}
+	if p.Snapshot.Resolving && !v.OK() && u.Trigger == upgrade.TriggerRequest {
+		return false // it waits: an executor asks git hosts whether there is something new
 	}
 	a := Action{Kind: Refuse, Type: c.Type, Upgrade: u.ID, Verdict: verdict(v), Target: v.Target, Inputs: evidence(in),
 		Saw: p.saw(in)}
@@ -212,11 +219,14 @@ func (p *planning) check(c component.Component) {
 	if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, p.CheckInterval)) {
 		return
 	}
+	if p.Snapshot.Resolving {
+		return // it stays due: an executor asks git hosts for the commits that this check compares
+	}
 	var jitter time.Duration
 	if c.NextCheckAt == nil {
 		jitter = p.Jitter()
 	}
-	in := p.judgement(c)
+	in := p.judgement(c, time.Time{})
 	in.Trigger, in.Open = upgrade.TriggerHourly, p.open(c.ID)
 	v := eligibility.Judge(in)
 	if v.Silence() && !p.heard() {
@@ -237,7 +247,7 @@ func (p *planning) check(c component.Component) {
 // again and again; nil: nothing does. An explicit request is not held back.
 func (s Situation) held(id component.ID, target upgrade.Version) *managerapi.Verdict {
 	for _, f := range s.Snapshot.Failures {
-		if f.ComponentID != id || f.Target != target {
+		if f.ComponentID != id || !f.Target.Same(target) {
 			continue
 		}
 		until := schedule.HeldUntil(schedule.Failures{Count: f.Count, Last: f.Last}, s.CheckInterval)
@@ -262,19 +272,11 @@ func (s Situation) heard() bool {
 	return s.Snapshot.DatabaseTime.Sub(*l.CoveredSince) >= time.Duration(s.Snapshot.LiveWithinMS)*time.Millisecond
 }
 
-func (s Situation) judgement(c component.Component) eligibility.Input {
-	in := eligibility.Input{Component: c, Counts: s.Snapshot.Counts}
-	for i := range s.Snapshot.Refs {
-		if s.Snapshot.Refs[i].Type == c.Type {
-			in.Ref = &s.Snapshot.Refs[i]
-		}
-	}
-	for _, q := range s.Snapshot.Quarantines { // none of them has expired
-		if q.ComponentType == c.Type {
-			in.Quarantined = append(in.Quarantined, upgrade.Version{SourceRepo: q.SourceRepo,
-				SourceRepoGitRef: q.SourceRepoGitRef})
-		}
-	}
+// judgement is what the judgement of a component rests on. What git hosts said before since does not count.
+func (s Situation) judgement(c component.Component, since time.Time) eligibility.Input {
+	in := eligibility.Input{Component: c, Counts: s.Snapshot.Counts, Ref: s.Snapshot.Ref(c.Type),
+		Quarantined: s.Snapshot.Refused(c.Type)}
+	in.Source, in.Deployment = s.Snapshot.Tips(c, since)
 	for _, other := range s.Snapshot.Components {
 		if other.Type == component.Deployer {
 			in.Deployers = other.SourceRepoGitRef
@@ -326,11 +328,13 @@ type Evidence struct {
 	Force       bool              `json:"force,omitempty"`
 	Quarantined []upgrade.Version `json:"quarantined,omitempty"`
 	Running     []module.Count    `json:"running"` // of the type, and of its executors
+	// What git hosts said last about the ref and the deployment repository.
+	Source     component.Tip `json:"source"`
+	Deployment component.Tip `json:"deployment"`
 }
 
 func evidence(in eligibility.Input) Evidence {
-	e := Evidence{Recorded: upgrade.Version{SourceRepo: in.Component.SourceRepo,
-		SourceRepoGitRef: in.Component.SourceRepoGitRef},
+	e := Evidence{Recorded: eligibility.Recorded(in.Component), Source: in.Source, Deployment: in.Deployment,
 		Strategy: string(in.Component.Strategy), Ref: in.Ref, Force: in.Force, Quarantined: in.Quarantined,
 		Running: []module.Count{}}
 	for _, n := range in.Counts {
