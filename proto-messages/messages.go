@@ -125,7 +125,8 @@ type Order struct {
 	ReplacedKnown  bool            `json:"replaced_known,omitempty"`
 	ExecuteOptions json.RawMessage `json:"execute_options,omitempty"`
 	// Of a deploy milestone: the commits behind the two refs, "" if nobody knows them. The executor writes ref and source
-	// commit into every definition, so that another version is another definition.
+	// commit into every definition, so that another version is another definition. Of a config milestone: the commits that
+	// were planned, which are rendered or nothing; "" is what the ref stands for.
 	SourceCommitHash     string `json:"source_commit_hash,omitempty"`
 	DeploymentCommitHash string `json:"deployment_commit_hash,omitempty"`
 	// Recorded is the component's recorded version. A running definition that carries no version counts as this one.

@@ -101,8 +101,8 @@ func (v Verdict) sentence() string {
 	case RefBlank:
 		return fmt.Sprintf("the ref's %s is blank: set it", v.Detail)
 	case Quarantined:
-		return fmt.Sprintf("%s failed here and is in quarantine: set another ref, clear the quarantine, or request the "+
-			"upgrade with force", v.Target.SourceRepoGitRef)
+		return fmt.Sprintf("%s failed here and is in quarantine: set another ref, push a fix, clear the quarantine, or "+
+			"request the upgrade with force", v.Target.SourceRepoGitRef)
 	case NoExecutor:
 		return v.Detail + ": start it, or wait until it is heard"
 	case AlreadyLatest:
@@ -261,13 +261,14 @@ func (in Input) movedSource() (bool, string) {
 	followed := in.Ref.Follows(in.Source.Kind)
 	switch {
 	case upgrade.CommitsDiffer(old, tip) && followed:
-		return true, fmt.Sprintf("%s has moved from commit %s to %s", ref, short(old), short(tip))
+		return true, fmt.Sprintf("%s has moved from commit %s to %s", ref, upgrade.ShortCommits(old),
+			upgrade.ShortCommits(tip))
 	case upgrade.CommitsDiffer(old, tip):
 		return false, fmt.Sprintf("%s has moved from commit %s to %s, which is not followed: set follow of the ref to true, "+
-			"set another ref, or request the upgrade with force", ref, short(old), short(tip))
+			"set another ref, or request the upgrade with force", ref, upgrade.ShortCommits(old), upgrade.ShortCommits(tip))
 	case old == "" && tip != "" && followed:
 		return false, fmt.Sprintf("%s stands for commit %s, and nobody knows the commit that was deployed: request the "+
-			"upgrade with force, then new commits are followed", ref, short(tip))
+			"upgrade with force, then new commits are followed", ref, upgrade.ShortCommits(tip))
 	default:
 		return false, ""
 	}
@@ -279,10 +280,12 @@ func (in Input) movedDeployment() (bool, string) {
 	case !in.Component.FollowDeployment:
 		return false, ""
 	case upgrade.CommitsDiffer(old, tip):
-		return true, fmt.Sprintf("the deployment repository has moved from commit %s to %s", short(old), short(tip))
+		return true, fmt.Sprintf("the deployment repository has moved from commit %s to %s", upgrade.ShortCommits(old),
+			upgrade.ShortCommits(tip))
 	case old == "" && tip != "":
-		return false, fmt.Sprintf("the deployment repository is at commit %s, and nobody knows the commit that was deployed: "+
-			"request the upgrade with force, then new commits are followed", short(tip))
+		return false, fmt.Sprintf("the deployment repository is at commit %s, and nobody knows the commit that was "+
+			"deployed: "+
+			"request the upgrade with force, then new commits are followed", upgrade.ShortCommits(tip))
 	default:
 		return false, ""
 	}
@@ -296,15 +299,6 @@ func (in Input) followed() upgrade.Version {
 		v.SourceCommitHash = in.Component.SourceCommitHash
 	}
 	return v
-}
-
-// short is the beginning of each of some joined commits, for people.
-func short(joined string) string {
-	commits := strings.Split(joined, ",")
-	for i, c := range commits {
-		commits[i] = c[:min(len(c), 12)]
-	}
-	return strings.Join(commits, ",")
 }
 
 // Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came
@@ -342,19 +336,11 @@ func isCommit(s string) bool {
 	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// serviceOf names the service that consumes an executor's queue; its modules are of type deployer.
-func serviceOf(e upgrade.Executor) string {
-	if e == upgrade.ExecDeployOA {
-		return "deployer-oa"
-	}
-	return "deployer"
-}
-
 // missingExecutor says which executor is not there, "" if none is missing. Each phase needs its own. The deployer's
 // pair replaces each other, so both must also be what is recorded of them, where something is.
 func (in Input) missingExecutor(atRecorded bool) string {
 	for _, phase := range upgrade.PhasesOf(in.Component.Type) {
-		service := serviceOf(phase.Milestone)
+		service := phase.Milestone.Service()
 		ref := ""
 		if atRecorded && in.Component.Type == component.Deployer {
 			ref = in.Deployers

@@ -234,7 +234,8 @@ var _ = Describe("Eligibility", func() {
 		Entry("no ref", given(withoutRef), "no gold standard: create a system component ref of type overseer"),
 		Entry("blank deployment ref", given(withBlankRepoRef), "the component's deployment_repo_git_ref is blank: set it"),
 		Entry("quarantine", given(withQuarantine),
-			"v2 failed here and is in quarantine: set another ref, clear the quarantine, or request the upgrade with force"),
+			"v2 failed here and is in quarantine: set another ref, push a fix, clear the quarantine, or request the upgrade "+
+				"with force"),
 		Entry("strays", given(withRecorded("v2"), withStayed(1)),
 			"v2 is recorded, and the last upgrade to it left 1 live module of another version alone: "+
 				"stop what the deployment repository does not name any more, or request the upgrade with force"),

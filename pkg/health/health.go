@@ -303,8 +303,8 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 	case l.Verdict == Missing:
 		return Deploy, l.Reason, fmt.Sprintf("nothing of it is heard: the next check deploys %s", v.Target.SourceRepoGitRef)
 	default:
-		return Upgrade, l.Reason, fmt.Sprintf("another version is recorded or runs: the next check upgrades it to %s",
-			v.Target.SourceRepoGitRef)
+		return Upgrade, l.Reason, with(v.Note, fmt.Sprintf(
+			"another version is recorded or runs: the next check upgrades it to %s", v.Target.SourceRepoGitRef))
 	}
 }
 

@@ -90,6 +90,10 @@ func Named(p Profile) (Times, error) {
 	}
 }
 
+// ResolveAhead is how long before an automatic check git hosts are asked for the commits that the check compares: 5
+// minutes before an hourly check. All checks within that time are asked for together.
+func (t Times) ResolveAhead() time.Duration { return t.CheckInterval / 12 }
+
 // Override returns t with every value that o sets.
 func (t Times) Override(o Overrides) Times {
 	own, set := reflect.ValueOf(&t).Elem(), reflect.ValueOf(o) // the two have the same fields

@@ -135,6 +135,14 @@ const (
 	ExecDeploy   Executor = "deploy"
 )
 
+// Service is the service that consumes an executor's queue; its modules are of type deployer.
+func (e Executor) Service() string {
+	if e == ExecDeployOA {
+		return "deployer-oa"
+	}
+	return "deployer"
+}
+
 // PhasesOf returns the phases for a type. Type deployer has two: deployer-oa replaces the deployers, then the new
 // deployer replaces deployer-oa from the repository with "_oa" appended. Seed types go through deployer-oa, all
 // others through deployer (docs/how-an-upgrade-works.md#workflows-and-phases).

@@ -29,6 +29,16 @@ var _ = Describe("Two versions", func() {
 		Entry("one commit is known to differ, the other is not known", v("r", "v1", "s", ""), v("r", "v1", "t", "d"), false),
 	)
 
+	DescribeTable("are told apart in words by what differs",
+		func(a, b upgrade.Version, words string) { Expect(a.Beside(b)).To(Equal(words)) },
+		Entry("by the ref", v("r", "v1", "s", "d"), v("r", "v2", "t", "d"), "v1"),
+		Entry("by the source commit", v("r", "main", "0123456789abcdef", "d"), v("r", "main", "t", "e"),
+			"main at commit 0123456789ab"),
+		Entry("by the deployment commit", v("r", "main", "s", "0123456789abcdef,f"), v("r", "main", "s", "e,f"),
+			"main of deployment commit 0123456789ab,f"),
+		Entry("not at all", v("r", "main", "s", "d"), v("r", "main", "", "d"), "main"),
+	)
+
 	It("have the commits of several deployment repositories, all or none", func() {
 		Expect(upgrade.JoinCommits("a")).To(Equal("a"))
 		Expect(upgrade.JoinCommits("a", "b")).To(Equal("a,b"))

@@ -78,7 +78,7 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	if v := f.text("source_repo_git_ref"); v != nil {
 		runs.SourceRepoGitRef = *v
 	}
-	spec := s.readComponent(r, f, "")
+	spec := s.readComponent(r, f, registry.ComponentSpec{})
 	if err := f.err(componentItem); err != nil {
 		return err
 	}
@@ -90,9 +90,9 @@ func (s *Server) createComponent(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readComponent reads what an operator states; what is the server's is not looked at. proof is kept where none is
-// given.
-func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKind) registry.ComponentSpec {
+// readComponent reads what an operator states; what is the server's is not looked at. proof and follow_deployment are
+// kept where none is given.
+func (s *Server) readComponent(r *http.Request, f *form, kept registry.ComponentSpec) registry.ComponentSpec {
 	given := f.text("proof")
 	spec := registry.ComponentSpec{
 		Type:                 component.Type(f.need("type")),
@@ -101,7 +101,11 @@ func (s *Server) readComponent(r *http.Request, f *form, proof component.ProofKi
 		DeploymentRepoGitRef: f.need("deployment_repo_git_ref"),
 	}
 	spec.Strategy = readStrategy(f)
-	spec.Proof = readProof(f, spec.Type, given, proof)
+	spec.Proof = readProof(f, spec.Type, given, kept.Proof)
+	spec.FollowDeployment = kept.FollowDeployment
+	if b := f.boolean("follow_deployment"); b != nil {
+		spec.FollowDeployment = *b
+	}
 	s.checkExchange(r, f, spec.ExchangeID)
 	return spec
 }
@@ -162,7 +166,7 @@ func (s *Server) updateComponent(w http.ResponseWriter, r *http.Request, id int6
 	if err != nil {
 		return err
 	}
-	spec := s.readComponent(r, f, old.Proof)
+	spec := s.readComponent(r, f, old.ComponentSpec)
 	if err := f.err(numbered(id)); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -88,11 +89,19 @@ func (s *Server) showOrder(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// listClaims lists the claims of one hostname in the caller's exchange: an executor that starts asks for its own.
+// listClaims lists the claims of one hostname in the caller's exchange: an executor that starts asks for its own, and
+// announces itself by that. An executor of the former release announces nothing.
 func (s *Server) listClaims(w http.ResponseWriter, r *http.Request) error {
 	holder := r.URL.Query().Get("holder")
 	if holder == "" {
 		return fault.New(fault.Invalid, "name the holder")
+	}
+	query := r.URL.Query()
+	if e := (managerapi.Executor{Hostname: holder, BootID: query.Get("boot_id"), Service: query.Get("service"),
+		Capabilities: strings.Split(query.Get("capabilities"), ",")}); e.BootID != "" && callerExchange(r) != 0 {
+		if err := s.Engine.Announce(r.Context(), callerExchange(r), e); err != nil {
+			return err
+		}
 	}
 	list, err := s.Engine.ClaimsOf(r.Context(), holder, callerExchange(r))
 	if err != nil {

@@ -62,7 +62,7 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 	if !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	ref := readRef(f, t)
+	ref := readRef(f, t, nil)
 	if err := f.err(namedRef(t)); err != nil {
 		return err
 	}
@@ -73,26 +73,32 @@ func (s *Server) createRef(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func readRef(f *form, t component.Type) component.Ref {
+// readRef reads what an admin states. follow is kept where none is given: a client of the former release does not know
+// it. null takes it back.
+func readRef(f *form, t component.Type, follow *bool) component.Ref {
 	ref := component.Ref{Type: t, SourceRepo: f.need("source_repo"), SourceRepoGitRef: f.need("source_repo_git_ref")}
 	if !f.given("auto_upgrade_enabled") {
 		f.bad("auto_upgrade_enabled", blank)
 	} else if b := f.boolean("auto_upgrade_enabled"); b != nil {
 		ref.AutoUpgradeEnabled = *b
 	}
+	if ref.Follow = follow; f.has("follow") {
+		ref.Follow = f.boolean("follow")
+	}
 	return ref
 }
 
 func (s *Server) updateRef(w http.ResponseWriter, r *http.Request) error {
 	t := component.Type(r.PathValue("type"))
-	if _, err := s.Registry.Ref(r.Context(), t); err != nil {
+	old, err := s.Registry.Ref(r.Context(), t)
+	if err != nil {
 		return namedError(err, namedRef(t))
 	}
 	f, err := readForm(r)
 	if err != nil {
 		return err
 	}
-	ref := readRef(f, t)
+	ref := readRef(f, t, old.Follow)
 	if err := f.err(namedRef(t)); err != nil {
 		return err
 	}

@@ -42,6 +42,30 @@ var _ = Describe("/system_component_refs", func() {
 		Expect(h.journal("ref/overseer")).To(Equal([]string{"ref_created", "ref_changed", "ref_deleted"}))
 	})
 
+	It("keeps whether a new commit is followed until that is stated, and null takes it back (fault 20)", func() {
+		h := start()
+		h.ok(201, "POST", "/system_component_refs", aRef)
+		follow := func() any { return h.ok(200, "GET", "/system_component_refs/overseer", "").object()["follow"] }
+		put := func(more string) {
+			GinkgoHelper()
+			h.ok(204, "PUT", "/system_component_refs/overseer", strings.TrimSuffix(aRef, "}")+more+"}")
+		}
+		Expect(follow()).To(BeNil())
+		put(`,"follow":true`)
+		Expect(follow()).To(BeTrue())
+		put("")
+		Expect(follow()).To(BeTrue(), "a client that does not know the field")
+		put(`,"follow":"false"`)
+		Expect(follow()).To(BeFalse())
+		put(`,"follow":null`)
+		Expect(follow()).To(BeNil())
+		Expect(h.call("PUT", "/system_component_refs/overseer", strings.TrimSuffix(aRef, "}")+`,"follow":"perhaps"}`).status).
+			To(Equal(400))
+		h.ok(204, "DELETE", "/system_component_refs/overseer", "")
+		h.ok(201, "POST", "/system_component_refs", strings.TrimSuffix(aRef, "}")+`,"follow":true}`)
+		Expect(follow()).To(BeTrue())
+	})
+
 	It("leaves updated_at and the journal alone when nothing changed", func() {
 		h := start()
 		h.ok(201, "POST", "/system_component_refs", aRef)

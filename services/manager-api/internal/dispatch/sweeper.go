@@ -89,6 +89,7 @@ func (s *Sweeper) Pass(ctx context.Context, now time.Time) error {
 		func(ctx context.Context) error { return s.Engine.TickUpgrades(ctx, consuming) },
 		func(ctx context.Context) error { return s.Engine.ExpireClaims(ctx, consuming) },
 		func(ctx context.Context) error { return s.Engine.ResendUnclaimed(ctx, consuming) },
+		func(ctx context.Context) error { return s.Engine.AskRefs(ctx, consuming) },
 		s.Engine.ExpireRequests,
 		s.Engine.StartScheduled,
 		s.Engine.AbandonWorkflows,

@@ -12,6 +12,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/lease"
 	"github.com/openaperture/openaperture/pkg/managerapi"
+	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
@@ -57,8 +58,12 @@ func (s *Engine) Claim(ctx context.Context, orderID string, ex component.Exchang
 			o.ID, l.Token, r.Hostname, db.TextArray(knownCapabilities(r.Capabilities))); err != nil {
 			return fmt.Errorf("record claim of order %s: %w", o.ID, err)
 		}
-		if out, err = claimOf(o, l); err != nil || !fresh {
+		if err := announce(ctx, tx, o.ExchangeID, managerapi.Executor{Hostname: r.Hostname, BootID: r.BootID,
+			Capabilities: r.Capabilities}); err != nil {
 			return err
+		}
+		if out, err = claimOf(o, l); err != nil || !fresh || o.Milestone == messages.MilestoneResolve {
+			return err // a resolve is so frequent and so little that the journal does not tell of it
 		}
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + o.WorkflowID, Code: "order_claimed",
 			Message: fmt.Sprintf("%s has claimed milestone %s, attempt %d", r.Hostname, o.Milestone, o.Attempt),

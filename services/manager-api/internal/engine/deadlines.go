@@ -81,8 +81,8 @@ func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 // isUnheardVersion tells whether this process is the new manager-api that the upgrade deployed. An executor has then
 // started this process, so the deploy was done, but its result was never heard here: that is the new version's fault.
 func (s *Engine) isUnheardVersion(row *upgradeRow, touched bool) bool {
-	return row.ComponentType == component.Manager && touched && !row.restoring() && row.from() != row.to() &&
-		s.version == row.ToRef
+	return row.ComponentType == component.Manager && touched && !row.restoring() && !row.From.Same(row.To) &&
+		s.version == row.To.SourceRepoGitRef
 }
 
 // unprovenFailure says what the end of a verification is due to. What our own rows bear out is not held against the

@@ -102,6 +102,9 @@ func (s *Engine) sendOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m m
 	o := s.baseOrder(w, m)
 	switch m {
 	case messages.MilestoneConfig:
+		if err := withPlanned(ctx, tx, w, &o); err != nil {
+			return nil, err
+		}
 	case messages.MilestoneDeploy, messages.MilestoneDeployOA:
 		failed, err := withRelease(ctx, tx, w, &o)
 		if failed != nil || err != nil {
@@ -125,6 +128,20 @@ func (s *Engine) sendOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m m
 		return environment("unit_invalid", "%s", fault.Public(err).Message), nil
 	}
 	return nil, err
+}
+
+// withPlanned adds the commits that config must render. An executor of the former release ignores them.
+func withPlanned(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.Order) error {
+	if w.UpgradeID == nil {
+		return nil
+	}
+	row, err := readUpgrade(ctx, tx, *w.UpgradeID)
+	if err != nil {
+		return err
+	}
+	planned := row.planned(w.Phase)
+	o.SourceCommitHash, o.DeploymentCommitHash = planned.SourceCommitHash, planned.DeploymentCommitHash
+	return nil
 }
 
 // storeBuild sends an order to the modules that others run on the queue builder. They need no claim: the order carries

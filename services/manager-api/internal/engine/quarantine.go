@@ -18,6 +18,8 @@ type quarantineRow struct {
 	ComponentType    component.Type       `db:"component_type"`
 	SourceRepo       string               `db:"source_repo"`
 	SourceRepoGitRef string               `db:"source_repo_git_ref"`
+	SourceCommit     string               `db:"source_commit_hash"`     // that is refused; '' is any
+	DeploymentCommit string               `db:"deployment_commit_hash"` // that is refused; '' is any
 	UpgradeID        *upgrade.ID          `db:"upgrade_id"`
 	Reason           string               `db:"reason"`
 	Message          string               `db:"message"`
@@ -25,13 +27,14 @@ type quarantineRow struct {
 	ExpiresAt        *time.Time           `db:"expires_at"`
 }
 
-const quarantineColumns = `id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref, upgrade_id,
-	reason, message, created_at, expires_at`
+const quarantineColumns = `id, messaging_exchange_id, component_type, source_repo, source_repo_git_ref,
+	source_commit_hash, deployment_commit_hash, upgrade_id, reason, message, created_at, expires_at`
 
 func (q quarantineRow) wire() managerapi.Quarantine {
 	out := managerapi.Quarantine{ID: q.ID, ExchangeID: q.ExchangeID, ComponentType: q.ComponentType,
 		SourceRepo:       q.SourceRepo,
-		SourceRepoGitRef: q.SourceRepoGitRef, Reason: q.Reason, Message: q.Message, CreatedAt: q.CreatedAt.UTC(),
+		SourceRepoGitRef: q.SourceRepoGitRef, SourceCommitHash: q.SourceCommit,
+		DeploymentCommitHash: q.DeploymentCommit, Reason: q.Reason, Message: q.Message, CreatedAt: q.CreatedAt.UTC(),
 		ExpiresAt: db.UTC(q.ExpiresAt)}
 	if q.UpgradeID != nil {
 		out.UpgradeID = *q.UpgradeID
@@ -39,33 +42,41 @@ func (q quarantineRow) wire() managerapi.Quarantine {
 	return out
 }
 
-// quarantineTarget refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires.
-// One that was refused already, and tried by force, is so for the new reason and for the full time.
+// quarantineTarget refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. The
+// quarantine binds the two commits that failed: another commit on either side is tried again. A ref has one quarantine:
+// a new failure binds its own commits, for the new reason and for the full time. (The former release arbitrates by the
+// ref alone, so there cannot be a row for each pair of commits yet.)
 func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo,
-		source_repo_git_ref, upgrade_id, reason, message, expires_at)
-		VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 > 0 THEN now() + $8 * interval '1 millisecond' END)
+		source_repo_git_ref, upgrade_id, reason, message, expires_at, source_commit_hash, deployment_commit_hash)
+		VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7,
+			CASE WHEN $8 > 0 THEN now() + $8 * interval '1 millisecond' END, $9, $10)
 		ON CONFLICT ON CONSTRAINT quarantines_target_key DO UPDATE SET
+			source_commit_hash = excluded.source_commit_hash, deployment_commit_hash = excluded.deployment_commit_hash,
 			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message,
 			created_at = excluded.created_at, expires_at = excluded.expires_at`,
-		row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef, string(row.ID), row.VerdictCode,
-		row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds())
+		row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef, string(row.ID), row.VerdictCode,
+		row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds(), row.To.SourceCommitHash, row.To.DeploymentCommitHash)
 	if err != nil {
-		return fmt.Errorf("quarantine %s: %w", row.ToRef, err)
+		return fmt.Errorf("quarantine %s: %w", row.To.SourceRepoGitRef, err)
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(row.ExchangeID), Code: "quarantined",
-		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.ToRef, row.VerdictMessage),
+		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.To.SourceRepoGitRef, row.VerdictMessage),
 		Inputs:  map[string]any{"upgrade_id": row.ID}})
 }
 
-// endQuarantine ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven.
+// endQuarantine ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven. A quarantine
+// of other commits stays: they have failed.
 func endQuarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	var rows []quarantineRow
 	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2
 		AND source_repo = $3 AND source_repo_git_ref = $4
-		RETURNING `+quarantineColumns, row.ExchangeID, string(row.ComponentType), row.ToRepo, row.ToRef)
+		AND ('' IN (source_commit_hash, $5) OR source_commit_hash = $5)
+		AND ('' IN (deployment_commit_hash, $6) OR deployment_commit_hash = $6)
+		RETURNING `+quarantineColumns, row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef,
+		row.To.SourceCommitHash, row.To.DeploymentCommitHash)
 	if err != nil {
-		return fmt.Errorf("end quarantine of %s: %w", row.ToRef, err)
+		return fmt.Errorf("end quarantine of %s: %w", row.To.SourceRepoGitRef, err)
 	}
 	for _, q := range rows {
 		if err := q.lifted(ctx, tx, "quarantine_disproven", "is proven and not refused any more", q.wire()); err != nil {

@@ -18,7 +18,7 @@ func recordVersion(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE system_components SET source_repo = $2, source_repo_git_ref = $3,
 		updated_at = now() WHERE id = $1`,
-		row.ComponentID, row.ToRepo, row.ToRef)
+		row.ComponentID, row.To.SourceRepo, row.To.SourceRepoGitRef)
 	if err != nil {
 		return fmt.Errorf("record version of component %d: %w", row.ComponentID, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/unit"
+	"github.com/openaperture/openaperture/pkg/upgrade"
 
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
@@ -54,6 +55,12 @@ func releaseFrom(w *workflowRow, r messages.Result) *releaseRow {
 		out.Instances = r.FleetConfig.InstanceCount
 	}
 	return out
+}
+
+// version is what a release deploys.
+func (r *releaseRow) version() upgrade.Version {
+	return upgrade.Version{SourceRepo: r.SourceRepo, SourceRepoGitRef: r.SourceRepoGitRef,
+		SourceCommitHash: r.SourceCommitHash, DeploymentCommitHash: r.DeploymentCommitHash}
 }
 
 // insert stores a release under a fresh id. One with ProvenAt is proven now, on the database's clock.
@@ -132,7 +139,7 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) ([]db.Entry, error) {
 	replaced := r.ReplacedUnits()
 	if x.upgrade == nil || x.workflow.Restoring || x.workflow.ReleaseID == nil || len(replaced) == 0 ||
-		component.Blank(x.upgrade.FromRef) {
+		component.Blank(x.upgrade.From.SourceRepoGitRef) {
 		return nil, nil
 	}
 	known, err := provenRelease(ctx, tx, x.upgrade.ComponentID, x.workflow.Phase)
@@ -156,8 +163,8 @@ func (s *Engine) adoptReplaced(ctx context.Context, tx *sqlx.Tx, x orderChain, r
 		ComponentID:      &x.upgrade.ComponentID,
 		Phase:            x.workflow.Phase,
 		Adopted:          true,
-		SourceRepo:       x.upgrade.FromRepo,
-		SourceRepoGitRef: x.upgrade.FromRef,
+		SourceRepo:       x.upgrade.From.SourceRepo,
+		SourceRepoGitRef: x.upgrade.From.SourceRepoGitRef,
 		DeploymentRepo:   x.workflow.DeploymentRepo,
 		EtcdToken:        current.EtcdToken,
 		definitions:      units,

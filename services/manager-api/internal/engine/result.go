@@ -196,6 +196,9 @@ func (s *Engine) applyProgress(ctx context.Context, tx *sqlx.Tx, x orderChain, r
 }
 
 func (s *Engine) milestoneCompleted(ctx context.Context, tx *sqlx.Tx, x orderChain, r messages.Result) error {
+	if x.order.Milestone == messages.MilestoneResolve {
+		return s.resolved(ctx, tx, x, r.Resolved)
+	}
 	if err := endOrder(ctx, tx, x.order, orderCompleted, r); err != nil {
 		return err
 	}
@@ -269,6 +272,9 @@ func (s *Engine) storeConfigured(ctx context.Context, tx *sqlx.Tx, x orderChain,
 		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"),
 			nil
 	}
+	if failed := x.unplanned(r); failed != nil {
+		return failed, nil
+	}
 	release := releaseFrom(x.workflow, r)
 	if x.upgrade != nil {
 		release.ComponentID = &x.upgrade.ComponentID
@@ -287,7 +293,55 @@ func (s *Engine) storeConfigured(ctx context.Context, tx *sqlx.Tx, x orderChain,
 	if err != nil {
 		return nil, fmt.Errorf("record release of workflow %s: %w", x.workflow.ID, err)
 	}
-	return nil, nil
+	if x.upgrade == nil {
+		return nil, nil
+	}
+	return nil, x.upgrade.targetRelease(ctx, tx, release)
+}
+
+// unplanned fails a config that rendered other commits than were planned, as an executor of the former release does: it
+// does not know of planned commits, and a ref was moved meanwhile. No other code is deployed in their place.
+func (x orderChain) unplanned(r messages.Result) *failure {
+	if x.upgrade == nil {
+		return nil
+	}
+	planned := x.upgrade.planned(x.workflow.Phase)
+	if upgrade.CommitsDiffer(planned.SourceCommitHash, r.SourceCommitHash) {
+		return environment("git_commit_gone", "the source's ref %s stood for commit %s when the upgrade was planned, and stands "+
+			"for %s now: the next check plans with what it stands for then", planned.SourceRepoGitRef,
+			planned.SourceCommitHash, r.SourceCommitHash)
+	}
+	if upgrade.CommitsDiffer(planned.DeploymentCommitHash, r.DeploymentCommitHash) {
+		return environment("git_commit_gone", "the deployment repository's ref %s stood for commit %s when the upgrade was "+
+			"planned, and stands for %s now: the next check plans with what it stands for then",
+			x.workflow.DeploymentRepoGitRef, planned.DeploymentCommitHash, r.DeploymentCommitHash)
+	}
+	return nil
+}
+
+// planned is the target of one phase: the commits that config must render, as far as they are known.
+func (r *upgradeRow) planned(phase int) upgrade.Version {
+	v := r.To
+	v.DeploymentCommitHash = upgrade.CommitOf(v.DeploymentCommitHash, phase)
+	return v
+}
+
+// targetRelease makes the commits of a rendered release those of the upgrade's target: they are what is deployed,
+// proven or quarantined.
+func (r *upgradeRow) targetRelease(ctx context.Context, tx *sqlx.Tx, rendered *releaseRow) error {
+	r.To.SourceCommitHash = rendered.SourceCommitHash
+	if r.To.DeploymentCommitHash == "" {
+		var commits []string
+		err := tx.SelectContext(ctx, &commits, `SELECT d.deployment_commit_hash FROM workflows w
+			JOIN releases d ON d.id = w.release_id WHERE w.upgrade_id = $1 AND NOT w.restoring ORDER BY w.phase`, string(r.ID))
+		if err != nil {
+			return fmt.Errorf("read commits of upgrade %s: %w", r.ID, err)
+		}
+		if len(commits) == len(upgrade.PhasesOf(r.ComponentType)) {
+			r.To.DeploymentCommitHash = upgrade.JoinCommits(commits...)
+		}
+	}
+	return r.save(ctx, tx)
 }
 
 // recordDeployed records which instances a deploy left running. An executor that announced at its claim that it names
@@ -393,11 +447,12 @@ func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failu
 }
 
 // repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has
-// to be the recorded one, with a release that was proven before this upgrade began, at the same commit as far as both
-// are known: a branch moves on, and a version that was merely stated proved nothing, nor did what this upgrade itself
-// has found running in its name. That of an overseer is blamed all the same: nobody would judge the next try either.
+// to be the recorded one, with a release that was proven before this upgrade began, at the same two commits as far as
+// they are known: a branch moves on, and so does the deployment repository. A version that was merely stated proved
+// nothing, nor did what this upgrade itself has found running in its name. That of an overseer is blamed all the same:
+// nobody would judge the next try either.
 func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
-	if r.from() != r.to() || r.ComponentType == component.Overseer {
+	if r.From.AtRef() != r.To.AtRef() || r.ComponentType == component.Overseer {
 		return false, nil
 	}
 	var before bool
@@ -406,8 +461,10 @@ func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
 			AND p.inserted_at < $4
 				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash
 				OR '' IN (p.source_commit_hash, d.source_commit_hash))
+				AND (p.deployment_commit_hash = d.deployment_commit_hash
+				OR '' IN (p.deployment_commit_hash, d.deployment_commit_hash))
 		WHERE w.upgrade_id = $1 AND w.phase = $2
-		AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.ToRepo, r.ToRef)
+		AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.To.SourceRepo, r.To.SourceRepoGitRef)
 	if err != nil {
 		return false, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", r.ID, err)
 	}
@@ -440,6 +497,9 @@ func causeOf(c messages.Cause) upgrade.Cause {
 
 // failWorkflow ends a workflow and tells its upgrade, or people where it has none.
 func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x orderChain, f failure) error {
+	if x.workflow.CurrentStep == string(messages.MilestoneResolve) {
+		return s.unresolved(ctx, tx, x.workflow, f)
+	}
 	if err := x.workflow.fail(ctx, tx, f); err != nil {
 		return err
 	}

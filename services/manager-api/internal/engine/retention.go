@@ -17,6 +17,10 @@ const (
 	keepOutbox = 24 * time.Hour
 )
 
+// keepRefs is how long it is kept what a ref stands for that nobody asks for any more, and what an executor could do that
+// is gone.
+const keepRefs = 7 * 24 * time.Hour
+
 // Prune removes what has served its time: expired quarantines, doorbells that nobody could be rung with, old messages
 // and keys. Keys that this process could not settle are settled first.
 func (s *Engine) Prune(ctx context.Context) error {
@@ -32,6 +36,10 @@ func (s *Engine) Prune(ctx context.Context) error {
 				AND created_at < now() - $1 * interval '1 millisecond'`, db.ExpendableAfter},
 			{`DELETE FROM outbox WHERE published_at < now() - $1 * interval '1 millisecond'`, keepOutbox},
 			{`DELETE FROM inbox WHERE received_at < now() - $1 * interval '1 millisecond'`, keepInbox},
+			{`DELETE FROM resolved_refs WHERE asked_at < now() - $1 * interval '1 millisecond'`, keepRefs},
+			{`DELETE FROM executors WHERE announced_at < now() - $1 * interval '1 millisecond' AND NOT EXISTS (
+				SELECT 1 FROM messaging_exchange_modules m WHERE m.messaging_exchange_id = executors.messaging_exchange_id
+					AND m.hostname = executors.hostname)`, keepRefs},
 			{`DELETE FROM idempotency_keys WHERE created_at < now() - $1 * interval '1 millisecond'`, db.KeepKey},
 		} {
 			if _, err := tx.ExecContext(ctx, p.sql, p.keep.Milliseconds()); err != nil {

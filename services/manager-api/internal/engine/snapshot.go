@@ -29,6 +29,7 @@ func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyMod
 		out.DatabaseTime = out.DatabaseTime.UTC()
 		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
 			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, readFreeze, s.readCounts, readFailures,
+			s.readResolved,
 		} {
 			if err := read(ctx, tx, ex, &out); err != nil {
 				return err
@@ -54,7 +55,7 @@ func (s *Engine) readLeader(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 	return err
 }
 
-const refColumns = `type, source_repo, source_repo_git_ref, auto_upgrade_enabled`
+const refColumns = `type, source_repo, source_repo_git_ref, auto_upgrade_enabled, follow`
 
 func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	out.Refs, out.Components = []component.Ref{}, []component.Component{}
@@ -62,16 +63,12 @@ func readGold(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *ma
 	if err != nil {
 		return fmt.Errorf("read refs: %w", err)
 	}
-	err = tx.SelectContext(ctx, &out.Components, `SELECT id, messaging_exchange_id, type, source_repo, source_repo_git_ref,
-		deployment_repo, deployment_repo_git_ref,
-			upgrade_strategy, proof, coalesce(status, '') AS status, next_check_at, last_verdict, coalesce((
-				SELECT CASE WHEN count(DISTINCT source_commit_hash) = 1 THEN min(source_commit_hash) END
-				FROM generate_series(1, $2) phase, LATERAL (
-					SELECT source_commit_hash FROM releases r WHERE r.component_id = c.id AND r.phase = phase.phase
-					AND r.proven_at IS NOT NULL
-						AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref ORDER BY `+lastProven+`
-							LIMIT 1) proven), '') AS source_commit_hash
-		FROM system_components c WHERE messaging_exchange_id = $1 ORDER BY id`, ex, len(upgrade.PhasesOf(component.Deployer)))
+	err = tx.SelectContext(ctx, &out.Components, `SELECT c.id, c.messaging_exchange_id, c.type, c.source_repo,
+			c.source_repo_git_ref, recorded.source_commit_hash, recorded.deployment_commit_hash, c.deployment_repo,
+			c.deployment_repo_git_ref, c.follow_deployment, c.upgrade_strategy, c.proof, coalesce(c.status, '') AS status,
+			c.next_check_at, c.last_verdict
+		FROM system_components c CROSS JOIN `+db.RecordedCommits+`
+		WHERE c.messaging_exchange_id = $1 ORDER BY c.id`, ex)
 	if err != nil {
 		return fmt.Errorf("read components of exchange %d: %w", ex, err)
 	}
@@ -122,15 +119,16 @@ func readQuarantines(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, 
 // readFailures reads of which components the last upgrades failed by the environment, one after the other.
 func readFailures(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	var rows []struct {
-		ComponentID component.ID  `db:"component_id"`
-		ToRepo      string        `db:"to_source_repo"`
-		ToRef       string        `db:"to_source_repo_git_ref"`
-		State       upgrade.State `db:"state"`
-		Cause       upgrade.Cause `db:"cause"`
-		StartedAt   time.Time     `db:"started_at"`
+		ComponentID component.ID `db:"component_id"`
+		upgrade.Version
+		State     upgrade.State `db:"state"`
+		Cause     upgrade.Cause `db:"cause"`
+		StartedAt time.Time     `db:"started_at"`
 	}
 	err := tx.SelectContext(ctx, &rows, `SELECT ended.* FROM system_components c CROSS JOIN LATERAL (
-			SELECT component_id, to_source_repo, to_source_repo_git_ref, state, coalesce(cause, '') AS cause, started_at
+			SELECT component_id, to_source_repo AS source_repo, to_source_repo_git_ref AS source_repo_git_ref,
+				to_source_commit_hash AS source_commit_hash, to_deployment_commit_hash AS deployment_commit_hash, state,
+				coalesce(cause, '') AS cause, started_at
 			FROM upgrades u
 			WHERE u.component_id = c.id AND started_at IS NOT NULL AND finished_at IS NOT NULL
 				AND cause IS DISTINCT FROM 'operator'
@@ -141,7 +139,7 @@ func readFailures(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out
 	}
 	var ended []schedule.Ended
 	for i, r := range rows {
-		ended = append(ended, schedule.Ended{Target: upgrade.Version{SourceRepo: r.ToRepo, SourceRepoGitRef: r.ToRef},
+		ended = append(ended, schedule.Ended{Target: r.Version,
 			State: r.State, Cause: r.Cause, Started: r.StartedAt.UTC()})
 		if i+1 < len(rows) && rows[i+1].ComponentID == r.ComponentID {
 			continue

@@ -54,14 +54,14 @@ func (s *Engine) Start(ctx context.Context, id upgrade.ID, ex component.Exchange
 		if err != nil {
 			return err
 		}
-		row.FromRepo, row.FromRef, row.Proof = c.SourceRepo, c.SourceRef, c.Proof
+		row.From, row.Proof = c.Recorded, c.Proof
 		if row.Trigger != upgrade.TriggerRollback {
 			if err := requireThawed(ctx, tx, row.ExchangeID); err != nil {
 				return err
 			}
-			row.ToRepo, row.ToRef = j.Target.SourceRepo, j.Target.SourceRepoGitRef
+			row.To = j.Target
 		}
-		if component.Blank(row.ToRepo) || component.Blank(row.ToRef) {
+		if component.Blank(row.To.SourceRepo) || component.Blank(row.To.SourceRepoGitRef) {
 			return fault.New(fault.Invalid, "the target of a start must name a repository and a ref")
 		}
 		row.VerdictCode, row.VerdictMessage = j.Verdict.Code, j.Verdict.Message

@@ -114,28 +114,29 @@ func (s *Engine) performEffects(ctx context.Context, tx *sqlx.Tx, row *upgradeRo
 // raiseUpgrade tells people how an upgrade ended, or that it has failed and is being rolled back.
 func raiseUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	kind, severity := "upgrade_failed", db.SeverityError
-	message := fmt.Sprintf("the upgrade of %s to %s has failed: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
+	from, to := row.From.Beside(row.To), row.To.Beside(row.From)
+	message := fmt.Sprintf("the upgrade of %s to %s has failed: %s", row.ComponentType, to, row.VerdictMessage)
 	switch row.State {
 	case upgrade.Completed:
 		kind, severity = "upgrade_completed", db.SeverityInfo
-		message = fmt.Sprintf("%s has been upgraded from %s to %s", row.ComponentType, row.FromRef, row.ToRef)
+		message = fmt.Sprintf("%s has been upgraded from %s to %s", row.ComponentType, from, to)
 	case upgrade.RollingBack:
-		message = fmt.Sprintf("the upgrade of %s to %s has failed and is being rolled back: %s", row.ComponentType, row.ToRef,
+		message = fmt.Sprintf("the upgrade of %s to %s has failed and is being rolled back: %s", row.ComponentType, to,
 			row.VerdictMessage)
 	case upgrade.RolledBack:
 		kind, severity = "upgrade_rolled_back", db.SeverityWarning
-		message = fmt.Sprintf("%s has been rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
+		message = fmt.Sprintf("%s has been rolled back from %s: %s", row.ComponentType, to, row.VerdictMessage)
 	case upgrade.RollbackFailed:
 		kind = "upgrade_rollback_failed"
-		message = fmt.Sprintf("%s could not be rolled back from %s: %s", row.ComponentType, row.ToRef, row.VerdictMessage)
+		message = fmt.Sprintf("%s could not be rolled back from %s: %s", row.ComponentType, to, row.VerdictMessage)
 	case upgrade.Requested, upgrade.InProgress, upgrade.Verifying, upgrade.Ineligible, upgrade.Canceled, upgrade.Expired,
 		upgrade.Failed:
 	}
 	return db.RaiseEvent(ctx, tx, &row.ExchangeID, kind, severity, message, map[string]any{
 		"upgrade_id": row.ID, "component_id": row.ComponentID, "component_type": row.ComponentType,
 		"messaging_exchange_id": row.ExchangeID,
-		"state":                 row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.from(),
-		"to": row.to()})
+		"state":                 row.State, "cause": row.Cause.String, "reason": row.VerdictCode, "from": row.From,
+		"to": row.To})
 }
 
 // Values of system_components.status; the predecessor's four.
@@ -182,7 +183,7 @@ func (s *Engine) upgradeStatus(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 		return nil, err
 	}
 	status := map[string]any{"upgrade_id": row.ID, "workflows": ids, "current_workflow": nil,
-		"target_source_repo": row.ToRepo, "target_source_repo_git_ref": row.ToRef}
+		"target_source_repo": row.To.SourceRepo, "target_source_repo_git_ref": row.To.SourceRepoGitRef}
 	if row.State.Running() && len(ids) > 0 {
 		status["current_workflow"] = ids[len(ids)-1]
 	}

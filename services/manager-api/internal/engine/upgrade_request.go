@@ -25,21 +25,26 @@ type componentRow struct {
 	ExchangeID  component.ExchangeID `db:"messaging_exchange_id"`
 	Type        component.Type       `db:"type"`
 	Proof       component.ProofKind  `db:"proof"`
-	SourceRepo  string               `db:"source_repo"`
-	SourceRef   string               `db:"source_repo_git_ref"`
+	Recorded    upgrade.Version      `db:"recorded"`
 	LastVerdict string               `db:"last_verdict"`
 
-	DeploymentRepo string             `db:"deployment_repo"`
-	DeploymentRef  string             `db:"deployment_repo_git_ref"`
-	Strategy       component.Strategy `db:"upgrade_strategy"`
+	DeploymentRepo   string             `db:"deployment_repo"`
+	DeploymentRef    string             `db:"deployment_repo_git_ref"`
+	FollowDeployment bool               `db:"follow_deployment"`
+	Strategy         component.Strategy `db:"upgrade_strategy"`
 }
 
-const componentColumns = `id, messaging_exchange_id, type, proof, source_repo, source_repo_git_ref, last_verdict,
-	deployment_repo, deployment_repo_git_ref, upgrade_strategy`
+// selectComponents selects the components c.
+const selectComponents = `SELECT c.id, c.messaging_exchange_id, c.type, c.proof,
+		c.source_repo AS "recorded.source_repo", c.source_repo_git_ref AS "recorded.source_repo_git_ref",
+		recorded.source_commit_hash AS "recorded.source_commit_hash",
+		recorded.deployment_commit_hash AS "recorded.deployment_commit_hash", c.last_verdict, c.deployment_repo,
+		c.deployment_repo_git_ref, c.follow_deployment, c.upgrade_strategy
+	FROM system_components c CROSS JOIN ` + db.RecordedCommits + ` `
 
 func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (componentRow, error) {
 	var c componentRow
-	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1 FOR NO KEY UPDATE`, id)
+	err := tx.GetContext(ctx, &c, selectComponents+`WHERE c.id = $1 FOR NO KEY UPDATE OF c`, id)
 	return c, db.NotFound(err, "there is no component %d", id)
 }
 
@@ -48,12 +53,12 @@ func lockComponent(ctx context.Context, tx *sqlx.Tx, id component.ID) (component
 func findComponent(ctx context.Context, tx *sqlx.Tx, r managerapi.UpgradeRequest) (componentRow, error) {
 	var c componentRow
 	if r.ComponentID != 0 {
-		err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE id = $1
-			AND ($2 = 0 OR messaging_exchange_id = $2) FOR KEY SHARE`, r.ComponentID, r.ExchangeID)
+		err := tx.GetContext(ctx, &c, selectComponents+`WHERE c.id = $1
+			AND ($2 = 0 OR c.messaging_exchange_id = $2) FOR KEY SHARE OF c`, r.ComponentID, r.ExchangeID)
 		return c, db.NotFound(err, "there is no component %d", r.ComponentID)
 	}
-	err := tx.GetContext(ctx, &c, `SELECT `+componentColumns+` FROM system_components WHERE messaging_exchange_id = $1
-		AND type = $2 FOR KEY SHARE`, r.ExchangeID, string(r.ComponentType))
+	err := tx.GetContext(ctx, &c, selectComponents+`WHERE c.messaging_exchange_id = $1
+		AND c.type = $2 FOR KEY SHARE OF c`, r.ExchangeID, string(r.ComponentType))
 	return c, db.NotFound(err, "exchange %d has no component of type %s", r.ExchangeID, r.ComponentType)
 }
 
@@ -87,6 +92,11 @@ func (s *Engine) RequestUpgrade(ctx context.Context,
 				return err
 			}
 		}
+		if (fresh || taken) && r.Trigger == upgrade.TriggerRequest && !row.Force {
+			if err := s.askForRequest(ctx, tx, row); err != nil {
+				return err
+			}
+		}
 		if (fresh || taken) && !r.Quiet {
 			if err := ringRequest(ctx, tx, row); err != nil {
 				return err
@@ -106,12 +116,15 @@ func (s *Engine) requestUpgrade(ctx context.Context, tx *sqlx.Tx, c componentRow
 		var ids []upgrade.ID
 		err = tx.SelectContext(ctx, &ids, `INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id,
 			proof, trigger, requested_by, reason, force,
-				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref)
-			VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $13)
+				release_id, state, from_source_repo, from_source_repo_git_ref, to_source_repo, to_source_repo_git_ref,
+				from_source_commit_hash, from_deployment_commit_hash, to_source_commit_hash, to_deployment_commit_hash)
+			VALUES (new_id(), $1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $13, $14, $15, $16, $17)
 			ON CONFLICT (component_id) WHERE state IN `+OpenStates+` DO NOTHING RETURNING id`,
 			c.ID, string(c.Type), c.ExchangeID, string(c.Proof), string(want.Trigger), want.RequestedBy, want.Reason,
 			want.Force,
-			want.ReleaseID, c.SourceRepo, c.SourceRef, want.ToRepo, want.ToRef)
+			want.ReleaseID, c.Recorded.SourceRepo, c.Recorded.SourceRepoGitRef, want.To.SourceRepo, want.To.SourceRepoGitRef,
+			c.Recorded.SourceCommitHash, c.Recorded.DeploymentCommitHash, want.To.SourceCommitHash,
+			want.To.DeploymentCommitHash)
 		if err != nil {
 			return nil, false, fmt.Errorf("create upgrade of component %d: %w", c.ID, err)
 		}
@@ -193,12 +206,13 @@ func (s *Engine) RequestRollback(ctx context.Context, r RollbackRequest) (u mana
 		if err != nil {
 			return err
 		}
-		if err := s.wholeRollback(ctx, tx, c, target.ID); err != nil {
+		to, err := s.rollbackVersion(ctx, tx, c, target)
+		if err != nil {
 			return err
 		}
 		row, fresh, err := s.requestUpgrade(ctx, tx, c, &upgradeRow{Trigger: upgrade.TriggerRollback,
 			RequestedBy: r.RequestedBy, Reason: r.Reason,
-			ReleaseID: &target.ID, ToRepo: target.SourceRepo, ToRef: target.SourceRepoGitRef})
+			ReleaseID: &target.ID, To: to})
 		if err != nil {
 			return err
 		}
@@ -217,14 +231,21 @@ func (s *Engine) RequestRollback(ctx context.Context, r RollbackRequest) (u mana
 	return u, err
 }
 
-// wholeRollback is a Conflict unless every phase has a release to return to: none may get stuck between its phases.
-func (s *Engine) wholeRollback(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) error {
+// rollbackVersion is the version that a rollback to a release of the first phase deploys. It is a Conflict unless every
+// phase has a release to return to: none may get stuck between its phases.
+func (s *Engine) rollbackVersion(ctx context.Context, tx *sqlx.Tx, c componentRow,
+	target *releaseRow) (upgrade.Version, error) {
+	to := target.version()
+	var commits []string
 	for i := range upgrade.PhasesOf(c.Type) {
-		if _, err := s.storedRelease(ctx, tx, &upgradeRow{ComponentID: c.ID, ReleaseID: &releaseID}, i+1); err != nil {
-			return err
+		r, err := s.storedRelease(ctx, tx, &upgradeRow{ComponentID: c.ID, ReleaseID: &target.ID}, i+1)
+		if err != nil {
+			return to, err
 		}
+		commits = append(commits, r.DeploymentCommitHash)
 	}
-	return nil
+	to.DeploymentCommitHash = upgrade.JoinCommits(commits...)
+	return to, nil
 }
 
 func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID string) (*releaseRow, error) {
@@ -247,14 +268,13 @@ func rollbackTarget(ctx context.Context, tx *sqlx.Tx, c componentRow, releaseID 
 // is none.
 func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseRow, error) {
 	var rows []struct {
-		ID      string    `db:"id"`
-		Repo    string    `db:"source_repo"`
-		Ref     string    `db:"source_repo_git_ref"`
+		ID string `db:"id"`
+		upgrade.Version
 		Adopted bool      `db:"adopted"`
 		FirstAt time.Time `db:"first_at"`
 		LastAt  time.Time `db:"proven_at"`
 	}
-	err := tx.SelectContext(ctx, &rows, `SELECT id, source_repo, source_repo_git_ref, adopted,
+	err := tx.SelectContext(ctx, &rows, `SELECT id, source_repo, source_repo_git_ref, source_commit_hash, deployment_commit_hash, adopted,
 			coalesce(first_proven_at, proven_at) AS first_at, proven_at
 		FROM releases WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL`, c.ID)
 	if err != nil {
@@ -262,13 +282,14 @@ func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseR
 	}
 	list := make([]release.Proven, len(rows))
 	for i, r := range rows {
-		list[i] = release.Proven{ID: r.ID, Version: upgrade.Version{SourceRepo: r.Repo, SourceRepoGitRef: r.Ref},
-			Adopted: r.Adopted, FirstAt: r.FirstAt, LastAt: r.LastAt}
+		list[i] = release.Proven{ID: r.ID, Version: r.Version, Adopted: r.Adopted, FirstAt: r.FirstAt, LastAt: r.LastAt}
 	}
-	target, ok := release.Earlier(list, upgrade.Version{SourceRepo: c.SourceRepo, SourceRepoGitRef: c.SourceRef})
+	recorded := c.Recorded // the releases are of the first phase
+	recorded.DeploymentCommitHash = upgrade.CommitOf(recorded.DeploymentCommitHash, 1)
+	target, ok := release.Earlier(list, recorded)
 	if !ok {
 		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: "+
-			"name one of GET /system_components/%d/releases as release_id", c.ID, c.SourceRef, c.ID).WithCode(CodeNoRelease)
+			"name one of GET /system_components/%d/releases as release_id", c.ID, c.Recorded.SourceRepoGitRef, c.ID).WithCode(CodeNoRelease)
 	}
 	return releaseByID(ctx, tx, target.ID)
 }

@@ -41,10 +41,8 @@ type upgradeRow struct {
 	VerdictMessage string               `db:"verdict_message"`
 	Cause          sql.NullString       `db:"cause"`
 	Touched        bool                 `db:"touched"`
-	FromRepo       string               `db:"from_source_repo"`
-	FromRef        string               `db:"from_source_repo_git_ref"`
-	ToRepo         string               `db:"to_source_repo"`
-	ToRef          string               `db:"to_source_repo_git_ref"`
+	From           upgrade.Version      `db:"from"`
+	To             upgrade.Version      `db:"to"`
 	ClockLeft      int64                `db:"clock_left"`
 	ClockStalled   int64                `db:"clock_stalled"`
 	ClockTickedAt  *time.Time           `db:"clock_ticked_at"`
@@ -55,9 +53,12 @@ type upgradeRow struct {
 
 const upgradeColumns = `id, component_id, component_type, messaging_exchange_id, proof, trigger, requested_by, reason,
 	force, release_id,
-	state, phase, step, verdict_code, verdict_message, cause, touched, from_source_repo, from_source_repo_git_ref,
-	to_source_repo,
-	to_source_repo_git_ref, clock_left, clock_stalled, clock_ticked_at, created_at, started_at, finished_at`
+	state, phase, step, verdict_code, verdict_message, cause, touched,
+	from_source_repo AS "from.source_repo", from_source_repo_git_ref AS "from.source_repo_git_ref",
+	from_source_commit_hash AS "from.source_commit_hash", from_deployment_commit_hash AS "from.deployment_commit_hash",
+	to_source_repo AS "to.source_repo", to_source_repo_git_ref AS "to.source_repo_git_ref",
+	to_source_commit_hash AS "to.source_commit_hash", to_deployment_commit_hash AS "to.deployment_commit_hash",
+	clock_left, clock_stalled, clock_ticked_at, created_at, started_at, finished_at`
 
 // lockUpgrade reads an upgrade and keeps it until the transaction ends.
 func lockUpgrade(ctx context.Context, tx *sqlx.Tx, id upgrade.ID) (*upgradeRow, error) {
@@ -130,7 +131,7 @@ func (r *upgradeRow) domain(ctx context.Context, tx *sqlx.Tx) (upgrade.Upgrade, 
 	return upgrade.Upgrade{ID: r.ID, Type: r.ComponentType, Proof: r.Proof, Trigger: r.Trigger, State: r.State,
 		Phase: r.Phase, Step: r.Step,
 		Cause: upgrade.Cause(r.Cause.String), Reason: r.VerdictCode, Message: r.VerdictMessage, Touched: r.Touched,
-		Proven: proven == phase, ProvenBefore: before == phase-1, From: r.from(), To: r.to()}, nil
+		Proven: proven == phase, ProvenBefore: before == phase-1, From: r.From, To: r.To}, nil
 }
 
 // take copies what the table moved.
@@ -146,12 +147,15 @@ func (r *upgradeRow) save(ctx context.Context, tx *sqlx.Tx) error {
 	err := tx.QueryRowxContext(ctx, `UPDATE upgrades SET state = $2, phase = $3, step = $4, verdict_code = $5,
 		verdict_message = $6, cause = $7, touched = $8,
 			from_source_repo = $9, from_source_repo_git_ref = $10, to_source_repo = $11, to_source_repo_git_ref = $12,
-			proof = $13,
+			proof = $13, from_source_commit_hash = $14, from_deployment_commit_hash = $15, to_source_commit_hash = $16,
+			to_deployment_commit_hash = $17,
 			started_at = CASE WHEN $2 IN `+RunningStates+` THEN coalesce(started_at, now()) ELSE started_at END,
 			finished_at = CASE WHEN $2 IN `+OpenStates+` THEN NULL ELSE now() END
 		WHERE id = $1 RETURNING started_at, finished_at`,
 		string(r.ID), string(r.State), r.Phase, string(r.Step), r.VerdictCode, r.VerdictMessage, r.Cause, r.Touched,
-		r.FromRepo, r.FromRef, r.ToRepo, r.ToRef, string(r.Proof)).Scan(&r.StartedAt, &r.FinishedAt)
+		r.From.SourceRepo, r.From.SourceRepoGitRef, r.To.SourceRepo, r.To.SourceRepoGitRef, string(r.Proof),
+		r.From.SourceCommitHash, r.From.DeploymentCommitHash, r.To.SourceCommitHash,
+		r.To.DeploymentCommitHash).Scan(&r.StartedAt, &r.FinishedAt)
 	if err != nil {
 		return fmt.Errorf("save upgrade %s: %w", r.ID, err)
 	}
@@ -179,14 +183,6 @@ func (r *upgradeRow) clock() upgrade.Clock {
 	return c
 }
 
-func (r *upgradeRow) from() upgrade.Version {
-	return upgrade.Version{SourceRepo: r.FromRepo, SourceRepoGitRef: r.FromRef}
-}
-
-func (r *upgradeRow) to() upgrade.Version {
-	return upgrade.Version{SourceRepo: r.ToRepo, SourceRepoGitRef: r.ToRef}
-}
-
 func (r *upgradeRow) subject() string { return "upgrade/" + string(r.ID) }
 
 func (r *upgradeRow) restoring() bool { return r.State == upgrade.RollingBack }
@@ -196,7 +192,7 @@ func (r *upgradeRow) wire(workflowIDs []string) managerapi.Upgrade {
 	u := managerapi.Upgrade{ID: r.ID, ComponentID: r.ComponentID, ComponentType: r.ComponentType, ExchangeID: r.ExchangeID,
 		Trigger:     r.Trigger,
 		RequestedBy: r.RequestedBy, Reason: r.Reason, Force: r.Force, State: r.State, Phase: r.Phase, Step: r.Step,
-		Verdict: managerapi.Verdict{Code: r.VerdictCode, Message: r.VerdictMessage}, From: r.from(), To: r.to(),
+		Verdict: managerapi.Verdict{Code: r.VerdictCode, Message: r.VerdictMessage}, From: r.From, To: r.To,
 		Cause: upgrade.Cause(r.Cause.String), WorkflowIDs: workflowIDs, CreatedAt: r.CreatedAt.UTC(),
 		StartedAt: db.UTC(r.StartedAt), FinishedAt: db.UTC(r.FinishedAt)}
 	if workflowIDs == nil {

@@ -48,7 +48,8 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.Prove(ctx(), u.ID, w.exchange, w.judgement())).To(Succeed())
 		shown, err := w.Upgrade(ctx(), u.ID)
 		Expect(err).NotTo(HaveOccurred())
-		Expect([]any{shown.State, shown.From.SourceRepoGitRef, shown.To, shown.DeadlineAt == nil, shown.FinishedAt != nil}).
+		Expect([]any{shown.State, shown.From.SourceRepoGitRef, shown.To.AtRef(), shown.DeadlineAt == nil,
+			shown.FinishedAt != nil}).
 			To(Equal(
 				[]any{upgrade.Completed, "v1", target, true, true}))
 		Expect(w.recorded(c)).To(Equal("v2 upgrade_completed"))

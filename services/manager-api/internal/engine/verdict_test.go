@@ -42,7 +42,7 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 	// again starts an upgrade from v1 to a version, of which config finds the commit abc123.
 	again := func(w *world, c component.ID, to string) upgrade.ID {
 		GinkgoHelper()
-		u, j := w.request(c), w.judgement()
+		u, j := w.forced(c), w.judgement()
 		j.Target.SourceRepoGitRef = to
 		Expect(w.Start(ctx(), u.ID, w.exchange, j)).To(Succeed())
 		w.runConfig(u.ID)
@@ -52,6 +52,12 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 		return func(w *world, c component.ID) {
 			w.proven(c, 1)
 			w.exec(`UPDATE releases SET source_commit_hash = $1`, commit)
+		}
+	}
+	deployedFrom := func(commit string) func(*world, component.ID) {
+		return func(w *world, c component.ID) {
+			provenAt("abc123")(w, c)
+			w.exec(`UPDATE releases SET deployment_commit_hash = $1`, commit)
 		}
 	}
 	stated := func(*world, component.ID) {}
@@ -73,6 +79,10 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 		Entry("at a commit that was not stated", component.Builder, provenAt(""), "v1", upgrade.CauseEnvironment, ""),
 		Entry("but at another commit it is: its branch has moved on", component.Builder, provenAt("older"), "v1",
 			upgrade.CauseVersion, "v1"),
+		Entry("at the same commit of the deployment repository", component.Builder, deployedFrom("def456"), "v1",
+			upgrade.CauseEnvironment, ""),
+		Entry("but at another commit of the deployment repository it is (fault 20)", component.Builder, deployedFrom("older"),
+			"v1", upgrade.CauseVersion, "v1"),
 		Entry("and where it was only stated to run, whatever this upgrade has found", component.Builder, stated, "v1",
 			upgrade.CauseVersion, "v1"),
 		Entry("and another version", component.Builder, provenAt("abc123"), "v2", upgrade.CauseVersion, "v2"),
@@ -114,7 +124,7 @@ var _ = Describe("A version that is deployed again and does not prove itself", f
 		w := newWorld()
 		c := w.component(component.Manager)
 		w.proven(c, 1)
-		u, j := w.request(c), w.judgement()
+		u, j := w.forced(c), w.judgement()
 		j.Target.SourceRepoGitRef = "v1"
 		Expect(w.Start(ctx(), u.ID, w.exchange, j)).To(Succeed())
 		w.runConfig(u.ID)

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/openaperture/openaperture/pkg/fault"
@@ -14,7 +13,7 @@ import (
 )
 
 // beginPhase makes the forward workflow of a phase and sends its first order: [config, deploy] on the component's
-// repository, or the deploy of a stored release where the upgrade is an operator's rollback.
+// repository, or the deploy of a stored release where the upgrade is an operator's rollback or a repair.
 func (s *Engine) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) (*failure, error) {
 	phase := upgrade.PhasesOf(row.ComponentType)[number-1]
 	if row.Trigger == upgrade.TriggerRollback {
@@ -24,19 +23,46 @@ func (s *Engine) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, n
 		}
 		return s.deployRelease(ctx, tx, row, r, position{row.ID, number, false})
 	}
+	stored, err := repairRelease(ctx, tx, row, number)
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil {
+		return s.deployRelease(ctx, tx, row, stored, position{row.ID, number, false})
+	}
 	repo, ref, err := deploymentOf(ctx, tx, row)
 	if err != nil {
 		return nil, err
 	}
-	w := &workflowRow{
-		DeploymentRepo:       withRepoSuffix(repo, phase.RepoSuffix),
-		DeploymentRepoGitRef: ref,
-		SourceRepo:           row.ToRepo,
-		SourceRepoGitRef:     row.ToRef,
-		Phase:                number,
-		Executor:             phase.Milestone,
-	}
+	w := &workflowRow{DeploymentRepo: phase.DeploymentRepo(repo), DeploymentRepoGitRef: ref, SourceRepo: row.To.SourceRepo,
+		SourceRepoGitRef: row.To.SourceRepoGitRef,
+		Phase:            number, Executor: phase.Milestone}
 	return s.beginWorkflow(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
+}
+
+// repairRelease is the stored release that a repair deploys in a phase, nil if the upgrade is no repair. A repair brings
+// back the proven release of the recorded version, without git: it never brings a moved tag, or another commit of the
+// deployment repository. A version that was only stated to run has no release: its repair renders one.
+func repairRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) (*releaseRow, error) {
+	if !upgrade.Repairs(row.From, row.To, row.Trigger, row.Force) {
+		return nil, nil
+	}
+	var wanted *releaseRow
+	for i := range upgrade.PhasesOf(row.ComponentType) {
+		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
+			AND source_repo = $3 AND source_repo_git_ref = $4 ORDER BY `+lastProven+` LIMIT 1`, row.ComponentID, i+1,
+			row.From.SourceRepo, row.From.SourceRepoGitRef)
+		if fault.Is(err, fault.NotFound) {
+			return nil, nil // all phases or none: a version is no mixture
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i+1 == number {
+			wanted = r
+		}
+	}
+	return wanted, nil
 }
 
 // deploymentOf is the deployment repository of an upgrade and its ref: the component's when the first phase began. A
@@ -125,12 +151,4 @@ func (s *Engine) orderProbe(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, n
 	}
 	return s.storeOrder(ctx, tx, w, queueOf(upgrade.PhasesOf(row.ComponentType)[number-1].ProbeQueue),
 		s.baseOrder(w, messages.MilestoneProbe))
-}
-
-// withRepoSuffix appends to a repository's name, before a trailing ".git".
-func withRepoSuffix(repo, suffix string) string {
-	if name, ok := strings.CutSuffix(repo, ".git"); ok && suffix != "" {
-		return name + suffix + ".git"
-	}
-	return repo + suffix
 }

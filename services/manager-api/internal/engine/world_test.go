@@ -127,6 +127,14 @@ func (w *world) request(id component.ID) managerapi.Upgrade {
 
 var target = upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v2"}
 
+// forced is a request with force: what is recorded is deployed again from its repository.
+func (w *world) forced(id component.ID) managerapi.Upgrade {
+	GinkgoHelper()
+	u, _, err := w.RequestUpgrade(ctx(), managerapi.UpgradeRequest{ComponentID: id, RequestedBy: "alice", Force: true})
+	Expect(err).NotTo(HaveOccurred())
+	return u
+}
+
 func (w *world) judgement() managerapi.Judgement {
 	return managerapi.Judgement{Term: w.term, Verdict: managerapi.Verdict{Code: "eligible", Message: "it is"},
 		Target: target}

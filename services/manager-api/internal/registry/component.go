@@ -15,16 +15,19 @@ import (
 type ComponentView struct {
 	ID component.ID `json:"id" db:"id"`
 	ComponentSpec
-	SourceRepo       string    `json:"source_repo" db:"source_repo"`
-	SourceRepoGitRef string    `json:"source_repo_git_ref" db:"source_repo_git_ref"`
-	Status           *string   `json:"status" db:"status"`
-	UpgradeStatus    db.JSON   `json:"upgrade_status" db:"upgrade_status"`
-	NextCheckAt      *db.Stamp `json:"next_check_at" db:"next_check_at"`
-	LastCheckAt      *db.Stamp `json:"-" db:"last_check_at"`
-	LastVerdict      string    `json:"-" db:"last_verdict"`
-	LastMessage      string    `json:"-" db:"last_verdict_message"`
-	InsertedAt       db.Stamp  `json:"inserted_at" db:"inserted_at"`
-	UpdatedAt        db.Stamp  `json:"updated_at" db:"updated_at"`
+	SourceRepo       string `json:"source_repo" db:"source_repo"`
+	SourceRepoGitRef string `json:"source_repo_git_ref" db:"source_repo_git_ref"`
+	// The commits of the recorded version, "" where nobody knows them.
+	SourceCommitHash     string    `json:"source_commit_hash" db:"source_commit_hash"`
+	DeploymentCommitHash string    `json:"deployment_commit_hash" db:"deployment_commit_hash"`
+	Status               *string   `json:"status" db:"status"`
+	UpgradeStatus        db.JSON   `json:"upgrade_status" db:"upgrade_status"`
+	NextCheckAt          *db.Stamp `json:"next_check_at" db:"next_check_at"`
+	LastCheckAt          *db.Stamp `json:"-" db:"last_check_at"`
+	LastVerdict          string    `json:"-" db:"last_verdict"`
+	LastMessage          string    `json:"-" db:"last_verdict_message"`
+	InsertedAt           db.Stamp  `json:"inserted_at" db:"inserted_at"`
+	UpdatedAt            db.Stamp  `json:"updated_at" db:"updated_at"`
 }
 
 // ComponentSpec is what an operator states about a component.
@@ -35,6 +38,7 @@ type ComponentSpec struct {
 	DeploymentRepoGitRef string               `json:"deployment_repo_git_ref" db:"deployment_repo_git_ref"`
 	Strategy             component.Strategy   `json:"upgrade_strategy" db:"upgrade_strategy"`
 	Proof                component.ProofKind  `json:"proof" db:"proof"`
+	FollowDeployment     bool                 `json:"follow_deployment" db:"follow_deployment"`
 }
 
 // lastCheck is the last automatic check as the API shows it.
@@ -60,22 +64,23 @@ func (c ComponentView) MarshalJSON() ([]byte, error) {
 	return json.Marshal(shown)
 }
 
-const componentShown = `id, messaging_exchange_id, type, source_repo, source_repo_git_ref, deployment_repo,
-	deployment_repo_git_ref,
-	upgrade_strategy, proof, status, upgrade_status, next_check_at, last_check_at, last_verdict, last_verdict_message,
-	inserted_at, updated_at`
+// selectComponents selects the components c.
+const selectComponents = `SELECT c.id, c.messaging_exchange_id, c.type, c.source_repo, c.source_repo_git_ref,
+		recorded.source_commit_hash, recorded.deployment_commit_hash, c.deployment_repo, c.deployment_repo_git_ref,
+		c.follow_deployment, c.upgrade_strategy, c.proof, c.status, c.upgrade_status, c.next_check_at, c.last_check_at,
+		c.last_verdict, c.last_verdict_message, c.inserted_at, c.updated_at
+	FROM system_components c CROSS JOIN ` + db.RecordedCommits + ` `
 
 // EachComponent lists components by id, of one type unless that is nil.
 func (s *Registry) EachComponent(ctx context.Context, p db.Part, t *component.Type,
 	fn func(ComponentView) error) error {
 	return db.Each(ctx, s.db.Pool, p.Limit, func(r ComponentView) int64 { return int64(r.ID) }, fn,
-		`SELECT `+componentShown+` FROM system_components
-		WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2)`, p.Exchange, t)
+		selectComponents+`WHERE ($1 = 0 OR messaging_exchange_id = $1) AND ($2::text IS NULL OR type = $2)`, p.Exchange, t)
 }
 
 // Component reads one component.
 func (s *Registry) Component(ctx context.Context, id component.ID) (ComponentView, error) {
-	row, err := db.One[ComponentView](ctx, s.db.Pool, `SELECT `+componentShown+` FROM system_components WHERE id = $1`, id)
+	row, err := db.One[ComponentView](ctx, s.db.Pool, selectComponents+`WHERE c.id = $1`, id)
 	if err != nil {
 		return row, fmt.Errorf("read component %d: %w", id, err)
 	}
@@ -95,10 +100,10 @@ func (s *Registry) CreateComponent(ctx context.Context, spec ComponentSpec, runs
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &id, `INSERT INTO system_components (messaging_exchange_id, type, source_repo,
 			source_repo_git_ref,
-			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof, follow_deployment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			RETURNING id`,
 			spec.ExchangeID, spec.Type, runs.SourceRepo, runs.SourceRepoGitRef, spec.DeploymentRepo, spec.DeploymentRepoGitRef,
-			spec.Strategy, spec.Proof)
+			spec.Strategy, spec.Proof, spec.FollowDeployment)
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
@@ -134,9 +139,10 @@ func (s *Registry) UpdateComponent(ctx context.Context, id component.ID, spec Co
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE system_components SET messaging_exchange_id = $2, type = $3,
 			deployment_repo = $4,
-			deployment_repo_git_ref = $5, upgrade_strategy = $6, proof = $7, updated_at = now(),
+			deployment_repo_git_ref = $5, upgrade_strategy = $6, proof = $7, follow_deployment = $8, updated_at = now(),
 			next_check_at = CASE WHEN upgrade_strategy = $6 THEN next_check_at END WHERE id = $1`,
-			id, spec.ExchangeID, spec.Type, spec.DeploymentRepo, spec.DeploymentRepoGitRef, spec.Strategy, spec.Proof)
+			id, spec.ExchangeID, spec.Type, spec.DeploymentRepo, spec.DeploymentRepoGitRef, spec.Strategy, spec.Proof,
+			spec.FollowDeployment)
 		if err != nil {
 			return db.UnknownExchange(err)
 		}
@@ -189,7 +195,7 @@ func (s *Registry) DeleteComponent(ctx context.Context, id component.ID, guard d
 
 func lockComponentRow(ctx context.Context, tx *sqlx.Tx, id component.ID,
 	guard db.Guard[ComponentView]) (ComponentView, error) {
-	row, err := db.One[ComponentView](ctx, tx, `SELECT `+componentShown+` FROM system_components WHERE id = $1 FOR UPDATE`,
+	row, err := db.One[ComponentView](ctx, tx, selectComponents+`WHERE c.id = $1 FOR UPDATE OF c`,
 		id)
 	if err != nil {
 		return row, err

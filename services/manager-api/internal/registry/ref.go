@@ -17,7 +17,8 @@ type RefRow struct {
 	UpdatedAt  db.Stamp `json:"updated_at" db:"updated_at"`
 }
 
-const refColumns = `id, type, source_repo, source_repo_git_ref, auto_upgrade_enabled, inserted_at, updated_at`
+const refColumns = `id, type, source_repo, source_repo_git_ref, auto_upgrade_enabled, follow, inserted_at,
+	updated_at`
 
 // EachRef lists the refs by id.
 func (s *Registry) EachRef(ctx context.Context, p db.Part, fn func(RefRow) error) error {
@@ -38,8 +39,8 @@ func (s *Registry) Ref(ctx context.Context, t component.Type) (RefRow, error) {
 func (s *Registry) CreateRef(ctx context.Context, ref component.Ref) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref,
-			auto_upgrade_enabled)
-			VALUES ($1, $2, $3, $4)`, ref.Type, ref.SourceRepo, ref.SourceRepoGitRef, ref.AutoUpgradeEnabled)
+			auto_upgrade_enabled, follow)
+			VALUES ($1, $2, $3, $4, $5)`, ref.Type, ref.SourceRepo, ref.SourceRepoGitRef, ref.AutoUpgradeEnabled, ref.Follow)
 		if err != nil {
 			return err
 		}
@@ -55,12 +56,12 @@ func (s *Registry) CreateRef(ctx context.Context, ref component.Ref) error {
 func (s *Registry) UpdateRef(ctx context.Context, ref component.Ref, guard db.Guard[RefRow]) error {
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		old, err := lockRef(ctx, tx, ref.Type, guard)
-		if err != nil || old.Ref == ref {
+		if err != nil || old.Equal(ref) {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE system_component_refs SET source_repo = $2, source_repo_git_ref = $3,
-			auto_upgrade_enabled = $4, updated_at = now() WHERE id = $1`, old.ID, ref.SourceRepo, ref.SourceRepoGitRef,
-			ref.AutoUpgradeEnabled)
+			auto_upgrade_enabled = $4, follow = $5, updated_at = now() WHERE id = $1`, old.ID, ref.SourceRepo,
+			ref.SourceRepoGitRef, ref.AutoUpgradeEnabled, ref.Follow)
 		if err != nil {
 			return err
 		}
