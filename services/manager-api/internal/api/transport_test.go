@@ -200,7 +200,7 @@ var _ = Describe("The server", func() {
 		h.exchanges()
 		h.ok(201, "POST", "/system_components", aComponent)
 		place := h.callAs("operator", "POST", "/system_components/1/upgrade", "").header.Get("Location")
-		_, err := h.db.Exec(`UPDATE upgrades SET state = 'in_progress', phase = 1, step = 'config'`)
+		_, err := h.db.Exec(`UPDATE upgrades SET state = 'in_progress', phase = 1, step = 'deploy'`)
 		Expect(err).NotTo(HaveOccurred())
 		h.ok(200, "POST", place+"/cancel", "{}")
 		for _, path := range []string{"/events", place, "/system_components/1", "/system_events"} {
