@@ -83,10 +83,12 @@ func NewEnv(service, version string, base Base, log *zap.Logger) (*Env, error) {
 }
 
 func (e *Env) registerMetrics() {
-	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "openaperture_build_info", Help: "Always 1; the labels say what runs.",
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "openaperture_build_info",
+		Help:        "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"service": e.Service, "version": e.Version}})
 	info.Set(1)
-	ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "openaperture_ready", Help: "1 while /readyz answers 200."},
+	ready := prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "openaperture_ready", Help: "1 while /readyz answers 200."},
 		func() float64 {
 			if e.Health.Ready() {
 				return 1

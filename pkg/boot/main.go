@@ -117,8 +117,10 @@ func parse(name string, args []string) (options, *pflag.FlagSet, error) {
 }
 
 func help[C Config](s Service[C], flags *pflag.FlagSet, w io.Writer) {
-	_, _ = fmt.Fprintf(w, "%s\n\nUsage: %s [flags] [command]\n\nFlags:\n%s\nCommands (the default is to serve):\n", s.About, s.Name, flags.FlagUsages())
-	_, _ = fmt.Fprintf(w, "  %-16s %s\n", "healthcheck", "ask the running service whether it is alive, or ready with 'healthcheck ready'; exit 0 or 1")
+	_, _ = fmt.Fprintf(w, "%s\n\nUsage: %s [flags] [command]\n\nFlags:\n%s\nCommands (the default is to serve):\n",
+		s.About, s.Name, flags.FlagUsages())
+	_, _ = fmt.Fprintf(w, "  %-16s %s\n", "healthcheck",
+		"ask the running service whether it is alive, or ready with 'healthcheck ready'; exit 0 or 1")
 	for _, c := range s.Commands {
 		_, _ = fmt.Fprintf(w, "  %-16s %s\n", c.Name, c.About)
 	}

@@ -45,7 +45,8 @@ func serve[C Config](s Service[C], cfg C, env *Env) error {
 	})
 	settled := time.AfterFunc(settle, giveBack)
 	defer settled.Stop()
-	env.Log.Info("service is starting", zap.String("version", s.Version), zap.String("listen", env.Addr), zap.String("boot_id", env.BootID))
+	env.Log.Info("service is starting", zap.String("version", s.Version), zap.String("listen", env.Addr),
+		zap.String("boot_id", env.BootID))
 	go func() { // joined by wait, unless it does not stop: then the process ends
 		p.ended <- loop.Contain(ctx, "run", "", func() error { return s.Run(ctx, cfg, env) })
 	}()

@@ -21,7 +21,8 @@ const maxConnections = 1024
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: address already in use: stop the other process or set listen / %s", address, EnvName("listen"))
+		return nil, fmt.Errorf("listen on %s: address already in use: stop the other process or set listen / %s", address,
+			EnvName("listen"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w: set listen / %s", address, err, EnvName("listen"))
@@ -49,7 +50,8 @@ func newServer(ctx context.Context, env *Env) *http.Server {
 func (e *Env) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "alive", "service": e.Service, "version": e.Version, "boot_id": e.BootID})
+		writeJSON(w, http.StatusOK, map[string]string{"status": "alive", "service": e.Service,
+			"version": e.Version, "boot_id": e.BootID})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		report, status := e.Health.Report(r.Context()), http.StatusOK

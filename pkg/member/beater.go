@@ -77,7 +77,8 @@ func (b *Beater) Run(ctx context.Context) error {
 	}
 	if b.beaten {
 		// Detached: ctx has ended, and these are the last words.
-		_ = b.beat(context.WithoutCancel(ctx), messages.StatusInactive, farewell) // logged by beat; silence says the same later
+		// The error is logged by beat, and silence says the same later.
+		_ = b.beat(context.WithoutCancel(ctx), messages.StatusInactive, farewell)
 	}
 	return nil
 }

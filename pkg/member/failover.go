@@ -15,7 +15,7 @@ import (
 
 const (
 	failoverEvery  = time.Minute     // between two questions for the exchange's failover broker
-	failoverReread = 5 * time.Minute // between two reads of its addresses while it cannot be reached: each read is journalled
+	failoverReread = 5 * time.Minute // between two reads of its addresses: each is journalled
 )
 
 // failovers is manager-api as failover needs it; *managerapi.Client is one.

@@ -43,7 +43,8 @@ func Join(ctx context.Context, cfg Config, env *boot.Env, t component.Type) (*Me
 
 // Rejoin is Join for a restart that may not depend on manager-api, because manager-api may be what the service is about
 // to repair: while that does not answer, the exchange is taken as an earlier start has read it.
-func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type, known managerapi.Exchange) (*Member, error) {
+func Rejoin(ctx context.Context, cfg Config, env *boot.Env, t component.Type,
+	known managerapi.Exchange) (*Member, error) {
 	read := func(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env,
 	) (managerapi.Exchange, error) {
 		asking, cancel := context.WithTimeout(ctx, rejoinLimit)
@@ -107,7 +108,8 @@ func status(cfg Config, env *boot.Env, t component.Type) messages.ModuleStatus {
 
 // readExchange asks until manager-api answers with the exchange. Every refusal is tried again: the exchange may be
 // created, or the token be granted, while we wait, and /readyz says why we do.
-func readExchange(ctx context.Context, api *managerapi.Client, id component.ExchangeID, env *boot.Env) (managerapi.Exchange, error) {
+func readExchange(ctx context.Context, api *managerapi.Client, id component.ExchangeID,
+	env *boot.Env) (managerapi.Exchange, error) {
 	var reason atomic.Pointer[error]
 	waiting := fmt.Errorf("exchange %d is not known yet", id)
 	reason.Store(&waiting)
@@ -156,7 +158,8 @@ func (m *Member) Parts(users ...loop.Part) []loop.Part {
 		}})
 	}
 	beat := outliving(m.Beater.Run, &working)
-	return append(parts, loop.Part{Name: "failover", Run: m.failover.Run}, loop.Part{Name: "heartbeat", Run: func(ctx context.Context) error {
+	parts = append(parts, loop.Part{Name: "failover", Run: m.failover.Run})
+	return append(parts, loop.Part{Name: "heartbeat", Run: func(ctx context.Context) error {
 		defer beating.Done()
 		return beat(ctx)
 	}})

@@ -10,8 +10,10 @@ import (
 
 // Queues are the logical queues that every exchange has.
 var Queues = []messages.Queue{
-	messages.QueueOverseer, messages.QueueSystemModules, messages.QueueWorkflowOrchestration, messages.QueueDeployer, messages.QueueDeployOA,
-	messages.QueueBuilder, messages.QueueFleetManager, messages.QueueNotificationsEmail, messages.QueueNotificationsHipchat,
+	messages.QueueOverseer, messages.QueueSystemModules, messages.QueueWorkflowOrchestration,
+	messages.QueueDeployer, messages.QueueDeployOA,
+	messages.QueueBuilder, messages.QueueFleetManager, messages.QueueNotificationsEmail,
+	messages.QueueNotificationsHipchat,
 }
 
 // Topology is everything that an exchange needs on a broker (docs/messaging.md#topology): the topic exchanges of its
@@ -40,7 +42,8 @@ func Topology(ex managerapi.Exchange) rabbit.Topology {
 }
 
 func queue(a messages.Address, q messages.Queue) rabbit.Queue {
-	out := rabbit.Queue{Name: a.QueueName(q), Kind: rabbit.Work, DeliveryLimit: messages.DeliveryLimit, BindExchange: a.Name, BindKey: a.Key(q)}
+	out := rabbit.Queue{Name: a.QueueName(q), Kind: rabbit.Work, DeliveryLimit: messages.DeliveryLimit,
+		BindExchange: a.Name, BindKey: a.Key(q)}
 	if q == messages.QueueSystemModules {
 		out.Kind, out.DeliveryLimit, out.TTL = rabbit.Beats, 0, messages.SystemModulesTTL*time.Millisecond
 	}

@@ -83,7 +83,7 @@ type BatchConsumer struct {
 	Queue    string
 	Prefetch int           // 0 means 1000
 	MaxBatch int           // 0 means Prefetch, and no more than that
-	Pace     time.Duration // at least so long from call to call, unless a whole batch is there: a busy queue gets fewer, larger ones
+	Pace     time.Duration // at least so long between two calls, unless a whole batch is there
 	// Handle gets 1 to MaxBatch deliveries in the order of arrival. Its result counts for all of them as for a Consumer,
 	// except those that were marked with Delivery.Reject.
 	Handle  func(ctx context.Context, batch []*Delivery) error
@@ -97,7 +97,8 @@ func (b *Broker) Consume(ctx context.Context, c Consumer) error {
 	handle := func(ctx context.Context, batch []*Delivery) error {
 		return c.Handle(extract(ctx, batch[0].Headers), batch[0])
 	}
-	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: max(c.Prefetch, 1), most: 1, handle: handle, backoff: c.Backoff})
+	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: max(c.Prefetch, 1), most: 1, handle: handle,
+		backoff: c.Backoff})
 }
 
 // ConsumeBatch is Consume for batches.
@@ -108,7 +109,8 @@ func (b *Broker) ConsumeBatch(ctx context.Context, c BatchConsumer) error {
 	if c.MaxBatch <= 0 || c.MaxBatch > c.Prefetch {
 		c.MaxBatch = c.Prefetch
 	}
-	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: c.Prefetch, most: c.MaxBatch, pace: c.Pace, handle: c.Handle, backoff: c.Backoff})
+	return b.consume(ctx, &consumer{queue: c.Queue, prefetch: c.Prefetch, most: c.MaxBatch, pace: c.Pace,
+		handle: c.Handle, backoff: c.Backoff})
 }
 
 // consumer is one call of Consume or ConsumeBatch.

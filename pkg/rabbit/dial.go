@@ -38,7 +38,8 @@ func (a Address) URL() string {
 	if vhost == "" {
 		vhost = "/"
 	}
-	u := url.URL{Scheme: scheme, User: url.UserPassword(a.User, a.Password), Host: net.JoinHostPort(a.Host, strconv.Itoa(port)),
+	u := url.URL{Scheme: scheme, User: url.UserPassword(a.User, a.Password),
+		Host: net.JoinHostPort(a.Host, strconv.Itoa(port)),
 		Path: "/" + vhost, RawPath: "/" + url.PathEscape(vhost)}
 	return u.String()
 }
@@ -54,9 +55,11 @@ func (a Address) GoString() string { return a.String() }
 func ParseURL(raw string) (Address, error) {
 	u, err := amqp.ParseURI(raw)
 	if err != nil {
-		return Address{}, errors.New("parse broker URL: not a valid amqp:// or amqps:// URL (reserved characters in user and password must be percent-encoded)")
+		return Address{}, errors.New("parse broker URL: not a valid amqp:// or amqps:// URL " +
+			"(reserved characters in user and password must be percent-encoded)")
 	}
-	return Address{Host: u.Host, Port: u.Port, User: u.Username, Password: u.Password, VHost: u.Vhost, TLS: u.Scheme == "amqps"}, nil
+	return Address{Host: u.Host, Port: u.Port, User: u.Username, Password: u.Password, VHost: u.Vhost,
+		TLS: u.Scheme == "amqps"}, nil
 }
 
 // tlsPort is the port of AMQP over TLS.
@@ -127,7 +130,8 @@ func Redact(raw string) string {
 // scrub removes the passwords of all addresses from a text, in every form in which a URL or a log could carry them.
 func scrub(text string, addresses []Address) string {
 	for _, a := range addresses {
-		for _, form := range []string{a.Password, url.QueryEscape(a.Password), url.PathEscape(a.Password), userinfo(a.Password)} {
+		for _, form := range []string{a.Password, url.QueryEscape(a.Password), url.PathEscape(a.Password),
+			userinfo(a.Password)} {
 			if len(form) > 3 { // a shorter one would shred ordinary words and is not a secret worth the name
 				text = strings.ReplaceAll(text, form, "***")
 			}

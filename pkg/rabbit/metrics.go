@@ -17,7 +17,8 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) metrics {
 	return metrics{
 		connection: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "openaperture_rabbit_connection_state",
-			Help: "1 for the state that a broker connection is in, 0 for the others."}, []string{"broker", "connection", "state"})),
+			Help: "1 for the state that a broker connection is in, 0 for the others."},
+			[]string{"broker", "connection", "state"})),
 		publishes: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_rabbit_publishes_total",
 			Help: "Messages published, by outcome."}, []string{"broker", "outcome"})),
 		deliveries: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "openaperture_rabbit_deliveries_total",

@@ -19,7 +19,7 @@ type part struct {
 	name     string
 	topology Topology
 	lacks    error // errUndeclared, then the broker's refusal, or nil once it is declared; guarded by Broker.mu
-	doubtful bool  // to be declared again, as a message for it came back or did not find its exchange; guarded by Broker.mu
+	doubtful bool  // to be declared again: a message came back; guarded by Broker.mu
 }
 
 // SetParts has more declared beside the topology, by name: parts that share a broker and nothing else. One that the

@@ -124,7 +124,8 @@ func New(c Config) (*Broker, error) {
 	b := &Broker{cfg: c, addresses: addresses, metrics: newMetrics(c.Metrics), topology: c.Topology,
 		log:      c.Log.Named("rabbit").With(zap.String("broker", c.Name)),
 		requests: make(chan *request), changed: make(chan struct{}), consumers: map[*consumer]bool{}}
-	b.publishing = newLink(b, "publish", func(s *session) error { return s.declare(b.currentTopology()) }, b.servePublisher)
+	b.publishing = newLink(b, "publish", func(s *session) error { return s.declare(b.currentTopology()) },
+		b.servePublisher)
 	b.consuming = newLink(b, "consume", func(s *session) error { return b.declare(s, every) }, b.serveConsumers)
 	return b, nil
 }

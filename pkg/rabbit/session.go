@@ -40,7 +40,8 @@ type link struct {
 }
 
 func newLink(b *Broker, role string, declare func(*session) error, serve server) *link {
-	l := &link{broker: b, role: role, declare: declare, serve: serve, renew: make(chan struct{}, 1), state: Closed, reason: "not started"}
+	l := &link{broker: b, role: role, declare: declare, serve: serve, renew: make(chan struct{}, 1),
+		state: Closed, reason: "not started"}
 	b.metrics.state(b.cfg.Name, role, Closed)
 	return l
 }
@@ -174,7 +175,8 @@ type session struct {
 }
 
 func newSession(conn *amqp.Connection, raw net.Conn, limit time.Duration) *session {
-	return &session{conn: conn, raw: raw, limit: limit, done: make(chan struct{}), unblock: make(chan struct{}, 1), failed: make(chan error, 1),
+	return &session{conn: conn, raw: raw, limit: limit, done: make(chan struct{}),
+		unblock: make(chan struct{}, 1), failed: make(chan error, 1),
 		closes: conn.NotifyClose(make(chan *amqp.Error, 1)), blocks: conn.NotifyBlocked(make(chan amqp.Blocking, 16))}
 }
 

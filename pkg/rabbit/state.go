@@ -55,7 +55,8 @@ func stateOf(err error) State {
 		return Misconfigured
 	}
 	var refusal *amqp.Error
-	if errors.As(err, &refusal) && refusal.Server && (refusal.Code == amqp.AccessRefused || refusal.Code == amqp.NotAllowed) {
+	if errors.As(err, &refusal) && refusal.Server &&
+		(refusal.Code == amqp.AccessRefused || refusal.Code == amqp.NotAllowed) {
 		return Auth
 	}
 	return Connecting

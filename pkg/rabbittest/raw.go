@@ -13,7 +13,8 @@ import (
 // Do runs f on a channel of a fresh connection and returns f's error. The library under test is not involved.
 func (h *Host) Do(f func(*amqp.Channel) error) error {
 	ginkgo.GinkgoHelper()
-	connection, err := amqp.DialConfig(h.URL, amqp.Config{Heartbeat: 10 * time.Second, Dial: amqp.DefaultDial(10 * time.Second)})
+	connection, err := amqp.DialConfig(h.URL, amqp.Config{Heartbeat: 10 * time.Second,
+		Dial: amqp.DefaultDial(10 * time.Second)})
 	if err != nil {
 		return err
 	}

@@ -118,10 +118,12 @@ func (h *Host) manage(method, path string, body, into any) {
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		payload = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(context.Background(), method, strings.TrimSuffix(need("TEST_RABBIT_MANAGEMENT_URL"), "/")+path, payload)
+	request, err := http.NewRequestWithContext(context.Background(), method,
+		strings.TrimSuffix(need("TEST_RABBIT_MANAGEMENT_URL"), "/")+path, payload)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	request.Header.Set("Content-Type", "application/json")
-	client := http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}} // specs count goroutines
+	transport := &http.Transport{DisableKeepAlives: true} // specs count goroutines
+	client := http.Client{Timeout: 15 * time.Second, Transport: transport}
 	response, err := client.Do(request)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	defer func() { _ = response.Body.Close() }()
