@@ -328,7 +328,8 @@ func (s *Engine) OrderView(ctx context.Context, id string) (managerapi.OrderView
 	var rows []orderViewRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE o.id = $1`, id)
+		return tx.SelectContext(ctx, &rows, viewSQL("$2")+` WHERE o.id = $1`, id,
+			s.times.LiveWithin.Milliseconds())
 	})
 	if err != nil {
 		return managerapi.OrderView{}, 0, fmt.Errorf("show order %s: %w", id, err)
@@ -336,7 +337,7 @@ func (s *Engine) OrderView(ctx context.Context, id string) (managerapi.OrderView
 	if len(rows) == 0 {
 		return managerapi.OrderView{}, 0, fault.New(fault.NotFound, "there is no order %s", id)
 	}
-	v, err := rows[0].wire()
+	v, err := rows[0].wire(s.tickWithin())
 	return v, rows[0].ExchangeID, err
 }
 
@@ -347,15 +348,16 @@ func (s *Engine) ClaimsOf(ctx context.Context, hostname string,
 	var rows []orderViewRow
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		rows = nil
-		return tx.SelectContext(ctx, &rows, viewSQL+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed')
-			AND ($2 = 0 OR o.messaging_exchange_id = $2) ORDER BY o.id`, hostname, ex)
+		return tx.SelectContext(ctx, &rows, viewSQL("$3")+` WHERE l.holder = $1 AND o.state IN ('open', 'claimed')
+			AND ($2 = 0 OR o.messaging_exchange_id = $2) ORDER BY o.id`, hostname, ex,
+			s.times.LiveWithin.Milliseconds())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list claims of %s: %w", hostname, err)
 	}
 	out := make([]managerapi.OrderView, 0, len(rows))
 	for _, r := range rows {
-		v, err := r.wire()
+		v, err := r.wire(s.tickWithin())
 		if err != nil {
 			return nil, err
 		}
@@ -364,37 +366,58 @@ func (s *Engine) ClaimsOf(ctx context.Context, hostname string,
 	return out, nil
 }
 
+// orderViewRow is an order with the facts for upgrade.Work.
 type orderViewRow struct {
 	orderRow
-	Holder  string `db:"holder"`
-	Settled bool   `db:"settled"`
-	Watched bool   `db:"watched"`
+	Holder    string         `db:"holder"`
+	Phase     int            `db:"phase"`
+	Restoring bool           `db:"restoring"`
+	Upgrade   *upgrade.State `db:"upgrade_state"` // nil: the workflow belongs to no upgrade
+	At        int            `db:"upgrade_phase"`
+	Step      upgrade.Step   `db:"upgrade_step"`
+	TickedAt  *time.Time     `db:"clock_ticked_at"`
+	Stalled   int64          `db:"clock_stalled"`
+	Judge     bool           `db:"judge"`
 }
 
-// viewSQL settles an order once its upgrade has proven that phase, ended, or moved on to undoing it: its result is then
-// nobody's to undo but manager-api's. Until then manager-api watches over what it has learned as long as it keeps the
-// clock; one that stands still although there is a judge does so because manager-api does not hear its broker.
-const viewSQL = `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token,
-	o.body, o.deadline,
-		now() AS now, coalesce(l.holder, '') AS holder,
-		o.state NOT IN ('open', 'claimed') AND (u.id IS NULL OR u.state NOT IN ` + OpenStates + `
-			OR (NOT w.restoring AND (u.phase > w.phase OR u.state = 'rolling_back'))
-			OR (w.restoring AND u.phase < w.phase)) AS settled,
-		coalesce(o.state NOT IN ('open', 'claimed') AND u.state IN ` + RunningStates +
-	` AND u.step = 'verify' AND u.clock_ticked_at > now() - interval '30 seconds'
-			AND (u.clock_stalled = 0 OR NOT EXISTS (SELECT 1 FROM leases j JOIN coverage c
-			ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
-				WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now()
-				AND c.covered_until > now() - interval '90 seconds')), false) AS watched
-	FROM orders o JOIN workflows w ON w.id = o.workflow_id LEFT JOIN upgrades u ON u.id = w.upgrade_id LEFT JOIN leases l
-	ON l.name = ` + ordersLease
+// viewSQL reads orders o with the facts for upgrade.Work. live is the placeholder of live_within in milliseconds.
+func viewSQL(live string) string {
+	return `SELECT o.id, o.workflow_id, o.messaging_exchange_id, o.queue, o.milestone, o.state, o.attempt, o.token,
+		o.body, o.deadline, now() AS now, coalesce(l.holder, '') AS holder, w.phase, w.restoring,
+		u.state AS upgrade_state, coalesce(u.phase, 0) AS upgrade_phase, coalesce(u.step, '') AS upgrade_step,
+		u.clock_ticked_at, coalesce(u.clock_stalled, 0) AS clock_stalled,
+		EXISTS (SELECT 1 FROM leases j
+			JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
+			WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now()
+				AND c.covered_until > now() - ` + live + ` * interval '1 millisecond') AS judge
+	FROM orders o
+	JOIN workflows w ON w.id = o.workflow_id
+	LEFT JOIN upgrades u ON u.id = w.upgrade_id
+	LEFT JOIN leases l ON l.name = ` + ordersLease
+}
 
-func (r orderViewRow) wire() (managerapi.OrderView, error) {
+// tickWithin is how long after its last move a clock counts as kept: three times the gap that is an absence.
+func (s *Engine) tickWithin() time.Duration { return 3 * s.times.TickGap }
+
+func (r orderViewRow) work() upgrade.Work {
+	w := upgrade.Work{Ended: r.ended(), Phase: r.Phase, Restoring: r.Restoring}
+	if r.Upgrade == nil {
+		return w
+	}
+	w.HasUpgrade, w.State, w.At, w.Step, w.Judge = true, *r.Upgrade, r.At, r.Step, r.Judge
+	w.Clock.Stalled = time.Duration(r.Stalled) * time.Millisecond
+	if r.TickedAt != nil {
+		w.Clock.TickedAt = *r.TickedAt
+	}
+	return w
+}
+
+func (r orderViewRow) wire(tickWithin time.Duration) (managerapi.OrderView, error) {
 	m, err := r.message()
 	if err != nil {
 		return managerapi.OrderView{}, err
 	}
 	return managerapi.OrderView{ID: r.ID, WorkflowID: r.WorkflowID, Milestone: r.Milestone, State: r.State,
-		Settled: r.Settled, Watched: r.Watched,
+		Settled: r.work().Settled(), Watched: r.work().Watched(r.Now, tickWithin),
 		Attempt: r.Attempt, Holder: r.Holder, Token: r.Token, Order: &m}, nil
 }

@@ -1,6 +1,8 @@
 package engine_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -158,6 +160,46 @@ var _ = Describe("The order of a deploy that waits for its proof", func() {
 		Expect(w.Resign(ctx(), w.exchange, w.term)).To(Succeed())
 		Expect(watched(w, k)).To(BeTrue())
 	})
+
+	// The view reads the facts of upgrade.Work: this table holds them together.
+	DescribeTable("is shown as the rule of pkg/upgrade says",
+		func(state upgrade.State, phase int, step upgrade.Step, restoring, judge bool, stalled int, ago time.Duration) {
+			w := newWorld()
+			c := w.component(component.Manager)
+			w.proven(c, 1)
+			u := w.started(c)
+			w.runConfig(u)
+			k := w.runDeploy(u, "deploy_oa")
+			w.exec(`UPDATE upgrades SET state = $1, phase = $2, step = $3, clock_stalled = $4,
+				clock_ticked_at = now() - $5 * interval '1 millisecond'`, string(state), phase, string(step), stalled,
+				ago.Milliseconds())
+			w.exec(`UPDATE workflows SET restoring = $1, phase = 2`, restoring)
+			if !judge { // the leader is there, and has not covered for longer than live_within
+				w.exec(`UPDATE coverage SET covered_until = now() - $1 * interval '1 millisecond'`,
+					(w.times.LiveWithin + time.Second).Milliseconds())
+			}
+			now := time.Now()
+			work := upgrade.Work{Ended: true, Phase: 2, Restoring: restoring, HasUpgrade: true, State: state, At: phase,
+				Step: step, Judge: judge, Clock: upgrade.Clock{TickedAt: now.Add(-ago), Stalled: time.Duration(stalled)}}
+			view, _, err := w.OrderView(ctx(), k.Order.OrderID)
+			Expect(err).NotTo(HaveOccurred())
+			Expect([]bool{view.Settled, view.Watched}).
+				To(Equal([]bool{work.Settled(), work.Watched(now, 3*w.times.TickGap)}))
+		},
+		Entry("verified", upgrade.Verifying, 2, upgrade.StepVerify, false, true, 0, time.Second),
+		Entry("verified, the clock not moved for long", upgrade.Verifying, 2, upgrade.StepVerify, false, true, 0,
+			time.Minute),
+		Entry("verified, the clock still with a judge", upgrade.Verifying, 2, upgrade.StepVerify, false, true, 1,
+			time.Second),
+		Entry("verified, the clock still without a judge", upgrade.Verifying, 2, upgrade.StepVerify, false, false, 1,
+			time.Second),
+		Entry("the next phase", upgrade.InProgress, 3, upgrade.StepDeploy, false, true, 0, time.Second),
+		Entry("rolled back", upgrade.RollingBack, 2, upgrade.StepDeploy, false, true, 0, time.Second),
+		Entry("restored", upgrade.RollingBack, 2, upgrade.StepVerify, true, true, 0, time.Second),
+		Entry("restored, and the one before is restored", upgrade.RollingBack, 1, upgrade.StepVerify, true, true, 0,
+			time.Second),
+		Entry("ended", upgrade.Completed, 2, upgrade.StepNone, false, true, 0, time.Second),
+	)
 })
 
 var _ = Describe("A deploy of manager-api that did not get healthy", func() {
