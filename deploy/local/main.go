@@ -264,7 +264,8 @@ func chaos(ctx context.Context, root string) error {
 func soakAll(ctx context.Context, root string) error {
 	cfg := soak.Config{Weights: soak.Everything, Patience: 8 * time.Minute}
 	err := errors.Join(number("SEED", today(), &cfg.Seed), number("N", 3, &cfg.Upgrades), number("BAD", 10, &cfg.BadEvery),
-		number("FAULTS", 20, &cfg.Faults), duration("EVERY", 1500*time.Millisecond, &cfg.Every), duration("TIME", 0, &cfg.Time))
+		number("FAULTS", 20, &cfg.Faults), duration("EVERY", 1500*time.Millisecond, &cfg.Every),
+		duration("TIME", 0, &cfg.Time))
 	if err != nil {
 		return err
 	}

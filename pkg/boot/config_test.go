@@ -46,7 +46,8 @@ var _ = Describe("The configuration", func() {
 	})
 
 	It("takes the file over the defaults and the environment over the file", func() {
-		setenv("OPENAPERTURE_PERIOD=5s", "OPENAPERTURE_BROKER_URL=amqp://u:p@h/", "OPENAPERTURE_HOSTS=x, y", "OPENAPERTURE_LABELS={\"a\":\"b\"}", "OPENAPERTURE_TIMEOUT=")
+		setenv("OPENAPERTURE_PERIOD=5s", "OPENAPERTURE_BROKER_URL=amqp://u:p@h/", "OPENAPERTURE_HOSTS=x, y",
+			"OPENAPERTURE_LABELS={\"a\":\"b\"}", "OPENAPERTURE_TIMEOUT=")
 		cfg, err := boot.Load(defaults(), file("period: 30s\ntimeout: 2s\nbroker: {attempts: 7}\n"))
 		Expect(err).ToNot(HaveOccurred())
 		Expect(cfg.Period).To(Equal(5 * time.Second))
@@ -109,7 +110,8 @@ var _ = Describe("The command line", func() {
 
 	DescribeTable("reads secrets only to serve, and to check the configuration",
 		func(code int, complaint string, args ...string) {
-			c, _, stderr := execute(append([]string{"--config", file("token_file: /nowhere/token\nlisten: 127.0.0.1:1\n")}, args...)...)
+			c, _, stderr := execute(append([]string{"--config", file("token_file: /nowhere/token\nlisten: 127.0.0.1:1\n")},
+				args...)...)
 			Expect(c).To(Equal(code))
 			Expect(stderr).To(ContainSubstring(complaint))
 		},
@@ -141,7 +143,8 @@ var _ = Describe("Secret", func() {
 			Expect(fmt.Sprintf(verb, broker{URL: secret})).ToNot(ContainSubstring("hunter2"))
 			Expect(fmt.Sprintf(verb, &broker{URL: secret})).ToNot(ContainSubstring("hunter2"))
 		},
-		Entry("v", "%v"), Entry("+v", "%+v"), Entry("#v", "%#v"), Entry("s", "%s"), Entry("q", "%q"), Entry("x", "%x"), Entry("d", "%d"),
+		Entry("v", "%v"), Entry("+v", "%+v"), Entry("#v", "%#v"), Entry("s", "%s"), Entry("q", "%q"), Entry("x", "%x"),
+		Entry("d", "%d"),
 	)
 
 	It("never shows itself in JSON and zap", func() {

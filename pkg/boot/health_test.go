@@ -85,7 +85,8 @@ var _ = Describe("Health", func() {
 		report := h.Report(ctx)
 		Expect(time.Since(begun)).To(BeNumerically("<", 3*time.Second))
 		Expect(report.Checks).To(ConsistOf(
-			boot.Check{Name: "broker", Error: "no answer within 2s"}, boot.Check{Name: "database", Error: "no answer within 2s"}))
+			boot.Check{Name: "broker", Error: "no answer within 2s"},
+			boot.Check{Name: "database", Error: "no answer within 2s"}))
 	}, NodeTimeout(10*time.Second))
 
 	It("is not spoilt by a caller who hangs up", func() {

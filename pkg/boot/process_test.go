@@ -176,7 +176,8 @@ var _ = Describe("A process", func() {
 		url := "http://" + address(s)
 		metrics := func() string { _, body := get(url + "/metrics"); return body }
 		Eventually(metrics, "5s").Should(And(ContainSubstring(`openaperture_panics_total{part="pass"} 1`),
-			ContainSubstring(`openaperture_panics_total{part="judge"} 2`), ContainSubstring(`openaperture_panics_total{part="readyz"}`)))
+			ContainSubstring(`openaperture_panics_total{part="judge"} 2`),
+			ContainSubstring(`openaperture_panics_total{part="readyz"}`)))
 		_, body := get(url + "/readyz")
 		Expect(body).To(MatchJSON(`{"ready":false,"checks":[{"name":"check","ok":false,"error":"panicked: check boom"}]}`))
 		s.Terminate()
@@ -205,7 +206,9 @@ var _ = Describe("A process", func() {
 		DeferCleanup(l.Close)
 		s := sampleProcess([]string{"OPENAPERTURE_LISTEN=" + l.Addr().String()})
 		Eventually(s, "5s").Should(gexec.Exit(1))
-		Expect(string(s.Err.Contents())).To(Equal(fmt.Sprintf("sample: listen on %s: address already in use: stop the other process or set listen / OPENAPERTURE_LISTEN\n", l.Addr())))
+		Expect(string(s.Err.Contents())).
+			To(Equal(fmt.Sprintf("sample: listen on %s: address already in use: stop the other process or set listen / "+
+				"OPENAPERTURE_LISTEN\n", l.Addr())))
 	})
 
 	It("checks the health of the one that runs", func() {

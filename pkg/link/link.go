@@ -1,5 +1,6 @@
 // Package link is a TCP link between clients and a server that can be cut, reset or made silent. Suites use it through
-// pkg/rabbittest, and the soak (deploy/local) puts it between the services and their servers. It works for any protocol.
+// pkg/rabbittest, and the soak (deploy/local) puts it between the services and their servers. It works for any
+// protocol.
 package link
 
 import (
@@ -69,8 +70,8 @@ func (l *Link) Stall() { l.set(func() { l.stall = true }) }
 // Heal ends a Cut and a Stall; what a stall held back is delivered.
 func (l *Link) Heal() { l.set(func() { l.cut, l.stall = false, false }) }
 
-// SendToClients writes bytes of the caller's own to every client, as if the server had sent them. The connections should
-// be idle, so that they fall between two messages.
+// SendToClients writes bytes of the caller's own to every client, as if the server had sent them. The connections
+// should be idle, so that they fall between two messages.
 func (l *Link) SendToClients(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -61,7 +61,8 @@ var _ = Describe("Group", func() {
 		Entry("without parts", nil),
 		Entry("all parts return nil", nil, until("api"), until("relay")),
 		Entry("parts that repeat the cancellation", nil, atTheEnd("api", fmt.Errorf("serve: %w", context.Canceled))),
-		Entry("an error while stopping is told", MatchError("api: flush"), atTheEnd("api", errors.New("flush")), until("relay")),
+		Entry("an error while stopping is told", MatchError("api: flush"), atTheEnd("api", errors.New("flush")),
+			until("relay")),
 	)
 
 	It("does not wait for ever, and says for whom it waited", func() {

@@ -71,7 +71,8 @@ var _ = Describe("What git hosts said about a component", func() {
 			{Type: "billing", SourceRepo: "src", SourceRepoGitRef: "v2"},
 			{Type: component.Deployer, SourceRepo: "src", SourceRepoGitRef: "v2"}}}
 	}
-	all := of(tip("src", "v1", "x"), tip("src", "v2", "s2"), tip("deploy.git", "main", "d1"), tip("deploy_oa.git", "main", "d2"),
+	all := of(tip("src", "v1", "x"), tip("src", "v2", "s2"), tip("deploy.git", "main", "d1"),
+		tip("deploy_oa.git", "main", "d2"),
 		tip("deploy.git", "next", "x"))
 
 	DescribeTable("is found by repository and ref (fault 20)",
@@ -97,7 +98,8 @@ var _ = Describe("What git hosts said about a component", func() {
 
 	It("is what a quarantine is compared with", func() {
 		s := managerapi.Snapshot{Quarantines: []managerapi.Quarantine{
-			{ComponentType: "billing", SourceRepo: "src", SourceRepoGitRef: "v2", SourceCommitHash: "s", DeploymentCommitHash: "d"},
+			{ComponentType: "billing", SourceRepo: "src", SourceRepoGitRef: "v2", SourceCommitHash: "s",
+				DeploymentCommitHash: "d"},
 			{ComponentType: "other", SourceRepo: "src", SourceRepoGitRef: "v2"}}}
 		Expect(s.Refused("billing")).To(Equal([]upgrade.Version{{SourceRepo: "src", SourceRepoGitRef: "v2",
 			SourceCommitHash: "s", DeploymentCommitHash: "d"}}))

@@ -110,7 +110,8 @@ func start(every time.Duration, ready bool) *beating {
 		place: &place{address: messages.Address{Name: "leaf", Root: "root", RoutingKey: "a.b"}}}
 	beater := member.Beater{Publisher: b.wire, Ready: b.switchable, Every: every, Log: zap.New(core),
 		Address: b.Address,
-		Status:  messages.ModuleStatus{Type: "overseer", Service: "overseer", Hostname: "h1", BootID: "b1", SourceRepoGitRef: "v1"}}
+		Status: messages.ModuleStatus{Type: "overseer", Service: "overseer", Hostname: "h1", BootID: "b1",
+			SourceRepoGitRef: "v1"}}
 	ctx, cancel := context.WithCancel(context.Background())
 	joined := make(chan struct{})
 	go func() { defer close(joined); _ = beater.Run(ctx) }()
@@ -131,7 +132,8 @@ var _ = Describe("Heartbeats", func() {
 		Expect(m.Workload).To(Equal(json.RawMessage("[]")))
 		Expect(*m.SentAt).To(BeTemporally("~", time.Now(), 5*time.Second))
 		r := b.raw[0]
-		Expect([]string{r.Exchange, r.Key, r.Type, r.AppID}).To(Equal([]string{"root", "a.b.system_modules", "module_status", "overseer/h1"}))
+		Expect([]string{r.Exchange, r.Key, r.Type, r.AppID}).
+			To(Equal([]string{"root", "a.b.system_modules", "module_status", "overseer/h1"}))
 	})
 
 	It("follow each other with rising numbers", func() {

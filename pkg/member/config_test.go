@@ -22,7 +22,8 @@ type config struct {
 func (c config) Validate() error { return c.Config.Validate() }
 
 func valid(changes ...func(*member.Config)) member.Config {
-	c := member.Config{ManagerURL: "http://127.0.0.1:8080", ManagerToken: "t0ken-of-service", AMQPURL: "amqp://u:s3cret-pw@127.0.0.1/", ExchangeID: 7}
+	c := member.Config{ManagerURL: "http://127.0.0.1:8080", ManagerToken: "t0ken-of-service",
+		AMQPURL: "amqp://u:s3cret-pw@127.0.0.1/", ExchangeID: 7}
 	for _, change := range changes {
 		change(&c)
 	}
@@ -51,14 +52,24 @@ var _ = Describe("The configuration of a member", func() {
 		Entry("a broker URL that is none", func(c *member.Config) { c.AMQPURL = "http://u:s3cret-pw@x" }, "amqp_url:"),
 		Entry("a wrong one among the broker's URLs",
 			func(c *member.Config) { c.AMQPURL = "amqp://u:p@x/,amqp://u:s3cret-pw%zz@y" }, "amqp_url: address 2:"),
-		Entry("a token and a file for it", func(c *member.Config) { c.ManagerTokenFile = holding("t0ken") }, "manager_token: the value and the file"),
-		Entry("a token file that is not there", func(c *member.Config) { c.ManagerToken, c.ManagerTokenFile = "", "/nowhere/t" }, "manager_token: read secret: open /nowhere/t"),
-		Entry("an empty file with the broker's URL", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("\n") }, "amqp_url: read secret:"),
-		Entry("a file with a broker URL that is none", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("http://u:s3cret-pw@x\n") }, "amqp_url:"),
+		Entry("a token and a file for it", func(c *member.Config) { c.ManagerTokenFile = holding("t0ken") },
+			"manager_token: the value and the file"),
+		Entry("a token file that is not there", func(c *member.Config) {
+			c.ManagerToken, c.ManagerTokenFile = "",
+				"/nowhere/t"
+		}, "manager_token: read secret: open /nowhere/t"),
+		Entry("an empty file with the broker's URL", func(c *member.Config) { c.AMQPURL, c.AMQPURLFile = "", holding("\n") },
+			"amqp_url: read secret:"),
+		Entry("a file with a broker URL that is none", func(c *member.Config) {
+			c.AMQPURL, c.AMQPURLFile = "",
+				holding("http://u:s3cret-pw@x\n")
+		}, "amqp_url:"),
 		Entry("no exchange", func(c *member.Config) { c.ExchangeID = 0 }, "exchange_id:"),
 		Entry("an unknown profile", func(c *member.Config) { c.Profile = "slow" }, "profile:"),
-		Entry("times that contradict each other", func(c *member.Config) { c.Times = times.Overrides{LiveWithin: new(time.Second)} }, "times:"),
-		Entry("a lease that manager-api would refuse", func(c *member.Config) { c.Times = times.Overrides{Lease: new(2 * time.Minute)} }, "times: lease must be 1s to 1m"),
+		Entry("times that contradict each other",
+			func(c *member.Config) { c.Times = times.Overrides{LiveWithin: new(time.Second)} }, "times:"),
+		Entry("a lease that manager-api would refuse",
+			func(c *member.Config) { c.Times = times.Overrides{Lease: new(2 * time.Minute)} }, "times: lease must be 1s to 1m"),
 	)
 
 	It("takes its secrets from files", func() {
@@ -72,7 +83,8 @@ var _ = Describe("The configuration of a member", func() {
 	DescribeTable("takes the broker's address, or those of a cluster's nodes (T2)",
 		func(value string) {
 			path := filepath.Join(GinkgoT().TempDir(), "c.yaml")
-			Expect(os.WriteFile(path, []byte("manager_url: http://127.0.0.1:8080\nmanager_token: t\nexchange_id: 7\namqp_url: "+value),
+			Expect(os.WriteFile(path, []byte(
+				"manager_url: http://127.0.0.1:8080\nmanager_token: t\nexchange_id: 7\namqp_url: "+value),
 				0o600)).To(Succeed())
 			c, err := boot.Load(config{Base: boot.DefaultBase("127.0.0.1:0")}, path)
 			Expect(err).NotTo(HaveOccurred())

@@ -107,8 +107,9 @@ var _ = Describe("The failover broker of a member (A15)", func() {
 		DeferCleanup(api.Close)
 		env := newEnv()
 		ctx, cancel := context.WithCancel(context.Background())
-		cfg := member.Config{ManagerURL: api.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.Through(link.Address())), ExchangeID: 7,
-			Profile: times.Fast, Times: times.Overrides{FailoverAfter: new(1500 * time.Millisecond)}}
+		cfg := member.Config{ManagerURL: api.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.Through(link.Address())),
+			ExchangeID: 7,
+			Profile:    times.Fast, Times: times.Overrides{FailoverAfter: new(1500 * time.Millisecond)}}
 		self, err := member.Join(ctx, cfg, env, component.Overseer)
 		Expect(err).NotTo(HaveOccurred())
 		ended := make(chan error, 1)

@@ -46,7 +46,8 @@ func newManager(ex managerapi.Exchange, refusals ...int) *manager {
 }
 
 func newEnv() *boot.Env {
-	return &boot.Env{Log: zap.NewNop(), Health: boot.NewHealth(), Metrics: prometheus.NewRegistry(), Service: "overseer", Version: "v1",
+	return &boot.Env{Log: zap.NewNop(), Health: boot.NewHealth(), Metrics: prometheus.NewRegistry(), Service: "overseer",
+		Version:  "v1",
 		Hostname: "h1", BootID: "b1"}
 }
 
@@ -67,13 +68,15 @@ func beats(queue string) func() []string {
 
 var _ = Describe("A member", func() {
 	It("waits for manager-api and its exchange, unready, then beats, and says goodbye last", func() {
-		m := newManager(managerapi.Exchange{ID: 7, Name: "joining", RootExchangeName: "joining", RoutingKey: "joining"}, 503, 401, 404)
+		m := newManager(managerapi.Exchange{ID: 7, Name: "joining", RootExchangeName: "joining", RoutingKey: "joining"}, 503,
+			401, 404)
 		env := newEnv()
 		ctx, cancel := context.WithCancel(context.Background())
 		var working atomic.Bool
 		ended := make(chan error, 1)
 		go func() {
-			cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7, Profile: times.Fast}
+			cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7,
+				Profile: times.Fast}
 			self, err := member.Join(ctx, cfg, env, component.Overseer)
 			if err != nil {
 				ended <- err
@@ -102,12 +105,14 @@ var _ = Describe("A member", func() {
 	})
 
 	It("says in /readyz why it has not joined", func() {
-		m := newManager(managerapi.Exchange{}, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404)
+		m := newManager(managerapi.Exchange{}, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404,
+			404, 404)
 		env := newEnv()
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() {
-			_, err := member.Join(ctx, member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7},
+			_, err := member.Join(ctx, member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL),
+				ExchangeID: 7},
 				env, component.Overseer)
 			ended <- err
 		}()
@@ -123,15 +128,17 @@ var _ = Describe("A member", func() {
 		Eventually(ended).Should(Receive(MatchError(context.Canceled)))
 	})
 
-	DescribeTable("that joined before is not held up by an absent manager-api", func(name string, calls int64, refusals ...int) {
-		m := newManager(managerapi.Exchange{ID: 7, Name: "now", RootExchangeName: "now", RoutingKey: "now"}, refusals...)
-		env := newEnv()
-		cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7}
-		self, err := member.Rejoin(context.Background(), cfg, env, component.Deployer, managerapi.Exchange{ID: 7, Name: "before"})
-		Expect(err).NotTo(HaveOccurred())
-		Expect(self.Exchange.Name).To(Equal(name))
-		Expect(m.calls.Load()).To(Equal(calls))
-	},
+	DescribeTable("that joined before is not held up by an absent manager-api",
+		func(name string, calls int64, refusals ...int) {
+			m := newManager(managerapi.Exchange{ID: 7, Name: "now", RootExchangeName: "now", RoutingKey: "now"}, refusals...)
+			env := newEnv()
+			cfg := member.Config{ManagerURL: m.URL, ManagerToken: "t", AMQPURL: boot.Secret(host.URL), ExchangeID: 7}
+			self, err := member.Rejoin(context.Background(), cfg, env, component.Deployer,
+				managerapi.Exchange{ID: 7, Name: "before"})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(self.Exchange.Name).To(Equal(name))
+			Expect(m.calls.Load()).To(Equal(calls))
+		},
 		Entry("and takes its exchange as it was", "before", int64(1), http.StatusServiceUnavailable),
 		Entry("and takes its exchange as it is when that is answered, asked for once", "now", int64(1)),
 		Entry("but waits if it is refused", "now", int64(3), http.StatusForbidden, http.StatusForbidden),

@@ -36,14 +36,16 @@ var _ = Describe("The topology of an exchange", func() {
 			b := declared(member.Topology(ex))
 			a := ex.Address()
 			for _, q := range []messages.Queue{messages.QueueOverseer, messages.QueueSystemModules} {
-				Expect(b.Publish(context.Background(), rabbit.Message{Exchange: a.Root, Key: a.Key(q), Body: []byte(q)})).To(Succeed())
+				Expect(b.Publish(context.Background(), rabbit.Message{Exchange: a.Root, Key: a.Key(q), Body: []byte(q)})).
+					To(Succeed())
 				d, ok := host.Get(queue + "." + string(q))
 				Expect(ok).To(BeTrue())
 				Expect(string(d.Body)).To(Equal(string(q)))
 			}
 		},
 		Entry("through two ancestors", leaf, "aws:us-east-1"),
-		Entry("that is a root of its own", managerapi.Exchange{Name: "alone", RootExchangeName: "alone", RoutingKey: "local"}, "local"),
+		Entry("that is a root of its own", managerapi.Exchange{Name: "alone", RootExchangeName: "alone", RoutingKey: "local"},
+			"local"),
 		Entry("whose whole key is empty", managerapi.Exchange{Name: "bare", RootExchangeName: "bare"}, "bare"),
 	)
 
@@ -64,7 +66,8 @@ var _ = Describe("The topology of an exchange", func() {
 		declared(t)
 		err := host.Do(func(ch *amqp.Channel) error { // only equal arguments are accepted
 			_, err := ch.QueueDeclare("ttl.system_modules", true, false, false, false,
-				amqp.Table{"x-queue-type": "classic", "x-message-ttl": (60 * time.Second).Milliseconds(), "x-max-length": int64(500_000)})
+				amqp.Table{"x-queue-type": "classic", "x-message-ttl": (60 * time.Second).Milliseconds(),
+					"x-max-length": int64(500_000)})
 			return err
 		})
 		Expect(err).NotTo(HaveOccurred())

@@ -61,7 +61,10 @@ var _ = Describe("the connections", func() {
 		proxy.Stall()
 		session := h.Session()
 		h.background(func() error { // its first RPC meets a deaf peer
-			return h.Consume(h.ctx, rabbit.Consumer{Queue: h.work(), Handle: func(context.Context, *rabbit.Delivery) error { return nil }})
+			return h.Consume(h.ctx, rabbit.Consumer{Queue: h.work(), Handle: func(context.Context,
+				*rabbit.Delivery) error {
+				return nil
+			}})
 		})
 		Eventually(h.Session).Should(BeNumerically(">", session)) // the session was given up
 		Eventually(func() string { return h.logText() }).Should(ContainSubstring("no answer from the broker within 300ms"))
@@ -108,7 +111,8 @@ var _ = Describe("the connections", func() {
 		})
 		bad.awaitState(rabbit.Auth)
 		_, why := bad.State()
-		for _, text := range []string{h.logText(), bad.logText(), why, fmt.Sprint(bad.Ready(), bad.Publish(context.Background(), bad.to("work", "x")))} {
+		for _, text := range []string{h.logText(), bad.logText(), why,
+			fmt.Sprint(bad.Ready(), bad.Publish(context.Background(), bad.to("work", "x")))} {
 			Expect(text).NotTo(ContainSubstring("c4n"))
 		}
 	})
@@ -129,7 +133,8 @@ var _ = Describe("the connections", func() {
 			a.Password = "wrong"
 			return a.URL()
 		}, "ACCESS_REFUSED"),
-		Entry("an unknown user", func() string { return strings.Replace(host.URL, "//guest:", "//nobody:", 1) }, "ACCESS_REFUSED"),
+		Entry("an unknown user", func() string { return strings.Replace(host.URL, "//guest:", "//nobody:", 1) },
+			"ACCESS_REFUSED"),
 		Entry("a vhost that does not exist", func() string { return host.URL + "-missing" }, "NOT_ALLOWED"),
 	)
 
@@ -159,7 +164,8 @@ var _ = Describe("the connections", func() {
 		})
 		h.awaitState(rabbit.Misconfigured)
 		_, why := h.State()
-		Expect(why).To(And(ContainSubstring(name), ContainSubstring("x-message-ttl=60000"), ContainSubstring("inequivalent arg")))
+		Expect(why).To(And(ContainSubstring(name), ContainSubstring("x-message-ttl=60000"),
+			ContainSubstring("inequivalent arg")))
 		Expect(strings.Count(h.logText(), "inequivalent arg")).To(Equal(1))
 		h.SetTopology(topologyFor(h.name))
 		h.awaitState(rabbit.Open)
@@ -214,27 +220,29 @@ openaperture_rabbit_publishes_total{broker="one",outcome="returned"} 1
 `, one.work())), "openaperture_rabbit_publishes_total", "openaperture_rabbit_deliveries_total")
 		}).Should(Succeed())
 		proxy.Reset()
-		Eventually(func() (int, error) { return testutil.GatherAndCount(registry, "openaperture_rabbit_redials_total") }).Should(Equal(4))
+		Eventually(func() (int, error) { return testutil.GatherAndCount(registry, "openaperture_rabbit_redials_total") }).
+			Should(Equal(4))
 		other.awaitState(rabbit.Open)
 	})
 
-	It("T12/A4: is blocked while the broker takes no messages: nothing is written, callers end at their own deadline", func() {
-		proxy := rabbittest.NewProxy(host.Address())
-		h := open(func(c *rabbit.Config) { c.URLs = []string{host.Through(proxy.Address())} })
-		Expect(h.Publish(context.Background(), h.to("work", "before"))).To(Succeed())
-		proxy.SendToClients(rabbittest.BlockedFrame("low on memory"))
-		h.awaitState(rabbit.Blocked)
-		Expect(h.Ready()).To(MatchError(ContainSubstring("low on memory")))
-		short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		defer cancel()
-		err := h.Publish(short, h.to("work", "during"))
-		Expect(rabbit.OutcomeOf(err)).To(Equal(rabbit.NotSent))
-		Expect(err).To(MatchError(ContainSubstring("low on memory")))
-		proxy.SendToClients(rabbittest.UnblockedFrame())
-		h.awaitState(rabbit.Open)
-		Expect(h.Publish(context.Background(), h.to("work", "after"))).To(Succeed())
-		Expect(host.Depth(h.work())).To(Equal(2))
-	})
+	It("T12/A4: is blocked while the broker takes no messages: nothing is written, callers end at their own deadline",
+		func() {
+			proxy := rabbittest.NewProxy(host.Address())
+			h := open(func(c *rabbit.Config) { c.URLs = []string{host.Through(proxy.Address())} })
+			Expect(h.Publish(context.Background(), h.to("work", "before"))).To(Succeed())
+			proxy.SendToClients(rabbittest.BlockedFrame("low on memory"))
+			h.awaitState(rabbit.Blocked)
+			Expect(h.Ready()).To(MatchError(ContainSubstring("low on memory")))
+			short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+			defer cancel()
+			err := h.Publish(short, h.to("work", "during"))
+			Expect(rabbit.OutcomeOf(err)).To(Equal(rabbit.NotSent))
+			Expect(err).To(MatchError(ContainSubstring("low on memory")))
+			proxy.SendToClients(rabbittest.UnblockedFrame())
+			h.awaitState(rabbit.Open)
+			Expect(h.Publish(context.Background(), h.to("work", "after"))).To(Succeed())
+			Expect(host.Depth(h.work())).To(Equal(2))
+		})
 
 	It("announces changes to those who watch", func() {
 		h := open()
@@ -256,9 +264,12 @@ var _ = DescribeTable("T8: addresses and URLs",
 			Expect(text).To(ContainSubstring(a.Host))
 		}
 	},
-	Entry("reserved characters in the password", rabbit.Address{Host: "h", Port: 5672, User: "u", Password: canary, VHost: "/"}),
-	Entry("reserved characters in user and vhost", rabbit.Address{Host: "h", Port: 1, User: "a:b@c/d", Password: canary, VHost: "a/b ä%2f"}),
-	Entry("an IPv6 host with TLS", rabbit.Address{Host: "::1", Port: 5671, User: "u", Password: canary, VHost: "v", TLS: true}),
+	Entry("reserved characters in the password", rabbit.Address{Host: "h", Port: 5672, User: "u", Password: canary,
+		VHost: "/"}),
+	Entry("reserved characters in user and vhost", rabbit.Address{Host: "h", Port: 1, User: "a:b@c/d", Password: canary,
+		VHost: "a/b ä%2f"}),
+	Entry("an IPv6 host with TLS", rabbit.Address{Host: "::1", Port: 5671, User: "u", Password: canary, VHost: "v",
+		TLS: true}),
 )
 
 var _ = DescribeTable("T2: the addresses of a cluster in one text",

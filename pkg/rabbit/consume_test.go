@@ -79,23 +79,28 @@ var _ = Describe("consuming", func() {
 	It("drops what the handler rejects of a queue without dead letters, and says so", func() {
 		h := open()
 		host.Publish(h.beats(), raw("bad")...)
-		h.consume(rabbit.Consumer{Queue: h.beats(), Handle: func(context.Context, *rabbit.Delivery) error { return rabbit.Reject(errors.New("not JSON")) }})
+		h.consume(rabbit.Consumer{Queue: h.beats(), Handle: func(context.Context,
+			*rabbit.Delivery) error {
+			return rabbit.Reject(errors.New("not JSON"))
+		}})
 		Eventually(h.logText).Should(ContainSubstring("messages dropped"))
 		Expect(h.logText()).NotTo(ContainSubstring("dead-lettered"))
 	})
 
-	DescribeTable("T23/T24/A13: a poison message is retried with a back-off, then dead-lettered by the delivery limit; others proceed",
+	DescribeTable("T23/T24/A13: a poison message is retried with a back-off, then dead-lettered by the delivery limit; "+
+		"others proceed",
 		func(fail func() error) {
 			h := open()
 			host.Publish(h.work(), raw("poison", "good")...)
 			var seen bodies
-			h.consume(rabbit.Consumer{Queue: h.work(), Backoff: 10 * time.Millisecond, Handle: func(_ context.Context, d *rabbit.Delivery) error {
-				seen.add(d)
-				if string(d.Body) == "poison" {
-					return fail()
-				}
-				return nil
-			}})
+			h.consume(rabbit.Consumer{Queue: h.work(), Backoff: 10 * time.Millisecond,
+				Handle: func(_ context.Context, d *rabbit.Delivery) error {
+					seen.add(d)
+					if string(d.Body) == "poison" {
+						return fail()
+					}
+					return nil
+				}})
 			Eventually(func() int { return host.Depth(rabbit.DeadLetterName(h.work())) }).Should(Equal(1))
 			Eventually(seen.all).Should(ConsistOf("poison", "poison", "poison", "good")) // limit 2: three deliveries
 		},
@@ -120,13 +125,14 @@ var _ = Describe("consuming", func() {
 		h := open()
 		host.Publish(h.work(), raw("a")...)
 		var seen bodies
-		h.consume(rabbit.Consumer{Queue: h.work(), Backoff: time.Millisecond, Handle: func(_ context.Context, d *rabbit.Delivery) error {
-			seen.add(d)
-			if len(seen.all()) < 8 {
-				return rabbit.Hold(errors.New("database away"))
-			}
-			return nil
-		}})
+		h.consume(rabbit.Consumer{Queue: h.work(), Backoff: time.Millisecond,
+			Handle: func(_ context.Context, d *rabbit.Delivery) error {
+				seen.add(d)
+				if len(seen.all()) < 8 {
+					return rabbit.Hold(errors.New("database away"))
+				}
+				return nil
+			}})
 		Eventually(seen.all).Should(HaveLen(8))
 		h.stop()
 		Eventually(h.done).Should(BeClosed())
@@ -230,7 +236,10 @@ var _ = Describe("consuming", func() {
 		h := open()
 		queue := h.name + "-later"
 		h.background(func() error {
-			return h.Consume(h.ctx, rabbit.Consumer{Queue: queue, Handle: func(context.Context, *rabbit.Delivery) error { return nil }})
+			return h.Consume(h.ctx, rabbit.Consumer{Queue: queue, Handle: func(context.Context,
+				*rabbit.Delivery) error {
+				return nil
+			}})
 		})
 		Eventually(h.Ready).Should(MatchError(ContainSubstring(queue)))
 		topology := topologyFor(h.name)
@@ -453,7 +462,8 @@ var _ = Describe("consuming in batches", func() {
 
 	It("hands a failed batch out again, and acks later ones without acking the failed ones with them", func() {
 		h := open()
-		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2, Backoff: 300 * time.Millisecond})
+		batches := gather(h, rabbit.BatchConsumer{Queue: h.work(), Prefetch: 10, MaxBatch: 2,
+			Backoff: 300 * time.Millisecond})
 		host.Publish(h.work(), raw("a")...)
 		next(batches).verdict <- errors.New("store away")
 		host.Publish(h.work(), raw("b", "c")...)

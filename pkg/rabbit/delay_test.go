@@ -20,7 +20,8 @@ var _ = DescribeTable("T2: the wait before the next dial",
 	Entry("keeps full jitter however long the outage", rabbit.Connecting, time.Hour, 0.0, 100*time.Millisecond),
 	Entry("ends at the limit", rabbit.Connecting, time.Hour, 1.0, 30*time.Second),
 	Entry("is long from the start when credentials are refused", rabbit.Auth, time.Duration(0), 0.0, 30*time.Second),
-	Entry("is long from the start when a queue has other arguments", rabbit.Misconfigured, time.Duration(0), 1.0, 33*time.Second),
+	Entry("is long from the start when a queue has other arguments", rabbit.Misconfigured, time.Duration(0), 1.0,
+		33*time.Second),
 )
 
 var _ = DescribeTable("T24: the wait before a message is tried again",

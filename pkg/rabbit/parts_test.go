@@ -43,7 +43,8 @@ var _ = Describe("the parts of a topology", func() {
 		session := h.Session()
 		Consistently(served, 500*time.Millisecond).Should(Succeed()) // over more than one further try
 		Expect(h.Session()).To(Equal(session))
-		Expect(h.Publish(context.Background(), rabbit.Message{Exchange: good + "-root", Key: good + ".child.beats"})).To(Succeed())
+		Expect(h.Publish(context.Background(), rabbit.Message{Exchange: good + "-root", Key: good + ".child.beats"})).
+			To(Succeed())
 
 		proxy.Reset()
 		Eventually(h.Session).Should(BeNumerically(">=", session+2)) // a whole session begins with the refusal, too
@@ -132,7 +133,8 @@ var _ = Describe("the parts of a topology", func() {
 	It("A8: publishing restores what hung on a root that has queues of its own", func() {
 		h := open()
 		name := h.name + "-it"
-		t := rabbit.Topology{Exchanges: []rabbit.Exchange{{Name: name}}, Queues: []rabbit.Queue{{Name: name, BindExchange: name, BindKey: "a"}}}
+		t := rabbit.Topology{Exchanges: []rabbit.Exchange{{Name: name}},
+			Queues: []rabbit.Queue{{Name: name, BindExchange: name, BindKey: "a"}}}
 		h.SetParts(map[string]rabbit.Topology{"it": t})
 		Eventually(func() error { return h.Declared("it") }).Should(Succeed())
 		Expect(host.Do(func(ch *amqp.Channel) error { return ch.ExchangeDelete(name, false, false) })).To(Succeed())

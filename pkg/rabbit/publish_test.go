@@ -29,7 +29,8 @@ var _ = Describe("publishing", func() {
 		d, ok := host.Get(h.work())
 		Expect(ok).To(BeTrue())
 		Expect(d.Body).To(BeEquivalentTo(`{"a":1}`))
-		Expect([]string{d.MessageId, d.Type, d.CorrelationId, d.AppId, d.ContentType}).To(Equal([]string{"id-1", "order", "c-1", "spec/host", "application/json"}))
+		Expect([]string{d.MessageId, d.Type, d.CorrelationId, d.AppId, d.ContentType}).
+			To(Equal([]string{"id-1", "order", "c-1", "spec/host", "application/json"}))
 		Expect(d.Timestamp.Unix()).To(BeEquivalentTo(1_700_000_000))
 		Expect(d.DeliveryMode).To(Equal(amqp.Persistent))
 		Expect(d.Headers).To(HaveKeyWithValue("x-note", "kept"))
@@ -37,7 +38,8 @@ var _ = Describe("publishing", func() {
 
 	It("carries the trace of the publisher's context to the handler (traceparent)", func() {
 		h := open()
-		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2},
+			TraceFlags: trace.FlagsSampled})
 		Expect(h.Publish(trace.ContextWithSpanContext(ctx, span), h.to("work", "x"))).To(Succeed())
 		seen := make(chan trace.SpanContext, 1)
 		h.consume(rabbit.Consumer{Queue: h.work(), Handle: func(ctx context.Context, _ *rabbit.Delivery) error {

@@ -2,17 +2,21 @@
 // (back-pressure on publishers must not stall consumers), redials them for ever, and declares the topology on each.
 //
 // Invariants:
-//   - A session (connection, channels) is never reused or repaired: whatever breaks, a new one is built. The library's own
-//     recovery stays off, because it lets an old delivery tag acknowledge a new message (T1).
-//   - A delivery belongs to its session. When that dies, nothing is sent for it, and the context of its handler is
-//     cancelled with cause ErrStale: the broker hands the message out again.
-//   - One goroutine owns a channel (T9). Handlers never see one: what they return is turned into ack, requeue or
-//     dead-letter in one place, settle.
-//   - Ack only after the handler has returned nil, so after the effect is committed.
-//   - A publish is Confirmed only after a positive confirm and a look at the returns (I12). What is known not to have
-//     been written is NotSent; Unknown is what may or may not have reached the broker, to be sent again under the same ID.
-//   - Nothing waits without a limit: every write has a deadline, every RPC a watchdog that closes the raw socket (T3-T5).
-//   - No error, log line or metric holds a password (T8).
+//   - A session (connection, channels) is never reused or repaired: whatever breaks, a new one is built. The library's
+//
+// own
+//
+//	  recovery stays off, because it lets an old delivery tag acknowledge a new message (T1).
+//	- A delivery belongs to its session. When that dies, nothing is sent for it, and the context of its handler is
+//	  cancelled with cause ErrStale: the broker hands the message out again.
+//	- One goroutine owns a channel (T9). Handlers never see one: what they return is turned into ack, requeue or
+//	  dead-letter in one place, settle.
+//	- Ack only after the handler has returned nil, so after the effect is committed.
+//	- A publish is Confirmed only after a positive confirm and a look at the returns (I12). What is known not to have
+//	  been written is NotSent; Unknown is what may or may not have reached the broker, to be sent again under the same
+//	  ID.
+//	- Nothing waits without a limit: every write has a deadline, every RPC a watchdog that closes the raw socket (T3-T5).
+//	- No error, log line or metric holds a password (T8).
 //
 // A handler is called again for a message that was processed before: after a lost ack, a lost session, a crash. Its
 // effects must therefore be idempotent. Redelivered is a hint and proves nothing (T27).

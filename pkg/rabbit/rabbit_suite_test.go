@@ -49,7 +49,8 @@ func config(urls ...string) rabbit.Config {
 	if len(urls) == 0 {
 		urls = []string{host.URL}
 	}
-	return rabbit.Config{Name: "spec", URLs: urls, Heartbeat: 10 * time.Second, RefusedRetry: time.Second, DrainTimeout: 5 * time.Second}
+	return rabbit.Config{Name: "spec", URLs: urls, Heartbeat: 10 * time.Second, RefusedRetry: time.Second,
+		DrainTimeout: 5 * time.Second}
 }
 
 // unique returns a name that no other spec uses.
@@ -60,9 +61,11 @@ func unique() string {
 // topologyFor is a small table like a service's: a root exchange, a child below it, one work queue and one for beats.
 func topologyFor(name string) rabbit.Topology {
 	return rabbit.Topology{
-		Exchanges: []rabbit.Exchange{{Name: name + "-root"}, {Name: name + "-child", Parent: name + "-root", BindKey: name + ".child.#"}},
+		Exchanges: []rabbit.Exchange{{Name: name + "-root"}, {Name: name + "-child", Parent: name + "-root",
+			BindKey: name + ".child.#"}},
 		Queues: []rabbit.Queue{
-			{Name: name + ":child.work", Kind: rabbit.Work, DeliveryLimit: 2, BindExchange: name + "-child", BindKey: name + ".child.work"},
+			{Name: name + ":child.work", Kind: rabbit.Work, DeliveryLimit: 2, BindExchange: name + "-child",
+				BindKey: name + ".child.work"},
 			{Name: name + ":child.beats", Kind: rabbit.Beats, BindExchange: name + "-child", BindKey: name + ".child.beats"},
 		},
 	}

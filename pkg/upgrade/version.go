@@ -28,8 +28,8 @@ func (v Version) Same(o Version) bool {
 		!CommitsDiffer(v.DeploymentCommitHash, o.DeploymentCommitHash)
 }
 
-// Beside names the version for people who read it beside another one: by its ref, and by its commits where the ref alone
-// does not tell the two apart.
+// Beside names the version for people who read it beside another one: by its ref, and by its commits where the ref
+// alone does not tell the two apart.
 func (v Version) Beside(o Version) string {
 	switch {
 	case v.AtRef() != o.AtRef():

@@ -10,7 +10,8 @@ import (
 
 var _ = Describe("Two versions", func() {
 	v := func(repo, ref, source, deployment string) upgrade.Version {
-		return upgrade.Version{SourceRepo: repo, SourceRepoGitRef: ref, SourceCommitHash: source, DeploymentCommitHash: deployment}
+		return upgrade.Version{SourceRepo: repo, SourceRepoGitRef: ref, SourceCommitHash: source,
+			DeploymentCommitHash: deployment}
 	}
 
 	DescribeTable("are the same as far as anybody knows (fault 20)",
@@ -61,6 +62,7 @@ var _ = Describe("Two versions", func() {
 		},
 		Entry("of a user's own type", component.Type("billing"), "a/b", "a/b"),
 		Entry("of the deployers", component.Deployer, "a/b", "a/b", "a/b_oa"),
-		Entry("of the deployers, with .git", component.Deployer, "https://h/a/b.git", "https://h/a/b.git", "https://h/a/b_oa.git"),
+		Entry("of the deployers, with .git", component.Deployer, "https://h/a/b.git", "https://h/a/b.git",
+			"https://h/a/b_oa.git"),
 	)
 })

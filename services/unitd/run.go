@@ -102,8 +102,8 @@ func openHost(ctx context.Context, cfg Config, env *boot.Env) (*host.Host, opene
 	return h, backend, err
 }
 
-// For how long a start and stop-all wait for the state directory. A unitd that is just ending holds the directory. So does
-// a shim that a killed unitd was about to start, until the shim runs.
+// For how long a start and stop-all wait for the state directory. A unitd that is just ending holds the directory. So
+// does a shim that a killed unitd was about to start, until the shim runs.
 const (
 	startPatience   = 3 * time.Second
 	stopAllPatience = 10 * time.Second

@@ -221,7 +221,8 @@ func beat(ctx context.Context, service string, s settings) error {
 		return fmt.Errorf("say ready: %w", err)
 	}
 	status := messages.ModuleStatus{EventType: messages.EventStatus, Hostname: os.Getenv("HOSTNAME"),
-		Type: string(types[service]), Service: service, Status: messages.StatusActive, BootID: uuid.NewString(), SourceRepo: s["source_repo"], SourceRepoGitRef: version}
+		Type: string(types[service]), Service: service, Status: messages.StatusActive, BootID: uuid.NewString(),
+		SourceRepo: s["source_repo"], SourceRepoGitRef: version}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

@@ -85,8 +85,9 @@ func describe(ctx context.Context) containers.Project {
 	token, err := os.ReadFile(host.UnitdTokenFile())
 	Expect(err).NotTo(HaveOccurred())
 	Expect(os.WriteFile(filepath.Join(generated, "unitd_token"), token, 0o644)).To(Succeed()) // in a closed directory
-	return containers.Project{Root: host.Root, Name: fmt.Sprintf("openaperture-spec-%d", os.Getpid()), Generated: generated,
-		URL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
+	return containers.Project{Root: host.Root, Name: fmt.Sprintf("openaperture-spec-%d", os.Getpid()),
+		Generated: generated,
+		URL:       fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
 		Env: []string{"PROFILE=fast", "REPOSITORIES=" + host.Repositories(), fmt.Sprintf("MANAGER_PORT=%d", ports[0]),
 			fmt.Sprintf("AMQP_PORT=%d", ports[1]), fmt.Sprintf("RABBITMQ_MANAGEMENT_PORT=%d", ports[2])}}
 }

@@ -91,7 +91,8 @@ func requested(ctx context.Context, ref string) managerapi.Upgrade {
 	Expect(stack.SetGoldStandard(ctx, api, stack.Hello.Type, host.SourceRepo(stack.Hello), ref)).To(Succeed())
 	c, err := stack.FindComponent(ctx, api, stack.Hello.Type)
 	Expect(err).NotTo(HaveOccurred())
-	u, err := api.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: c.ID, Reason: CurrentSpecReport().LeafNodeText})
+	u, err := api.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: c.ID,
+		Reason: CurrentSpecReport().LeafNodeText})
 	Expect(err).NotTo(HaveOccurred())
 	return u
 }
@@ -136,7 +137,8 @@ var _ = Describe("docker-compose.yml", Ordered, func() {
 			image := images[c.Config.Image]
 			_, tag, _ := strings.Cut(c.Config.Image, ":")
 			Expect(image.Config.Labels).To(HaveKeyWithValue("org.opencontainers.image.version", tag))
-			Expect(image.Config.Healthcheck.Test).To(Equal([]string{"CMD", "/app", "--config", "/etc/openaperture.yaml", "healthcheck", "ready"}))
+			Expect(image.Config.Healthcheck.Test).
+				To(Equal([]string{"CMD", "/app", "--config", "/etc/openaperture.yaml", "healthcheck", "ready"}))
 			limit := serviceMB
 			if strings.HasPrefix(c.Service(), "deployer") {
 				limit = gitMB
@@ -155,7 +157,8 @@ var _ = Describe("docker-compose.yml", Ordered, func() {
 		modules, err := stack.Modules(ctx, api)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(modules).To(HaveEach(HaveField("SourceRepoGitRef", tag)))
-		fmt.Fprintf(GinkgoWriter, "docker-compose up took %.1f s; all ready and beating %.1f s after the registration\n", took.Seconds(), time.Since(began).Seconds())
+		fmt.Fprintf(GinkgoWriter, "docker-compose up took %.1f s; all ready and beating %.1f s after the registration\n",
+			took.Seconds(), time.Since(began).Seconds())
 		Expect(project.Figures(ctx, GinkgoWriter)).To(Succeed())
 	}, SpecTimeout(2*time.Minute))
 
@@ -174,7 +177,8 @@ var _ = Describe("docker-compose.yml", Ordered, func() {
 				g.Expect(now.State.StartedAt).To(BeTemporally(">", killed))
 				g.Expect(wrong(ctx, now.State.StartedAt)).To(Succeed())
 			}).WithContext(ctx).WithTimeout(90 * time.Second).Should(Succeed())
-			fmt.Fprintf(GinkgoWriter, "all healthy and beating %.1f s after the death of %s\n", time.Since(killed).Seconds(), server)
+			fmt.Fprintf(GinkgoWriter, "all healthy and beating %.1f s after the death of %s\n", time.Since(killed).Seconds(),
+				server)
 		}, SpecTimeout(2*time.Minute))
 	}
 

@@ -143,7 +143,8 @@ var _ = Describe("The documentation", func() {
 	It("lists every message type and every queue in docs/architecture.md", func() {
 		listed := quoted(read("docs/architecture.md"))
 		source := read("proto-messages/messages.go") + read("proto-messages/topology.go")
-		names := regexp.MustCompile(`(?m)^\t(?:Type|Queue)[A-Za-z]+\s+(?:Queue\s+)?= "([a-z_]+)"`).FindAllStringSubmatch(source, -1)
+		names := regexp.MustCompile(`(?m)^\t(?:Type|Queue)[A-Za-z]+\s+(?:Queue\s+)?= "([a-z_]+)"`).
+			FindAllStringSubmatch(source, -1)
 		Expect(len(names)).To(BeNumerically(">=", 10))
 		for _, m := range names {
 			Expect(listed).To(ContainElement(m[1]), "docs/architecture.md")
@@ -211,7 +212,8 @@ var _ = Describe("The documentation", func() {
 
 	It("shows only make targets that exist", func() {
 		for _, page := range pages() {
-			for _, m := range regexp.MustCompile(`\bmake ([a-z0-9][a-z0-9-]*)\b`).FindAllStringSubmatch(strings.Join(codeOf(read(page)), "\n"), -1) {
+			for _, m := range regexp.MustCompile(`\bmake ([a-z0-9][a-z0-9-]*)\b`).
+				FindAllStringSubmatch(strings.Join(codeOf(read(page)), "\n"), -1) {
 				Expect(read("Makefile")).To(MatchRegexp(`(?m)^%s: ## `, regexp.QuoteMeta(m[1])), "%s shows make %s", page, m[1])
 			}
 		}
@@ -220,8 +222,10 @@ var _ = Describe("The documentation", func() {
 	It("turns a unit template into what an executor makes of it, in docs/self-upgrade.md", func(ctx SpecContext) {
 		page, dir := read("docs/self-upgrade.md"), GinkgoT().TempDir()
 		text := marked(page, "unit")
-		Expect(os.WriteFile(filepath.Join(dir, "deployer@.service.tmpl"), []byte(text+"Environment=\"A=b\\\\c\"\n"), 0o600)).To(Succeed())
-		out, err := exec.CommandContext(ctx, "sh", "-euc", marked(page, "functions")+"TAG=v7; options "+dir+" deployer").Output()
+		Expect(os.WriteFile(filepath.Join(dir, "deployer@.service.tmpl"), []byte(text+"Environment=\"A=b\\\\c\"\n"), 0o600)).
+			To(Succeed())
+		out, err := exec.CommandContext(ctx, "sh", "-euc", marked(page, "functions")+"TAG=v7; options "+dir+" deployer").
+			Output()
 		Expect(err).NotTo(HaveOccurred())
 		var options []unit.Option
 		Expect(json.Unmarshal([]byte("["+string(out)+"]"), &options)).To(Succeed())
@@ -313,7 +317,8 @@ func run(ctx context.Context, script string) error {
 // moves reads the lines "| from | event | to |" of the table.
 func moves(text string) map[string][]string {
 	found := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| `([a-z_]+)` \\| (.+?) \\|").FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| `([a-z_]+)` \\| (.+?) \\|").FindAllStringSubmatch(text,
+		-1) {
 		to := quoted(m[3])
 		slices.Sort(to)
 		found[m[1]+" "+m[2]] = slices.Compact(to)
@@ -352,7 +357,8 @@ func variants(state upgrade.State) []upgrade.Upgrade {
 				continue
 			}
 			for _, proven := range []bool{false, true} {
-				u := upgrade.Upgrade{Type: t, State: state, Phase: phase, Proven: proven, Proof: component.DefaultProof(t), Step: upgrade.StepDeploy}
+				u := upgrade.Upgrade{Type: t, State: state, Phase: phase, Proven: proven, Proof: component.DefaultProof(t),
+					Step: upgrade.StepDeploy}
 				all = append(all, u)
 				u.Step = upgrade.StepVerify
 				all = append(all, u)

@@ -16,7 +16,8 @@ var _ = Describe("deploy/examples", func() {
 	DescribeTable("has a deployment repository that an executor can deploy",
 		func(repository, service string, instances int) {
 			dir := filepath.Join("deploy", "examples", repository)
-			options, err := unit.Parse(strings.ReplaceAll(read(filepath.Join(dir, service+"@.service.tmpl")), "{{.source_ref}}", "v7"))
+			options, err := unit.Parse(strings.ReplaceAll(read(filepath.Join(dir, service+"@.service.tmpl")), "{{.source_ref}}",
+				"v7"))
 			Expect(err).NotTo(HaveOccurred())
 			Expect(unit.Validate(options)).To(Succeed())
 			Expect(unit.Value(options, "Service", "Type")).To(Equal("notify"))
@@ -38,7 +39,8 @@ var _ = Describe("deploy/examples", func() {
 	)
 
 	It("has what the pages show", func() {
-		Expect(read("deploy/examples/deployer/deployer@.service.tmpl")).To(Equal(marked(read("docs/self-upgrade.md"), "unit")))
+		Expect(read("deploy/examples/deployer/deployer@.service.tmpl")).
+			To(Equal(marked(read("docs/self-upgrade.md"), "unit")))
 		shown := regexp.MustCompile("(?s)/etc/systemd/system/unitd.service`:\n\n```ini\n(.*?)```").
 			FindStringSubmatch(read("docs/install.md"))
 		Expect(shown).NotTo(BeNil())

@@ -61,26 +61,29 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 		Expect(story.InTime()).To(Succeed())
 	}, SpecTimeout(5*time.Minute))
 
-	DescribeTable("answers the commands of a page as they are written", func(ctx SpecContext, page string, wants ...string) {
-		text, err := os.ReadFile(filepath.Join(s.Root, page))
-		Expect(err).NotTo(HaveOccurred())
-		blocks := regexp.MustCompile("(?s)<!-- spec: stack -->\n```sh\n(.*?)```").FindAllSubmatch(text, -1)
-		Expect(blocks).NotTo(BeEmpty())
-		var script bytes.Buffer
-		for _, b := range blocks {
-			script.Write(b[1])
-		}
-		here := GinkgoT().TempDir()
-		Expect(os.Symlink(s.Dir, filepath.Join(here, ".run"))).To(Succeed())
-		cmd := exec.CommandContext(ctx, "sh", "-euc", script.String())
-		cmd.Dir, cmd.Env = here, append(os.Environ(), "TMPDIR="+here)
-		out, err := cmd.CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), string(out))
-		for _, want := range wants {
-			Expect(string(out)).To(ContainSubstring(want))
-		}
-	},
-		Entry("README.md", SpecTimeout(time.Minute), "README.md", `"verdict":"healthy"`, `"hostname":`, `"trigger":"request"`),
-		Entry("docs/install.md", SpecTimeout(2*time.Minute), "docs/install.md", `"source_repo_git_ref":"v2","status":"upgrade_completed"`),
+	DescribeTable("answers the commands of a page as they are written",
+		func(ctx SpecContext, page string, wants ...string) {
+			text, err := os.ReadFile(filepath.Join(s.Root, page))
+			Expect(err).NotTo(HaveOccurred())
+			blocks := regexp.MustCompile("(?s)<!-- spec: stack -->\n```sh\n(.*?)```").FindAllSubmatch(text, -1)
+			Expect(blocks).NotTo(BeEmpty())
+			var script bytes.Buffer
+			for _, b := range blocks {
+				script.Write(b[1])
+			}
+			here := GinkgoT().TempDir()
+			Expect(os.Symlink(s.Dir, filepath.Join(here, ".run"))).To(Succeed())
+			cmd := exec.CommandContext(ctx, "sh", "-euc", script.String())
+			cmd.Dir, cmd.Env = here, append(os.Environ(), "TMPDIR="+here)
+			out, err := cmd.CombinedOutput()
+			Expect(err).NotTo(HaveOccurred(), string(out))
+			for _, want := range wants {
+				Expect(string(out)).To(ContainSubstring(want))
+			}
+		},
+		Entry("README.md", SpecTimeout(time.Minute), "README.md", `"verdict":"healthy"`, `"hostname":`,
+			`"trigger":"request"`),
+		Entry("docs/install.md", SpecTimeout(2*time.Minute), "docs/install.md",
+			`"source_repo_git_ref":"v2","status":"upgrade_completed"`),
 	)
 })

@@ -69,7 +69,8 @@ var _ = Describe("A bad version", Label("faults"), func() {
 	It("of manager-api is taken back by a deployer-oa that was killed between stop and restore", func(ctx SpecContext) {
 		const ref = "manager-api-while-killed"
 		u, before := tryBad(ctx, manager, stack.NeverReady, ref)
-		Eventually(ofRef(manager, ref)).WithContext(ctx).WithTimeout(30 * time.Second).WithPolling(20 * time.Millisecond).ShouldNot(BeEmpty())
+		Eventually(ofRef(manager, ref)).WithContext(ctx).WithTimeout(30 * time.Second).WithPolling(20 * time.Millisecond).
+			ShouldNot(BeEmpty())
 		executors, err := see.Processes(stack.Own[3])
 		Expect(err).NotTo(HaveOccurred())
 		Expect(executors).To(HaveLen(1))

@@ -38,7 +38,8 @@ var manager = stack.Own[0]
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	suite = stacktest.Open(ctx, "../../..", "faults", func() bool { return failed })
-	suite.Tuning = "{health_deadline: 6s, progress_deadline: 16s}" // bad versions are given up earlier, all else is as ever
+	// bad versions are given up earlier, all else is as ever
+	suite.Tuning = "{health_deadline: 6s, progress_deadline: 16s}"
 	Expect(suite.Up(ctx, func(what string) { GinkgoWriter.Println("starting", what) })).To(Succeed())
 	api, err := suite.Client()
 	Expect(err).NotTo(HaveOccurred())

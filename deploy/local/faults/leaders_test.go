@@ -47,7 +47,8 @@ var _ = Describe("The leading overseer is killed", Label("faults"), func() {
 	It("right after one was started", func(ctx SpecContext) {
 		ref, first := newHello(ctx), leader(ctx)
 		u := request(ctx, stack.Hello, ref)
-		Eventually(state(u.ID)).WithContext(ctx).WithTimeout(30 * time.Second).WithPolling(10 * time.Millisecond).Should(Equal(upgrade.InProgress))
+		Eventually(state(u.ID)).WithContext(ctx).WithTimeout(30 * time.Second).WithPolling(10 * time.Millisecond).
+			Should(Equal(upgrade.InProgress))
 		kill(first)
 		completedOnce(ctx, u, stack.Hello, ref, "config completed", "deploy completed")
 	}, SpecTimeout(2*time.Minute))
@@ -56,7 +57,8 @@ var _ = Describe("The leading overseer is killed", Label("faults"), func() {
 		const ref = "verified-twice"
 		Expect(suite.Build(ctx, ref)).To(Succeed())
 		u := request(ctx, manager, ref)
-		Eventually(state(u.ID)).WithContext(ctx).WithTimeout(time.Minute).WithPolling(10 * time.Millisecond).Should(Equal(upgrade.Verifying))
+		Eventually(state(u.ID)).WithContext(ctx).WithTimeout(time.Minute).WithPolling(10 * time.Millisecond).
+			Should(Equal(upgrade.Verifying))
 		kill(leader(ctx))
 		completedOnce(ctx, u, manager, ref, "config completed", "deploy_oa completed")
 	}, SpecTimeout(3*time.Minute))

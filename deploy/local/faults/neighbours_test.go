@@ -47,7 +47,8 @@ var _ = Describe("Units of another component with a similar name", Label("faults
 		Expect(err).NotTo(HaveOccurred())
 		Expect(os.WriteFile(program, text, 0o755)).To(Succeed())
 		for _, name := range neighbours {
-			Expect(suite.Put(ctx, name, []messages.Option{{Section: "Service", Name: "ExecStart", Value: program + " 3600"}})).To(Succeed())
+			Expect(suite.Put(ctx, name, []messages.Option{{Section: "Service", Name: "ExecStart", Value: program + " 3600"}})).
+				To(Succeed())
 			DeferCleanup(func(ctx SpecContext) { Expect(suite.Remove(ctx, name)).To(Succeed()) }, NodeTimeout(30*time.Second))
 		}
 		Eventually(inactive).WithContext(ctx).WithTimeout(20 * time.Second).Should(Succeed())

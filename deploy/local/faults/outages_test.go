@@ -37,16 +37,19 @@ var _ = Describe("An upgrade completes, once,", Label("faults"), func() {
 		completedOnce(ctx, u, stack.Hello, ref, "config completed", "deploy completed")
 	}, SpecTimeout(4*time.Minute))
 
-	DescribeTable("though in the midst of it is restarted", func(ctx SpecContext, stop, start func(context.Context) error) {
+	DescribeTable("though in the midst of it is restarted", func(ctx SpecContext, stop,
+		start func(context.Context) error) {
 		underWay(ctx, stack.Hello, ref)
 		Expect(stop(ctx)).To(Succeed())
 		Expect(start(ctx)).To(Succeed())
 		completedOnce(ctx, u, stack.Hello, ref, "config completed", "deploy completed")
 	},
 		Entry("RabbitMQ", SpecTimeout(4*time.Minute),
-			func(ctx context.Context) error { return suite.RabbitMQ.Stop(ctx) }, func(ctx context.Context) error { return suite.RabbitMQ.Start(ctx) }),
+			func(ctx context.Context) error { return suite.RabbitMQ.Stop(ctx) },
+			func(ctx context.Context) error { return suite.RabbitMQ.Start(ctx) }),
 		Entry("PostgreSQL", SpecTimeout(4*time.Minute),
-			func(ctx context.Context) error { return suite.Postgres.Stop(ctx) }, func(ctx context.Context) error { return suite.Postgres.Start(ctx) }),
+			func(ctx context.Context) error { return suite.Postgres.Stop(ctx) },
+			func(ctx context.Context) error { return suite.Postgres.Start(ctx) }),
 	)
 
 	It("though it is requested again while it is open: that answers the same upgrade", func(ctx SpecContext) {

@@ -41,10 +41,13 @@ var _ = Describe("A deployment repository that is no good", Label("faults"), fun
 		return func(ctx context.Context) error { return stack.ChangeComponent(ctx, see.API, stack.Hello.Type, f) }
 	}
 
-	DescribeTable("fails the upgrade and touches nothing:", func(ctx SpecContext, bad func(context.Context) fields, reason string) {
-		was := fields{"deployment_repo": suite.DeploymentRepo(stack.Hello), "deployment_repo_git_ref": stack.Deployed, "upgrade_strategy": "hourly"}
+	DescribeTable("fails the upgrade and touches nothing:", func(ctx SpecContext, bad func(context.Context) fields,
+		reason string) {
+		was := fields{"deployment_repo": suite.DeploymentRepo(stack.Hello), "deployment_repo_git_ref": stack.Deployed,
+			"upgrade_strategy": "hourly"}
 		DeferCleanup(func(ctx SpecContext) { Expect(change(was)(ctx)).To(Succeed()) }, NodeTimeout(30*time.Second))
-		Expect(change(fields{"upgrade_strategy": "manual"})(ctx)).To(Succeed()) // it would be tried again, and must be here only once
+		// it would be tried again, and must be here only once
+		Expect(change(fields{"upgrade_strategy": "manual"})(ctx)).To(Succeed())
 		Expect(change(bad(ctx))(ctx)).To(Succeed())
 		before, err := see.Processes(stack.Hello)
 		Expect(err).NotTo(HaveOccurred())
@@ -62,7 +65,8 @@ var _ = Describe("A deployment repository that is no good", Label("faults"), fun
 		Expect(filepath.Join(suite.Dir, "executed")).NotTo(BeAnExistingFile())
 	},
 		Entry("an unknown ref", SpecTimeout(time.Minute), refTo("no-such-branch"), "git_ref_unknown"),
-		Entry("a host that nobody knows", SpecTimeout(2*time.Minute), repoAt("https://git.invalid/hello.git"), "git_unreachable"),
+		Entry("a host that nobody knows", SpecTimeout(2*time.Minute), repoAt("https://git.invalid/hello.git"),
+			"git_unreachable"),
 		Entry("a directory that is not there", SpecTimeout(time.Minute),
 			func(context.Context) fields {
 				return fields{"deployment_repo": filepath.Join(suite.Dir, "repos", "none.git")}
@@ -91,6 +95,7 @@ var _ = Describe("A deployment repository that is no good", Label("faults"), fun
 		}, NodeTimeout(30*time.Second))
 		ended(ctx, request(ctx, stack.Hello, ref).ID, upgrade.Failed)
 		Expect(change(fields{"deployment_repo_git_ref": stack.Deployed})(ctx)).To(Succeed())
-		Eventually(see.Recorded).WithContext(ctx).WithArguments(stack.Hello.Type, ref).WithTimeout(90 * time.Second).Should(Succeed())
+		Eventually(see.Recorded).WithContext(ctx).WithArguments(stack.Hello.Type,
+			ref).WithTimeout(90 * time.Second).Should(Succeed())
 	}, SpecTimeout(3*time.Minute))
 })

@@ -50,7 +50,8 @@ func freePort(ctx SpecContext) int {
 	return ports[0]
 }
 
-// ownServers are servers that only a manager-api started by hand uses: it would work on what the stack's has in its own.
+// ownServers are servers that only a manager-api started by hand uses: it would work on what the stack's has in its
+// own.
 type ownServers struct {
 	postgres servers.Postgres
 	rabbitmq servers.RabbitMQ
@@ -69,10 +70,12 @@ func newServers(ctx SpecContext) ownServers {
 	Expect(os.Mkdir(rabbitmq, 0o700)).To(Succeed())
 	s := ownServers{
 		postgres: servers.Postgres{Dir: filepath.Join(dir, "postgres"), Port: ports[0], Password: "secret", Throwaway: true},
-		rabbitmq: servers.RabbitMQ{Dir: rabbitmq, Port: ports[1], Dist: ports[2], Epmd: ports[3], User: "guest", Password: "secret"},
-		free:     ports[4],
+		rabbitmq: servers.RabbitMQ{Dir: rabbitmq, Port: ports[1], Dist: ports[2], Epmd: ports[3], User: "guest",
+			Password: "secret"},
+		free: ports[4],
 	}
-	DeferCleanup(func(ctx SpecContext) { Expect(errors.Join(s.postgres.Stop(ctx), s.rabbitmq.Stop(ctx))).To(Succeed()) }, NodeTimeout(time.Minute))
+	DeferCleanup(func(ctx SpecContext) { Expect(errors.Join(s.postgres.Stop(ctx), s.rabbitmq.Stop(ctx))).To(Succeed()) },
+		NodeTimeout(time.Minute))
 	return s
 }
 
@@ -133,7 +136,8 @@ var _ = Describe("manager-api", Label("faults"), func() {
 					g.Expect(gotStatus).To(Equal(status))
 				}
 			}
-			Eventually(answers("/healthz", http.StatusOK, Not(BeEmpty()))).WithContext(ctx).WithTimeout(15 * time.Second).Should(Succeed())
+			Eventually(answers("/healthz", http.StatusOK, Not(BeEmpty()))).WithContext(ctx).WithTimeout(15 * time.Second).
+				Should(Succeed())
 			Eventually(answers("/readyz", http.StatusServiceUnavailable, And(ContainSubstring(`"name":%q,"ok":false`, missing),
 				ContainSubstring("127.0.0.1:%d", own.port(missing)), Not(ContainSubstring(own.rabbitmq.Password))))).
 				WithContext(ctx).WithTimeout(15 * time.Second).Should(Succeed())

@@ -34,7 +34,8 @@ func setGoldStandard(ctx context.Context, v stack.Service, ref string) {
 func request(ctx context.Context, v stack.Service, ref string) managerapi.Upgrade {
 	GinkgoHelper()
 	setGoldStandard(ctx, v, ref)
-	u, err := see.API.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: component(ctx, v).ID, Reason: CurrentSpecReport().LeafNodeText})
+	u, err := see.API.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: component(ctx, v).ID,
+		Reason: CurrentSpecReport().LeafNodeText})
 	Expect(err).NotTo(HaveOccurred())
 	return u
 }
@@ -62,7 +63,8 @@ func state(id upgrade.ID) func(context.Context) (upgrade.State, error) {
 func ended(ctx context.Context, id upgrade.ID, want upgrade.State) managerapi.Upgrade {
 	GinkgoHelper()
 	open := func(s upgrade.State) bool { return s.Open() }
-	Eventually(state(id)).WithContext(ctx).WithTimeout(3 * time.Minute).WithPolling(100 * time.Millisecond).ShouldNot(Satisfy(open))
+	Eventually(state(id)).WithContext(ctx).WithTimeout(3 * time.Minute).WithPolling(100 * time.Millisecond).
+		ShouldNot(Satisfy(open))
 	u, err := see.API.Upgrade(ctx, id)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(u.State).To(Equal(want), "%s, %s: %s", u.Cause, u.Verdict.Code, u.Verdict.Message)
@@ -87,10 +89,12 @@ func ofRef(v stack.Service, ref string) func() ([]proc.Process, error) {
 func underWay(ctx context.Context, v stack.Service, ref string) {
 	GinkgoHelper()
 	Eventually(ofRef(v, ref)).WithContext(ctx).WithTimeout(30 * time.Second).WithPolling(50 * time.Millisecond).
-		Should(And(Not(BeEmpty()), WithTransform(func(found []proc.Process) int { return len(found) }, BeNumerically("<", v.Instances))))
+		Should(And(Not(BeEmpty()), WithTransform(func(found []proc.Process) int { return len(found) },
+			BeNumerically("<", v.Instances))))
 }
 
-// completedOnce wants an upgrade to complete, with one run of each of its milestones, and no other to have been made since.
+// completedOnce wants an upgrade to complete, with one run of each of its milestones, and no other to have been made
+// since.
 func completedOnce(ctx context.Context, u managerapi.Upgrade, v stack.Service, ref string, milestones ...string) {
 	GinkgoHelper()
 	u = ended(ctx, u.ID, upgrade.Completed)
@@ -106,7 +110,8 @@ func completedOnce(ctx context.Context, u managerapi.Upgrade, v stack.Service, r
 // orders are the orders of an upgrade with how they ended.
 func orders(ctx context.Context, u managerapi.Upgrade) ([]string, error) {
 	var found []string
-	err := db.SelectContext(ctx, &found, `SELECT milestone || ' ' || state FROM orders WHERE workflow_id::text = ANY ($1) ORDER BY created_at, id`,
+	err := db.SelectContext(ctx, &found, `SELECT milestone || ' ' || state FROM orders WHERE workflow_id::text = ANY ($1)
+		ORDER BY created_at, id`,
 		pq.Array(u.WorkflowIDs))
 	return found, err
 }

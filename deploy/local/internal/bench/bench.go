@@ -24,7 +24,10 @@ type bench struct {
 // five. Nothing is asserted: a figure that misses its goal says so by itself.
 func Run(ctx context.Context, s *stack.Stack, out io.Writer) error {
 	began := time.Now()
-	if err := s.Up(ctx, func(what string) { fmt.Fprintf(out, "%6.1fs  starting %s\n", time.Since(began).Seconds(), what) }); err != nil {
+	if err := s.Up(ctx, func(what string) {
+		fmt.Fprintf(out, "%6.1fs  starting %s\n", time.Since(began).Seconds(),
+			what)
+	}); err != nil {
 		return err
 	}
 	b := &bench{stack: s, out: out}

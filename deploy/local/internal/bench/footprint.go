@@ -76,7 +76,8 @@ func (b *bench) start(ctx context.Context, v stack.Service) (float64, error) {
 	}
 	defer func() { _ = os.RemoveAll(state) }()
 	address := fmt.Sprintf("127.0.0.1:%d", b.stack.Listen[v.Name]+9)
-	cmd := exec.CommandContext(ctx, b.stack.Binary(stack.First, v), "--config", b.stack.ConfigFile(v)) //nolint:gosec // our own release
+	//nolint:gosec // our own release
+	cmd := exec.CommandContext(ctx, b.stack.Binary(stack.First, v), "--config", b.stack.ConfigFile(v))
 	cmd.Env = append(os.Environ(), "HOSTNAME=bench."+v.Name, "OPENAPERTURE_LISTEN="+address)
 	if v.Type == "deployer" {
 		cmd.Env = append(cmd.Env, "OPENAPERTURE_STATE_DIR="+state)

@@ -20,8 +20,8 @@ const (
 	pairs    = 5
 )
 
-// heartbeats measures published → durable, ours against the bare loop, interleaved: what one run leaves behind in caches
-// and files is there for the next of either kind.
+// heartbeats measures published → durable, ours against the bare loop, interleaved: what one run leaves behind in
+// caches and files is there for the next of either kind.
 func (b *bench) heartbeats(ctx context.Context) error {
 	bareQueue, bareKey := "local.bench_bare", "local.bench_bare"
 	if err := declareBare(b.stack.RabbitMQ.URL(), bareQueue, bareKey); err != nil {
@@ -36,7 +36,8 @@ func (b *bench) heartbeats(ctx context.Context) error {
 	go func() { ended <- bareLoop(loop, b.stack.RabbitMQ.URL(), bareQueue, b.db, prefetch, batch) }()
 	var ours, bare []float64
 	for round := 1; round <= pairs+1; round++ { // the first pair inserts, the others update: it is not counted
-		o, err := b.drain(ctx, round, messages.Address{Name: "local", Root: "local", RoutingKey: "local"}.Key(messages.QueueSystemModules),
+		o, err := b.drain(ctx, round, messages.Address{Name: "local", Root: "local",
+			RoutingKey: "local"}.Key(messages.QueueSystemModules),
 			`messaging_exchange_modules`)
 		if err != nil {
 			return fmt.Errorf("heartbeats through OpenAperture: %w", err)
@@ -90,7 +91,8 @@ func (b *bench) drain(ctx context.Context, round int, key, table string) (float6
 	}
 	took := time.Since(began)
 	var n int
-	if err := b.db.GetContext(ctx, &n, `SELECT count(*) FROM `+table+` WHERE type = 'bench' AND seq = $1`, round); err != nil {
+	if err := b.db.GetContext(ctx, &n, `SELECT count(*) FROM `+table+` WHERE type = 'bench' AND seq = $1`,
+		round); err != nil {
 		return 0, fmt.Errorf("count what is durable: %w", err)
 	}
 	if n != beats {
@@ -118,7 +120,8 @@ func declareBare(url, queue, key string) error {
 	if err != nil {
 		return fmt.Errorf("open a channel: %w", err)
 	}
-	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-message-ttl": int32(messages.SystemModulesTTL)}); err != nil {
+	if _, err := ch.QueueDeclare(queue, true, false, false, false,
+		amqp.Table{"x-message-ttl": int32(messages.SystemModulesTTL)}); err != nil {
 		return fmt.Errorf("declare %s: %w", queue, err)
 	}
 	if err := ch.QueueBind(queue, key, "local", false, nil); err != nil {

@@ -20,9 +20,11 @@ func bodies(n, round int) ([][]byte, error) {
 	started := time.Now().UTC().Truncate(time.Second)
 	for i := range out {
 		raw, err := json.Marshal(messages.ModuleStatus{
-			EventType: messages.EventStatus, Hostname: hostname(i), Type: "bench", Status: messages.StatusActive, Service: "bench",
-			BootID: fmt.Sprintf("0198c0de-0000-7000-8000-%012d", i), Seq: int64(round), Workload: json.RawMessage("[]"),
-			SourceRepo: "https://git.example.com/openaperture.git", SourceRepoGitRef: "v1", StartedAt: &started, SentAt: &started,
+			EventType: messages.EventStatus, Hostname: hostname(i), Type: "bench", Status: messages.StatusActive,
+			Service: "bench",
+			BootID:  fmt.Sprintf("0198c0de-0000-7000-8000-%012d", i), Seq: int64(round), Workload: json.RawMessage("[]"),
+			SourceRepo: "https://git.example.com/openaperture.git", SourceRepoGitRef: "v1", StartedAt: &started,
+			SentAt: &started,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("encode heartbeat: %w", err)
@@ -34,8 +36,8 @@ func bodies(n, round int) ([][]byte, error) {
 
 func hostname(i int) string { return fmt.Sprintf("bench-%06d", i) }
 
-// publishAll sends every body to an exchange as fast as the broker takes them; persistent, as modules do. It returns after
-// the broker has confirmed the last.
+// publishAll sends every body to an exchange as fast as the broker takes them; persistent, as modules do. It returns
+// after the broker has confirmed the last.
 func publishAll(ctx context.Context, url, exchange, key string, all [][]byte) error {
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -55,7 +57,8 @@ func publishAll(ctx context.Context, url, exchange, key string, all [][]byte) er
 	go func() { done <- awaitConfirms(ctx, inFlight) }()
 	for _, body := range all {
 		confirm, err := ch.PublishWithDeferredConfirmWithContext(ctx, exchange, key, false, false,
-			amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Type: messages.TypeModuleStatus, Body: body})
+			amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Type: messages.TypeModuleStatus,
+				Body: body})
 		if err != nil {
 			close(inFlight)
 			return errors.Join(fmt.Errorf("publish heartbeat: %w", err), <-done)

@@ -33,7 +33,8 @@ func (f *fleet) start(ctx context.Context, release string) error {
 	return nil
 }
 
-// replace writes three units and then stops and starts one process after the other, each until it says that it is ready.
+// replace writes three units and then stops and starts one process after the other, each until it says that it is
+// ready.
 func (f *fleet) replace(ctx context.Context, release string) (time.Duration, error) {
 	began := time.Now()
 	for i := range f.running {

@@ -1,5 +1,5 @@
-// Package containers drives the stack in containers: docker-compose.yml as it is, under a project name, with secrets and
-// configurations in a directory. docker and docker-compose do the work; nothing here knows another way.
+// Package containers drives the stack in containers: docker-compose.yml as it is, under a project name, with secrets
+// and configurations in a directory. docker and docker-compose do the work; nothing here knows another way.
 package containers
 
 import (
@@ -26,7 +26,8 @@ type Project struct {
 
 // Default is the project of make compose-up: default ports, deploy/compose/generated.
 func Default(root string) Project {
-	return Project{Root: root, Name: "openaperture", Generated: filepath.Join(root, "deploy/compose/generated"), URL: "http://127.0.0.1:8080"}
+	return Project{Root: root, Name: "openaperture", Generated: filepath.Join(root, "deploy/compose/generated"),
+		URL: "http://127.0.0.1:8080"}
 }
 
 // Init makes the secrets and configurations that are missing.

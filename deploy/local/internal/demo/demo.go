@@ -1,6 +1,6 @@
 // Package demo tells the story of OpenAperture on a running stack, and checks it while it is told: the suite replaces
-// itself by a new version, a bad version is taken back and quarantined, and a service that is no part of OpenAperture is
-// upgraded the same way. What it claims it has seen twice: over REST, and in /proc.
+// itself by a new version, a bad version is taken back and quarantined, and a service that is no part of OpenAperture
+// is upgraded the same way. What it claims it has seen twice: over REST, and in /proc.
 package demo
 
 import (
@@ -60,8 +60,9 @@ type phase struct {
 // seed types of the stack, in the order in which they are upgraded.
 var own = []component.Type{component.Manager, component.Overseer, component.Deployer}
 
-// Prepare chooses versions, builds their releases, starts the service that is no part of OpenAperture and remembers which
-// processes run. broken and mode say what the bad version is. Building is no part of the promise, all after it is.
+// Prepare chooses versions, builds their releases, starts the service that is no part of OpenAperture and remembers
+// which processes run. broken and mode say what the bad version is. Building is no part of the promise, all after it
+// is.
 func (s *Story) Prepare(ctx context.Context, broken stack.Service, mode stack.Mode) error {
 	var err error
 	if s.api, err = s.Stack.Client(); err != nil {
@@ -72,7 +73,8 @@ func (s *Story) Prepare(ctx context.Context, broken stack.Service, mode stack.Mo
 		return err
 	}
 	v := s.Versions
-	fmt.Fprintf(s.Out, "building %s (good), %s (%s, %s) and hello %s; profile %s\n", v.Good, v.Bad, broken.Name, mode, v.HelloGood, s.Stack.Profile)
+	fmt.Fprintf(s.Out, "building %s (good), %s (%s, %s) and hello %s; profile %s\n", v.Good, v.Bad, broken.Name, mode,
+		v.HelloGood, s.Stack.Profile)
 	if err := errors.Join(s.Stack.Build(ctx, v.Good), s.Stack.BuildBroken(ctx, v.Bad, broken, mode)); err != nil {
 		return err
 	}
@@ -97,7 +99,8 @@ func (s *Story) chooseVersions(ctx context.Context, broken stack.Service, mode s
 	if err != nil {
 		return err
 	}
-	s.Versions = Versions{Now: now.SourceRepoGitRef, Good: fmt.Sprintf("v%d", highest+1), Bad: fmt.Sprintf("v%d", highest+2),
+	s.Versions = Versions{Now: now.SourceRepoGitRef, Good: fmt.Sprintf("v%d", highest+1),
+		Bad:        fmt.Sprintf("v%d", highest+2),
 		BadService: broken, BadMode: mode, HelloNow: stack.First, HelloGood: fmt.Sprintf("v%d", highest+1)}
 	return nil
 }
@@ -124,7 +127,8 @@ func (s *Story) Upgrade(ctx context.Context) error {
 				return err
 			}
 		}
-		s.table.Say("the gold standard of manager, overseer and deployer is %s now; nobody requests anything", s.Versions.Good)
+		s.table.Say("the gold standard of manager, overseer and deployer is %s now; nobody requests anything",
+			s.Versions.Good)
 		for _, t := range own {
 			if _, err := s.awaitUpgrade(ctx, t, s.Versions.Good, upgrade.Completed); err != nil {
 				return err
@@ -148,7 +152,8 @@ func (s *Story) Fail(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		u, err := s.api.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: c.ID, Reason: "the demo tries a bad version"})
+		u, err := s.api.RequestUpgrade(ctx, managerapi.UpgradeRequest{ComponentID: c.ID,
+			Reason: "the demo tries a bad version"})
 		if err != nil {
 			return fmt.Errorf("request the upgrade of %s: %w", t, err)
 		}
@@ -171,7 +176,8 @@ func (s *Story) Hello(ctx context.Context) error {
 		if err := s.remember(); err != nil {
 			return err
 		}
-		if err := stack.SetGoldStandard(ctx, s.api, stack.Hello.Type, s.Stack.SourceRepo(stack.Hello), s.Versions.HelloGood); err != nil {
+		if err := stack.SetGoldStandard(ctx, s.api, stack.Hello.Type, s.Stack.SourceRepo(stack.Hello),
+			s.Versions.HelloGood); err != nil {
 			return err
 		}
 		s.table.Say("the gold standard of hello is %s now", s.Versions.HelloGood)
@@ -193,14 +199,16 @@ func (s *Story) Summary() {
 	for _, p := range s.phases {
 		fmt.Fprintf(s.Out, "  %6.1f  %s\n", p.took.Seconds(), p.name)
 	}
-	fmt.Fprintf(s.Out, "  %6.1f  from stack ready to here, at most %.0f: starting hello counts, building releases does not\n",
+	fmt.Fprintf(s.Out, "  %6.1f  from stack ready to here, at most %.0f: starting hello counts, building releases does "+
+		"not\n",
 		s.told().Seconds(), promised.Seconds())
 }
 
 // InTime wants the story to have been told within the promised time.
 func (s *Story) InTime() error {
 	if took := s.told(); took > promised {
-		return fmt.Errorf("from stack ready to the summary it took %.1f s, more than %.0f", took.Seconds(), promised.Seconds())
+		return fmt.Errorf("from stack ready to the summary it took %.1f s, more than %.0f", took.Seconds(),
+			promised.Seconds())
 	}
 	return nil
 }
@@ -218,7 +226,8 @@ func (s *Story) phase(name string, f func() error) error {
 }
 
 // awaitUpgrade watches until the upgrade of a type to a ref has ended, and wants it to have ended like this.
-func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string, want upgrade.State) (managerapi.Upgrade, error) {
+func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string,
+	want upgrade.State) (managerapi.Upgrade, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var found managerapi.Upgrade
@@ -229,7 +238,8 @@ func (s *Story) awaitUpgrade(ctx context.Context, t component.Type, ref string, 
 		}
 		found = u
 		if u.State != want {
-			return false, fmt.Errorf("the upgrade %s of %s to %s ended as %s (%s: %s), not as %s", u.ID, t, ref, u.State, u.Cause, headline(u.Verdict.Message), want)
+			return false, fmt.Errorf("the upgrade %s of %s to %s ended as %s (%s: %s), not as %s", u.ID, t, ref, u.State,
+				u.Cause, headline(u.Verdict.Message), want)
 		}
 		return true, nil
 	})

@@ -13,10 +13,14 @@ import (
 // Run tells the whole story on a stack, which it brings up first, and leaves the stack up.
 func Run(ctx context.Context, s *stack.Stack, out io.Writer, terminal bool) error {
 	if s.Profile != times.Fast {
-		return fmt.Errorf("the stack runs with profile %s, whose checks are an hour apart: make down, then make demo", s.Profile)
+		return fmt.Errorf("the stack runs with profile %s, whose checks are an hour apart: make down, then make demo",
+			s.Profile)
 	}
 	began := time.Now()
-	if err := s.Up(ctx, func(what string) { fmt.Fprintf(out, "%6.1fs  starting %s\n", time.Since(began).Seconds(), what) }); err != nil {
+	if err := s.Up(ctx, func(what string) {
+		fmt.Fprintf(out, "%6.1fs  starting %s\n", time.Since(began).Seconds(),
+			what)
+	}); err != nil {
 		return err
 	}
 	story := &Story{Stack: s, Out: out, Terminal: terminal}

@@ -50,7 +50,8 @@ func (s *Story) verifyReturned(ctx context.Context, t component.Type) error {
 		if err != nil {
 			return err
 		}
-		s.saw("%-11s is back at %s in processes %v; %s is rolled back and quarantined", v.Name, s.Versions.Good, pids, s.Versions.Bad)
+		s.saw("%-11s is back at %s in processes %v; %s is rolled back and quarantined", v.Name, s.Versions.Good, pids,
+			s.Versions.Bad)
 	}
 	return nil
 }

@@ -23,7 +23,8 @@ func snapshot(change func(*managerapi.Snapshot)) managerapi.Snapshot {
 
 func running(state upgrade.State, phase int) func(*managerapi.Snapshot) {
 	return func(s *managerapi.Snapshot) {
-		s.Upgrades = []managerapi.OpenUpgrade{{Upgrade: managerapi.Upgrade{ComponentID: 7, State: state, Phase: phase, To: upgrade.Version{SourceRepoGitRef: "v2"}}}}
+		s.Upgrades = []managerapi.OpenUpgrade{{Upgrade: managerapi.Upgrade{ComponentID: 7, State: state, Phase: phase,
+			To: upgrade.Version{SourceRepoGitRef: "v2"}}}}
 	}
 }
 

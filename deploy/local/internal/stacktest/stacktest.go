@@ -26,7 +26,8 @@ func Open(ctx context.Context, root, suite string, failed func() bool) *stack.St
 	gomega.Expect(os.Chmod(dir, 0o755)).To(gomega.Succeed()) //nolint:gosec // PostgreSQL's user passes through
 	s, err := stack.Open(ctx, root, dir, times.Fast)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) { //nolint:contextcheck // the framework gives the clean-up a context of its own
+	//nolint:contextcheck // the framework gives the clean-up a context of its own
+	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) {
 		if failed() && os.Getenv("KEEP") != "" {
 			ginkgo.AddReportEntry("kept", "go run ./deploy/local down "+dir)
 			return

@@ -58,12 +58,14 @@ func describe(ctx context.Context, dir string) (servers.Postgres, servers.Rabbit
 		return servers.Postgres{}, servers.RabbitMQ{}, err
 	}
 	pg := servers.Postgres{Dir: filepath.Join(dir, "postgres"), Port: ports[0], Password: "postgres", Throwaway: true}
-	mq := servers.RabbitMQ{Dir: filepath.Join(dir, "rabbitmq"), Port: ports[1], Dist: ports[2], Epmd: ports[3], Management: ports[4],
-		User: "guest", Password: "guest"}
+	mq := servers.RabbitMQ{Dir: filepath.Join(dir, "rabbitmq"), Port: ports[1], Dist: ports[2], Epmd: ports[3],
+		Management: ports[4],
+		User:       "guest", Password: "guest"}
 	return pg, mq, nil
 }
 
-func goTest(ctx context.Context, root string, out io.Writer, pg servers.Postgres, mq servers.RabbitMQ, args, packages []string) (Totals, error) {
+func goTest(ctx context.Context, root string, out io.Writer, pg servers.Postgres, mq servers.RabbitMQ, args,
+	packages []string) (Totals, error) {
 	all := append([]string{"test", "-json", "-race", "-shuffle=on", "-timeout=15m"}, args...)
 	cmd := exec.CommandContext(ctx, "go", append(all, packages...)...)
 	cmd.Dir, cmd.Stderr = root, out

@@ -23,7 +23,8 @@ var _ = Describe("Table", func() {
 		t.Show([]table.Row{{"manager", "v1", "idle"}, {"overseer", "v1", "idle"}})
 		t.Show([]table.Row{{"manager", "v1", "idle"}, {"overseer", "v1", "idle"}})
 		t.Show([]table.Row{{"manager", "v2", "idle"}, {"overseer", "v1", "idle"}})
-		Expect(out.String()).To(Equal("   1.5s  manager   wanted v1  state idle\n   1.5s  overseer  wanted v1  state idle\n   1.5s  manager  wanted v2  state idle\n"))
+		Expect(out.String()).To(Equal("   1.5s  manager   wanted v1  state idle\n   1.5s  overseer  wanted v1  state " +
+			"idle\n   1.5s  manager  wanted v2  state idle\n"))
 	})
 
 	It("redraws in place on a terminal", func() {
@@ -31,7 +32,8 @@ var _ = Describe("Table", func() {
 		t.Show([]table.Row{{"manager", "v1", "idle"}})
 		out.Reset()
 		t.Show([]table.Row{{"manager", "v2", "in_progress"}})
-		Expect(out.String()).To(Equal("\x1b[2A\x1b[J         component  wanted  state\n         manager    v2      in_progress\n"))
+		Expect(out.String()).To(Equal("\x1b[2A\x1b[J         component  wanted  state\n         manager    v2      " +
+			"in_progress\n"))
 	})
 
 	It("says something above the table without leaving a copy of it", func() {

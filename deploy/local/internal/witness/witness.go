@@ -97,7 +97,8 @@ func (w Witness) Runs(ctx context.Context, v stack.Service, ref string) ([]int, 
 		if p.Ref != ref {
 			return nil, fmt.Errorf("process %d (%s) of %s runs out of release %s, not %s", p.PID, p.Hostname, v.Name, p.Ref, ref)
 		}
-		out, err := exec.CommandContext(ctx, fmt.Sprintf("/proc/%d/exe", p.PID), "--version").Output() //nolint:gosec // our own release
+		//nolint:gosec // our own release
+		out, err := exec.CommandContext(ctx, fmt.Sprintf("/proc/%d/exe", p.PID), "--version").Output()
 		if err != nil {
 			return nil, fmt.Errorf("ask process %d of %s for its version: %w", p.PID, v.Name, err)
 		}

@@ -49,25 +49,27 @@ var _ = Describe("/system_components", func() {
 			HaveKeyWithValue("upgrade_status", HaveKeyWithValue("current_workflow", "w"))))
 	})
 
-	It("shows the commits of the recorded version, and keeps whether the deployment repository is followed (fault 20)", func() {
-		h := start()
-		h.exchanges()
-		h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent,
-			"}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
-		shown := func() map[string]any { return h.ok(200, "GET", "/system_components/1", "").object() }
-		Expect(shown()).To(And(HaveKeyWithValue("source_commit_hash", ""), HaveKeyWithValue("deployment_commit_hash", ""),
-			HaveKeyWithValue("follow_deployment", false)))
-		h.ok(201, "POST", "/system_components/1/releases", `{"source_repo":"git/o","source_repo_git_ref":"v1",
+	It("shows the commits of the recorded version, and keeps whether the deployment repository is followed (fault 20)",
+		func() {
+			h := start()
+			h.exchanges()
+			h.ok(201, "POST", "/system_components", strings.TrimSuffix(aComponent,
+				"}")+`,"source_repo":"git/o","source_repo_git_ref":"v1"}`)
+			shown := func() map[string]any { return h.ok(200, "GET", "/system_components/1", "").object() }
+			Expect(shown()).To(And(HaveKeyWithValue("source_commit_hash", ""), HaveKeyWithValue("deployment_commit_hash", ""),
+				HaveKeyWithValue("follow_deployment", false)))
+			h.ok(201, "POST", "/system_components/1/releases", `{"source_repo":"git/o","source_repo_git_ref":"v1",
 			"source_commit_hash":"s1","deployment_commit_hash":"d1","etcd_token":"t","units":[{"name":"o@.service"}]}`)
-		h.ok(204, "PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"follow_deployment":true}`)
-		Expect(shown()).To(And(HaveKeyWithValue("source_commit_hash", "s1"), HaveKeyWithValue("deployment_commit_hash", "d1"),
-			HaveKeyWithValue("follow_deployment", true)))
-		h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"))
-		Expect(shown()).To(HaveKeyWithValue("follow_deployment", true), "a client that does not know the field")
-		Expect(h.ok(200, "GET", "/system_components", "").objects()[0]).To(HaveKeyWithValue("source_commit_hash", "s1"))
-		Expect(h.call("PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"follow_deployment":2}`).status).
-			To(Equal(400))
-	})
+			h.ok(204, "PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"follow_deployment":true}`)
+			Expect(shown()).To(And(HaveKeyWithValue("source_commit_hash", "s1"),
+				HaveKeyWithValue("deployment_commit_hash", "d1"),
+				HaveKeyWithValue("follow_deployment", true)))
+			h.ok(204, "PUT", "/system_components/1", strings.ReplaceAll(aComponent, "manual", "hourly"))
+			Expect(shown()).To(HaveKeyWithValue("follow_deployment", true), "a client that does not know the field")
+			Expect(h.ok(200, "GET", "/system_components", "").objects()[0]).To(HaveKeyWithValue("source_commit_hash", "s1"))
+			Expect(h.call("PUT", "/system_components/1", strings.TrimSuffix(aComponent, "}")+`,"follow_deployment":2}`).status).
+				To(Equal(400))
+		})
 
 	It("filters by type, also by the empty one", func() {
 		h := start()

@@ -2,7 +2,10 @@ package db_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,5 +53,20 @@ var _ = Describe("An id", func() {
 		now, err := newDB().Now(ctx())
 		Expect(err).NotTo(HaveOccurred())
 		Expect(time.Unix(id.Time().UnixTime())).To(BeTemporally("~", now, time.Minute))
+	})
+})
+
+var _ = Describe("The migrations", func() {
+	It("state their release in the last file alone: a start that is killed between two of them goes on", func() {
+		files, err := filepath.Glob("migrations/*.sql")
+		Expect(err).NotTo(HaveOccurred())
+		slices.Sort(files)
+		for _, file := range files[1:] {
+			text, err := os.ReadFile(file)
+			Expect(err).NotTo(HaveOccurred())
+			statement := fmt.Sprintf("UPDATE schema_info SET release = %d;", db.Release)
+			Expect(strings.Contains(string(text), "SET release")).To(Equal(file == files[len(files)-1]), file)
+			Expect(strings.Contains(string(text), statement)).To(Equal(file == files[len(files)-1]), file)
+		}
 	})
 })

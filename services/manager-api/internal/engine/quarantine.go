@@ -42,10 +42,10 @@ func (q quarantineRow) wire() managerapi.Quarantine {
 	return out
 }
 
-// quarantineTarget refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires. The
-// quarantine binds the two commits that failed: another commit on either side is tried again. A ref has one quarantine:
-// a new failure binds its own commits, for the new reason and for the full time. (The former release arbitrates by the
-// ref alone, so there cannot be a row for each pair of commits yet.)
+// quarantineTarget refuses the upgrade's target in its exchange from now on, until an operator clears it or it expires.
+// The quarantine binds the two commits that failed: another commit on either side is tried again. A ref has one
+// quarantine: a new failure binds its own commits, for the new reason and for the full time. (The former release
+// arbitrates by the ref alone, so there cannot be a row for each pair of commits yet.)
 func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO quarantines (id, messaging_exchange_id, component_type, source_repo,
 		source_repo_git_ref, upgrade_id, reason, message, expires_at, source_commit_hash, deployment_commit_hash)
@@ -55,18 +55,20 @@ func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgrade
 			source_commit_hash = excluded.source_commit_hash, deployment_commit_hash = excluded.deployment_commit_hash,
 			upgrade_id = excluded.upgrade_id, reason = excluded.reason, message = excluded.message,
 			created_at = excluded.created_at, expires_at = excluded.expires_at`,
-		row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef, string(row.ID), row.VerdictCode,
+		row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef, string(row.ID),
+		row.VerdictCode,
 		row.VerdictMessage, s.times.QuarantineExpiry.Milliseconds(), row.To.SourceCommitHash, row.To.DeploymentCommitHash)
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", row.To.SourceRepoGitRef, err)
 	}
 	return db.WriteJournal(ctx, tx, db.Entry{Subject: db.ExchangeSubject(row.ExchangeID), Code: "quarantined",
-		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.To.SourceRepoGitRef, row.VerdictMessage),
-		Inputs:  map[string]any{"upgrade_id": row.ID}})
+		Message: fmt.Sprintf("%s %s is refused from now on: %s", row.ComponentType, row.To.SourceRepoGitRef,
+			row.VerdictMessage),
+		Inputs: map[string]any{"upgrade_id": row.ID}})
 }
 
-// endQuarantine ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven. A quarantine
-// of other commits stays: they have failed.
+// endQuarantine ends the quarantine of the upgrade's target, if there is one: it was tried by force, and is proven. A
+// quarantine of other commits stays: they have failed.
 func endQuarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	var rows []quarantineRow
 	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2

@@ -34,7 +34,8 @@ func (s *Engine) AskRefs(ctx context.Context, consuming []component.ExchangeID) 
 	return s.forEachDue(ctx, `SELECT DISTINCT c.messaging_exchange_id::text AS id, c.messaging_exchange_id
 		FROM system_components c JOIN system_component_refs r ON r.type = c.type
 		WHERE c.messaging_exchange_id = ANY($1) AND `+refsDue+` AND EXISTS (
-			SELECT 1 FROM executors e WHERE e.messaging_exchange_id = c.messaging_exchange_id AND 'resolve' = ANY(e.capabilities))
+			SELECT 1 FROM executors e WHERE e.messaging_exchange_id = c.messaging_exchange_id
+			AND 'resolve' = ANY(e.capabilities))
 		ORDER BY c.messaging_exchange_id`,
 		func(ctx context.Context, tx *sqlx.Tx, id string) error {
 			ex, err := strconv.ParseInt(id, 10, 64)
@@ -379,7 +380,8 @@ func (s *Engine) tellMovedTag(ctx context.Context, tx *sqlx.Tx, ex component.Exc
 	}
 	now.ToldCommit = now.Commit
 	data["before"] = before
-	return db.RaiseEvent(ctx, tx, &ex, "tag_moved", db.SeverityWarning, fmt.Sprintf("the tag %s of %s was moved from commit "+
-		"%s to %s: components of this version are upgraded to it only if follow of their ref is true", now.Ref, now.Repo,
-		before, now.Commit), data)
+	return db.RaiseEvent(ctx, tx, &ex, "tag_moved", db.SeverityWarning,
+		fmt.Sprintf("the tag %s of %s was moved from commit "+
+			"%s to %s: components of this version are upgraded to it only if follow of their ref is true", now.Ref, now.Repo,
+			before, now.Commit), data)
 }

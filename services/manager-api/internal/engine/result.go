@@ -307,8 +307,9 @@ func (x orderChain) unplanned(r messages.Result) *failure {
 	}
 	planned := x.upgrade.planned(x.workflow.Phase)
 	if upgrade.CommitsDiffer(planned.SourceCommitHash, r.SourceCommitHash) {
-		return environment("git_commit_gone", "the source's ref %s stood for commit %s when the upgrade was planned, and stands "+
-			"for %s now: the next check plans with what it stands for then", planned.SourceRepoGitRef,
+		return environment("git_commit_gone",
+			"the source's ref %s stood for commit %s when the upgrade was planned, and stands "+
+				"for %s now: the next check plans with what it stands for then", planned.SourceRepoGitRef,
 			planned.SourceCommitHash, r.SourceCommitHash)
 	}
 	if upgrade.CommitsDiffer(planned.DeploymentCommitHash, r.DeploymentCommitHash) {

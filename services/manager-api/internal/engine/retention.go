@@ -17,8 +17,8 @@ const (
 	keepOutbox = 24 * time.Hour
 )
 
-// keepRefs is how long it is kept what a ref stands for that nobody asks for any more, and what an executor could do that
-// is gone.
+// keepRefs is how long it is kept what a ref stands for that nobody asks for any more, and what an executor could do
+// that is gone.
 const keepRefs = 7 * 24 * time.Hour
 
 // Prune removes what has served its time: expired quarantines, doorbells that nobody could be rung with, old messages

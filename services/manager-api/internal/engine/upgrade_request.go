@@ -274,7 +274,8 @@ func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseR
 		FirstAt time.Time `db:"first_at"`
 		LastAt  time.Time `db:"proven_at"`
 	}
-	err := tx.SelectContext(ctx, &rows, `SELECT id, source_repo, source_repo_git_ref, source_commit_hash, deployment_commit_hash, adopted,
+	err := tx.SelectContext(ctx, &rows, `SELECT id, source_repo, source_repo_git_ref, source_commit_hash,
+		deployment_commit_hash, adopted,
 			coalesce(first_proven_at, proven_at) AS first_at, proven_at
 		FROM releases WHERE component_id = $1 AND phase = 1 AND proven_at IS NOT NULL`, c.ID)
 	if err != nil {
@@ -289,7 +290,8 @@ func earlierRelease(ctx context.Context, tx *sqlx.Tx, c componentRow) (*releaseR
 	target, ok := release.Earlier(list, recorded)
 	if !ok {
 		return nil, fault.New(fault.Conflict, "component %d has no release of another version that was proven before %s: "+
-			"name one of GET /system_components/%d/releases as release_id", c.ID, c.Recorded.SourceRepoGitRef, c.ID).WithCode(CodeNoRelease)
+			"name one of GET /system_components/%d/releases as release_id", c.ID, c.Recorded.SourceRepoGitRef, c.ID).
+			WithCode(CodeNoRelease)
 	}
 	return releaseByID(ctx, tx, target.ID)
 }

@@ -37,9 +37,11 @@ func lockSeen(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (managerapi.Saw
 	if err != nil {
 		return now, err
 	}
-	now.Component = component.Component{ID: c.ID, ExchangeID: c.ExchangeID, Type: c.Type, SourceRepo: c.Recorded.SourceRepo,
-		SourceRepoGitRef: c.Recorded.SourceRepoGitRef, FollowDeployment: c.FollowDeployment, DeploymentRepo: c.DeploymentRepo, DeploymentRepoGitRef: c.DeploymentRef,
-		Strategy: c.Strategy}
+	now.Component = component.Component{ID: c.ID, ExchangeID: c.ExchangeID, Type: c.Type,
+		SourceRepo:       c.Recorded.SourceRepo,
+		SourceRepoGitRef: c.Recorded.SourceRepoGitRef, FollowDeployment: c.FollowDeployment, DeploymentRepo: c.DeploymentRepo,
+		DeploymentRepoGitRef: c.DeploymentRef,
+		Strategy:             c.Strategy}
 	var refs []component.Ref
 	err = tx.SelectContext(ctx, &refs, `SELECT `+refColumns+` FROM system_component_refs WHERE type = $1 FOR SHARE`,
 		string(c.Type))

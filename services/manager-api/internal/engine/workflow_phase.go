@@ -40,9 +40,9 @@ func (s *Engine) beginPhase(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, n
 	return s.beginWorkflow(ctx, tx, row, w, messages.MilestoneConfig, messages.Milestone(phase.Milestone))
 }
 
-// repairRelease is the stored release that a repair deploys in a phase, nil if the upgrade is no repair. A repair brings
-// back the proven release of the recorded version, without git: it never brings a moved tag, or another commit of the
-// deployment repository. A version that was only stated to run has no release: its repair renders one.
+// repairRelease is the stored release that a repair deploys in a phase, nil if the upgrade is no repair. A repair
+// brings back the proven release of the recorded version, without git: it never brings a moved tag, or another commit
+// of the deployment repository. A version that was only stated to run has no release: its repair renders one.
 func repairRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int) (*releaseRow, error) {
 	if !upgrade.Repairs(row.From, row.To, row.Trigger, row.Force) {
 		return nil, nil

@@ -78,7 +78,8 @@ type WorkflowQuery struct {
 func (s *Engine) EachWorkflow(ctx context.Context, q WorkflowQuery, fn func(WorkflowView) error) error {
 	return db.Each(ctx, s.db.Pool, q.Limit, func(r WorkflowView) string { return r.ID }, fn,
 		`SELECT `+shownColumns+` FROM workflows WHERE ($1 = 0 OR messaging_exchange_id = $1)
-		AND current_step IS DISTINCT FROM 'resolve' AND ($2 <= 0 OR inserted_at >= now() - $2 * interval '1 hour') AND ($3::text IS NULL OR deployment_repo = $3)`,
+		AND current_step IS DISTINCT FROM 'resolve' AND ($2 <= 0 OR inserted_at >= now() - $2 * interval '1 hour')
+		AND ($3::text IS NULL OR deployment_repo = $3)`,
 		q.Exchange, q.Lookback, q.DeploymentRepo)
 }
 

@@ -100,7 +100,8 @@ func (s *Registry) CreateComponent(ctx context.Context, spec ComponentSpec, runs
 	err := s.db.Tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &id, `INSERT INTO system_components (messaging_exchange_id, type, source_repo,
 			source_repo_git_ref,
-			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof, follow_deployment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			deployment_repo, deployment_repo_git_ref, upgrade_strategy, proof, follow_deployment)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			RETURNING id`,
 			spec.ExchangeID, spec.Type, runs.SourceRepo, runs.SourceRepoGitRef, spec.DeploymentRepo, spec.DeploymentRepoGitRef,
 			spec.Strategy, spec.Proof, spec.FollowDeployment)

@@ -41,9 +41,9 @@ type Store interface {
 	Beat(ctx context.Context, id component.ExchangeID, b managerapi.ModuleBatch) (managerapi.BatchResult, error)
 }
 
-// Consumer is the subscription to system_modules for a handler that ends in Receiver.Handle. When the handler is at rest
-// a beat is handed over at once, otherwise what has arrived within 20 ms, and never more than one request may hold. At
-// most prefetch beats are held here.
+// Consumer is the subscription to system_modules for a handler that ends in Receiver.Handle. When the handler is at
+// rest a beat is handed over at once, otherwise what has arrived within 20 ms, and never more than one request may
+// hold. At most prefetch beats are held here.
 func Consumer(queue string, prefetch int, handle func(context.Context, []*rabbit.Delivery) error) rabbit.BatchConsumer {
 	return rabbit.BatchConsumer{Queue: queue, Prefetch: prefetch, MaxBatch: maxBatch, Pace: pace, Handle: handle}
 }
@@ -55,7 +55,8 @@ type Receiver struct {
 	// Committed hears of every batch that was stored.
 	Committed func(beats []messages.ModuleStatus)
 	// Failed hears when beats may be missed: after a request without an answer, when a batch is given back, and when beats
-	// are dropped because they waited too long. A beat that was stored after all, or refused for what it is, is not missed.
+	// are dropped because they waited too long. A beat that was stored after all, or refused for what it is, is not
+	// missed.
 	Failed func(err error)
 	// Stripped holds the hostnames that were logged because manager-api stored their beats stripped only.
 	Stripped map[string]bool
@@ -63,8 +64,8 @@ type Receiver struct {
 	Metrics  *Metrics
 }
 
-// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer, Handle tries again for 20 s or until ctx
-// ends. Then it returns an error, and the broker takes the beats back, with their age.
+// Handle is a rabbit.BatchConsumer's handler. While manager-api does not answer, Handle tries again for 20 s or until
+// ctx ends. Then it returns an error, and the broker takes the beats back, with their age.
 func (r *Receiver) Handle(ctx context.Context, batch []*rabbit.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()

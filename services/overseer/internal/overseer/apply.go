@@ -35,12 +35,12 @@ type Judge interface {
 }
 
 // apply performs the actions in their order, each within the trust window only. moved reports whether an action changed
-// what the next plan depends on. An action that is refused is left to the next pass; the actions after it are performed.
-// Only silence of manager-api ends the pass.
+// what the next plan depends on. An action that is refused is left to the next pass; the actions after it are
+// performed. Only silence of manager-api ends the pass.
 //
-// Of several starts, the next one is tried only when the one before it cannot be started: a request that can never start
-// must not hold up the others until it expires. If manager-api refuses a start for what the request holds, the request is
-// refused with manager-api's words.
+// Of several starts, the next one is tried only when the one before it cannot be started: a request that can never
+// start must not hold up the others until it expires. If manager-api refuses a start for what the request holds, the
+// request is refused with manager-api's words.
 func (p *Pass) apply(ctx context.Context, plan []Action) (moved bool, err error) {
 	var refused []error
 	taken := false

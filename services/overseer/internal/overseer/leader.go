@@ -237,8 +237,8 @@ func (l *Leader) keep(ctx context.Context, t *Term, ended <-chan error) (why str
 	}
 }
 
-// renew renews the lease and returns why the term is over, "" if it goes on. Without an answer the term goes on until its
-// trust window closes.
+// renew renews the lease and returns why the term is over, "" if it goes on. Without an answer the term goes on until
+// its trust window closes.
 func (l *Leader) renew(ctx context.Context, t *Term) string {
 	if !t.Trusted() {
 		return "the lease could not be renewed in time"

@@ -50,8 +50,8 @@ func Interval(t times.Times) time.Duration {
 	return min(max(t.Lease/3, time.Second), 5*time.Second)
 }
 
-// Do makes one pass. It returns an error when manager-api did not answer or refused an action; the next pass tries again.
-// A term that is over is no error. A conflict is no error either, except that of a start: it may last.
+// Do makes one pass. It returns an error when manager-api did not answer or refused an action; the next pass tries
+// again. A term that is over is no error. A conflict is no error either, except that of a start: it may last.
 func (p *Pass) Do(ctx context.Context) error {
 	pause(ctx, gap-p.Now().Sub(p.began))
 	if ctx.Err() != nil || !p.Term.Trusted() {

@@ -17,4 +17,3 @@ BEGIN
     END LOOP;
 END $$;
 -- +goose StatementEnd
-UPDATE schema_info SET release = 2;

@@ -3,4 +3,3 @@
 ALTER TABLE coverage ADD COLUMN last_covered timestamptz;
 ALTER TABLE coverage ADD COLUMN uncovered_told boolean NOT NULL DEFAULT false;
 UPDATE coverage SET last_covered = covered_until;
-UPDATE schema_info SET release = greatest(release, 31);

@@ -10,4 +10,3 @@ ALTER TABLE messaging_exchange_modules
     ADD COLUMN rival_told       text NOT NULL DEFAULT '';   -- the pair of boots that people were told of
 CREATE INDEX messaging_exchange_modules_rivals ON messaging_exchange_modules (messaging_exchange_id)
     WHERE rival_again IS NOT NULL;
-UPDATE schema_info SET release = greatest(release, 32);

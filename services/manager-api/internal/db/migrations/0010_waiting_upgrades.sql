@@ -5,4 +5,3 @@ ALTER TABLE upgrades ADD COLUMN asked_at timestamptz;
 -- Every snapshot asks for the last upgrades of each component that were started and have ended.
 CREATE INDEX upgrades_ended ON upgrades (component_id, finished_at)
     WHERE started_at IS NOT NULL AND finished_at IS NOT NULL;
-UPDATE schema_info SET release = greatest(release, 30);

@@ -42,4 +42,3 @@ CREATE TABLE executors (
     announced_at          timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (messaging_exchange_id, hostname)
 );
-UPDATE schema_info SET release = greatest(release, 20);
