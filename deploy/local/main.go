@@ -18,6 +18,7 @@ import (
 	"github.com/openaperture/openaperture/deploy/local/internal/bench"
 	"github.com/openaperture/openaperture/deploy/local/internal/containers"
 	"github.com/openaperture/openaperture/deploy/local/internal/demo"
+	"github.com/openaperture/openaperture/deploy/local/internal/faultpage"
 	"github.com/openaperture/openaperture/deploy/local/internal/soak"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/suites"
@@ -38,6 +39,8 @@ const usage = `usage: local <command>
   compose up  start the stack in containers, register its exchange, print sizes, time and memory
   compose down
               stop it and remove what it left
+  faults-page
+              write docs/faults.md from the list of faults and the specs' texts
   test [args] the suites of every module, against private servers
 `
 
@@ -82,6 +85,8 @@ func run(ctx context.Context, args []string) error {
 		return chaos(ctx, root)
 	case "bench":
 		return measure(ctx, root)
+	case "faults-page":
+		return faultsPage(root)
 	case "compose":
 		return inContainers(ctx, root, args)
 	case "test":
@@ -119,6 +124,16 @@ func up(ctx context.Context, root string) error {
 	fmt.Printf("%6.1fs  every service is ready and beats; profile %s\n", time.Since(began).Seconds(), s.Profile)
 	demo.Leave(s, os.Stdout)
 	return nil
+}
+
+// faultsPage writes docs/faults.md.
+func faultsPage(root string) error {
+	page, err := faultpage.Page(root)
+	if err != nil {
+		return err
+	}
+	//nolint:gosec // a page of the documents
+	return os.WriteFile(filepath.Join(root, "docs/faults.md"), []byte(page), 0o644)
 }
 
 // down takes the stack down and what trials have left beside it, or the stacks of the directories that are named. A

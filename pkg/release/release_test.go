@@ -23,7 +23,7 @@ var _ = Describe("The owner of a unit name", func() {
 			}
 		},
 		Entry("nobody, if the name is new", []string{"hello@.service"}, false, release.Holding{}),
-		Entry("the component whose template has the name (C4)", []string{"hello.service", "manager-api@.service"}, true,
+		Entry("the component whose template has the name (trust C4)", []string{"hello.service", "manager-api@.service"}, true,
 			managers),
 		Entry("the same for one instance", []string{"manager-api@1.service"}, true, managers),
 		Entry("the same for a plain unit of the name", []string{"manager-api.service"}, true, managers),

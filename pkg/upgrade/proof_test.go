@@ -135,7 +135,7 @@ var _ = Describe("The proof", func() {
 			Expect(p.Missing).To(Equal(missing))
 		},
 		Entry("all of them beat", upgrade.ProofComplete, nil, need(deployed), mod("a"), mod("b")),
-		Entry("invented host names prove nothing (C3)", upgrade.ProofOtherHosts,
+		Entry("invented host names prove nothing (trust C3)", upgrade.ProofOtherHosts,
 			[]string{"builder@1.service", "builder@2.service"},
 			need(deployed), mod("x"), mod("y")),
 		Entry("a third one does not stand in for a deployed one", upgrade.ProofOtherHosts, []string{"builder@2.service"},

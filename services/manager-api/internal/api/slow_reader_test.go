@@ -13,7 +13,7 @@ import (
 )
 
 var _ = Describe("A client that reads slowly", func() {
-	It("holds no connection of the database: ten of them keep nobody waiting (H6)", func() {
+	It("holds no connection of the database: ten of them keep nobody waiting (trust H6)", func() {
 		h := start() // over one connection
 		h.ok(201, "POST", "/messaging/exchanges", `{"name":"here"}`)
 		_, err := h.db.Exec(`INSERT INTO messaging_exchange_modules (messaging_exchange_id, hostname, type, status, workload)

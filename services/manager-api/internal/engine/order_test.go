@@ -66,7 +66,7 @@ var _ = Describe("A deploy order", func() {
 		Entry("one that another component has", "x@ taken@", "x@", "", ""),
 	)
 
-	It("is not sent for a unit name of another component: the workflow fails before anything is touched (C4)", func() {
+	It("is not sent for a unit name of another component: the workflow fails before anything is touched (trust C4)", func() {
 		w := newWorld()
 		adopt(w, w.component(component.Manager), "TOK", "manager-api@")
 		u := w.started(w.component(component.Builder))
@@ -101,7 +101,7 @@ var _ = Describe("A deploy order", func() {
 			FROM orders WHERE id = $1`, w.order(u, "deploy_oa"))).To(Equal("v2 abc123 def456 v1 c1"))
 	})
 
-	It("is refused for a stored release whose unit name another component has (C4)", func() {
+	It("is refused for a stored release whose unit name another component has (trust C4)", func() {
 		w := newWorld()
 		adopt(w, w.component(component.Manager), "tok", "manager-api@")
 		_, err := w.Adopt(ctx(), managerapi.Release{ComponentID: w.component(component.Builder), EtcdToken: "tok",

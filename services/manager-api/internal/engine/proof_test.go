@@ -32,7 +32,7 @@ var _ = Describe("The proof of a deploy whose executor names its instances", fun
 	both := []messages.Deployed{{Host: "m", Unit: "x@1.service", Hostname: "m.x-1", Applied: true},
 		{Host: "m", Unit: "x@2.service", Hostname: "m.x-2", Applied: true}}
 
-	It("demands beats from those: two invented hosts prove nothing (C3)", func() {
+	It("demands beats from those: two invented hosts prove nothing (trust C3)", func() {
 		w := newWorld()
 		u := started(w)
 		deploys(w, u, []string{managerapi.CapInstances, "telepathy"}, both...)
