@@ -66,7 +66,7 @@ var _ = Describe("A deploy order", func() {
 		Entry("one that another component has", "x@ taken@", "x@", "", ""),
 	)
 
-	It("is not sent for a unit name of another component: the workflow fails before anything is touched (trust C4)", func() {
+	It("is not sent for a unit name of another component: the workflow fails with nothing touched (trust C4)", func() {
 		w := newWorld()
 		adopt(w, w.component(component.Manager), "TOK", "manager-api@")
 		u := w.started(w.component(component.Builder))
