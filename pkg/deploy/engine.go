@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -37,9 +37,9 @@ type Broker interface {
 	Watch() <-chan struct{}
 }
 
-// Renderer makes releases, and asks git hosts what refs stand for; *release.Git is one.
+// Renderer makes releases, and asks git hosts what refs stand for; *render.Git is one.
 type Renderer interface {
-	Render(ctx context.Context, r release.Request) (release.Release, error)
+	Render(ctx context.Context, r render.Request) (render.Release, error)
 	Resolve(ctx context.Context, refs []messages.GitRef) []messages.Resolved
 }
 

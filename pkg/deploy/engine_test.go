@@ -17,7 +17,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/rabbit"
 	"github.com/openaperture/openaperture/pkg/roll"
@@ -173,7 +173,7 @@ var _ = Describe("A deploy", func() {
 		func(off time.Duration, step messages.Milestone) {
 			s := newSite()
 			s.extension = time.Minute
-			s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
+			s.render = func(render.Request) (render.Release, error) { return render.Release{}, nil }
 			s.start(func(c *deploy.Config) { c.Now = func() time.Time { return time.Now().Add(off) } })
 			order := s.put(func(o *messages.Order) {
 				o.CurrentStep, o.Deadline, o.MinHealthyMS = step, time.Now().Add(time.Minute), 30
@@ -511,10 +511,10 @@ var _ = Describe("The other milestones", func() {
 	It("config yields the release", func() {
 		s := newSite()
 		one := 1
-		s.render = func(r release.Request) (release.Release, error) {
-			Expect(r).To(Equal(release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: "org/repo",
+		s.render = func(r render.Request) (render.Release, error) {
+			Expect(r).To(Equal(render.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: "org/repo",
 				DeploymentRef: "v1", SourceRepo: "org/src", SourceRef: "v2"}))
-			return release.Release{Units: []messages.UnitDefinition{unitOf("v2")}, EtcdToken: "c",
+			return render.Release{Units: []messages.UnitDefinition{unitOf("v2")}, EtcdToken: "c",
 				FleetConfig: &messages.FleetConfig{InstanceCount: &one}, SourceCommit: "s", DeploymentCommit: "d"}, nil
 		}
 		s.start()
@@ -532,11 +532,11 @@ var _ = Describe("The other milestones", func() {
 	It("config tells why it failed, and tries an unreachable repository more than once", func() {
 		s := newSite()
 		tries := 0
-		s.render = func(release.Request) (release.Release, error) {
+		s.render = func(render.Request) (render.Release, error) {
 			if tries++; tries == 1 {
-				return release.Release{}, failure.New(failure.GitUnreachable, "no answer")
+				return render.Release{}, failure.New(failure.GitUnreachable, "no answer")
 			}
-			return release.Release{}, failure.New(failure.GitRefUnknown, "no ref v2")
+			return render.Release{}, failure.New(failure.GitRefUnknown, "no ref v2")
 		}
 		s.start()
 		r := s.result(s.put(func(o *messages.Order) { o.CurrentStep = messages.MilestoneConfig }))
@@ -546,9 +546,9 @@ var _ = Describe("The other milestones", func() {
 
 	It("config renders the commits that were planned", func() {
 		s := newSite()
-		s.render = func(r release.Request) (release.Release, error) {
+		s.render = func(r render.Request) (render.Release, error) {
 			Expect([]string{r.SourceCommit, r.DeploymentCommit}).To(Equal([]string{"s1", "d1"}))
-			return release.Release{}, nil
+			return render.Release{}, nil
 		}
 		s.start()
 		s.result(s.put(func(o *messages.Order) {

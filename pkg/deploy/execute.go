@@ -11,7 +11,7 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/unit"
@@ -118,9 +118,9 @@ func (e *Engine) renderRelease(ctx context.Context, j *job) (messages.Result, er
 }
 
 // renderPatiently tries again while a repository does not answer: a short outage should not cost an hour.
-func (e *Engine) renderPatiently(ctx context.Context, j *job) (release.Release, error) {
+func (e *Engine) renderPatiently(ctx context.Context, j *job) (render.Release, error) {
 	o, pause := j.order, gitPause
-	request := release.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
+	request := render.Request{ComponentType: o.ComponentType, ExchangeID: o.MessagingExchangeID,
 		DeploymentRepo: o.DeploymentRepo, DeploymentRef: o.DeploymentRepoGitRef, DeploymentCommit: o.DeploymentCommitHash,
 		SourceRepo: o.SourceRepo, SourceRef: o.SourceRepoGitRef, SourceCommit: o.SourceCommitHash}
 	for try := 1; ; try++ {

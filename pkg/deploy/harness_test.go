@@ -22,7 +22,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/memory"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -71,7 +71,7 @@ type site struct {
 	onDisk      func(*deploy.Engine) // changes what the work files are written through; nil: nothing
 	nameless    bool                 // the cluster does not name its machines
 	announced   map[string][]string  // capabilities, by the call that announced them
-	render      func(release.Request) (release.Release, error)
+	render      func(render.Request) (render.Release, error)
 }
 
 func newSite() *site {
@@ -277,8 +277,8 @@ func (s *site) Consume(ctx context.Context, c rabbit.Consumer) error {
 	}
 }
 
-func (s *site) Render(ctx context.Context, r release.Request) (release.Release, error) {
-	var out release.Release
+func (s *site) Render(ctx context.Context, r render.Request) (render.Release, error) {
+	var out render.Release
 	var failed error
 	err := s.at(ctx, "render", func() error { out, failed = s.render(r); return nil })
 	return out, errors.Join(err, failed)

@@ -14,7 +14,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/deploy"
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
 	"github.com/openaperture/openaperture/pkg/deploy/memory"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/roll"
 	messages "github.com/openaperture/openaperture/proto-messages"
@@ -189,7 +189,7 @@ var _ = Describe("Several orders", func() {
 
 	It("that wait beyond their first deadline have the time that manager-api gives them meanwhile", func() {
 		s := newSite()
-		s.render = func(release.Request) (release.Release, error) { return release.Release{}, nil }
+		s.render = func(render.Request) (render.Release, error) { return render.Release{}, nil }
 		free := stuck(s, "app")
 		s.set(func(s *site) { s.extension = time.Hour })
 		s.start()
@@ -317,11 +317,11 @@ var _ = Describe("Several orders", func() {
 	Describe("with a fault of the executor's own", func() {
 		It("in rendering: that order fails with a cause, and the others go on", func() {
 			s := newSite()
-			s.render = func(r release.Request) (release.Release, error) {
+			s.render = func(r render.Request) (render.Release, error) {
 				if r.SourceRef == "bad" {
 					panic("no such template")
 				}
-				return release.Release{Units: []messages.UnitDefinition{unitOf("v2")}}, nil
+				return render.Release{Units: []messages.UnitDefinition{unitOf("v2")}}, nil
 			}
 			p := s.start()
 			config := func(ref string) func(*messages.Order) {

@@ -15,7 +15,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/deploy/fleet"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/deploy/runtime"
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -98,7 +98,7 @@ func (x Executor) Run(ctx context.Context, cfg ServiceConfig, env *boot.Env) err
 		return err
 	}
 	defer func() { _ = held.Close() }()
-	git, err := release.NewGit(release.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"),
+	git, err := render.NewGit(render.GitConfig{CacheDir: filepath.Join(cfg.StateDir, "git"),
 		AllowLocal: cfg.AllowLocalRepos, Hosts: cfg.GitHosts, SSHKeyFile: cfg.GitSSHKeyFile,
 		KnownHostsFile: cfg.GitKnownHostsFile})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openaperture/openaperture/pkg/component"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
@@ -117,12 +117,12 @@ func (s *Stack) launch(ctx context.Context, v Service) error {
 }
 
 // render is the config milestone itself.
-func (s *Stack) render(ctx context.Context, v Service, ref string) (release.Release, error) {
-	g, err := release.NewGit(release.GitConfig{CacheDir: s.path("state", "git"), AllowLocal: true})
+func (s *Stack) render(ctx context.Context, v Service, ref string) (render.Release, error) {
+	g, err := render.NewGit(render.GitConfig{CacheDir: s.path("state", "git"), AllowLocal: true})
 	if err != nil {
-		return release.Release{}, err
+		return render.Release{}, err
 	}
-	r, err := g.Render(ctx, release.Request{ComponentType: string(v.Type), ExchangeID: firstExchange,
+	r, err := g.Render(ctx, render.Request{ComponentType: string(v.Type), ExchangeID: firstExchange,
 		DeploymentRepo: s.DeploymentRepo(v), DeploymentRef: Deployed, SourceRepo: s.SourceRepo(v), SourceRef: ref})
 	if err != nil {
 		return r, fmt.Errorf("render %s: %w", v.Name, err)

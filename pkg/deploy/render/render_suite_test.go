@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-func TestRelease(t *testing.T) {
+func TestRender(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "release")
+	RunSpecs(t, "render")
 }

@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 )
 
 // unprivileged does something without root's power over files.
@@ -30,9 +30,9 @@ func unprivileged(do func()) {
 }
 
 var _ = Describe("Fetching", func() {
-	ask := func(g *release.Git, deploymentRepo, deploymentRef string) error {
+	ask := func(g *render.Git, deploymentRepo, deploymentRef string) error {
 		source := newRepo(map[string]string{"README": "x"})
-		_, err := g.Render(context.Background(), release.Request{ComponentType: "overseer", ExchangeID: 1,
+		_, err := g.Render(context.Background(), render.Request{ComponentType: "overseer", ExchangeID: 1,
 			DeploymentRepo: deploymentRepo, DeploymentRef: deploymentRef, SourceRepo: source.dir, SourceRef: "master"})
 		return err
 	}
@@ -40,7 +40,7 @@ var _ = Describe("Fetching", func() {
 	DescribeTable("drops at its start what is half made or long unused, and keeps what is in use",
 		func(fullCommit bool, meanwhile func(repo)) {
 			dir, old := GinkgoT().TempDir(), time.Now().Add(-31*24*time.Hour)
-			in := func(c *release.GitConfig) { c.CacheDir = dir }
+			in := func(c *render.GitConfig) { c.CacheDir = dir }
 			cached := func() []string {
 				list, err := filepath.Glob(filepath.Join(dir, "*"))
 				Expect(err).NotTo(HaveOccurred())
@@ -81,7 +81,7 @@ var _ = Describe("Fetching", func() {
 		leftover := filepath.Join(dir, "new-1", "objects")
 		Expect(os.MkdirAll(leftover, 0o755)).To(Succeed())
 		Expect(os.Chmod(filepath.Dir(leftover), 0o555)).To(Succeed()) //nolint:gosec // not writable
-		unprivileged(func() { newGit(func(c *release.GitConfig) { c.CacheDir = dir }) })
+		unprivileged(func() { newGit(func(c *render.GitConfig) { c.CacheDir = dir }) })
 		Expect(leftover).To(BeADirectory())
 	})
 
@@ -112,12 +112,12 @@ var _ = Describe("Fetching", func() {
 	)
 
 	It("refuses local paths unless they are allowed", func() {
-		g := newGit(func(c *release.GitConfig) { c.AllowLocal = false })
+		g := newGit(func(c *render.GitConfig) { c.AllowLocal = false })
 		Expect(reasonOf(ask(g, newRepo(goodFiles()).dir, "master"))).To(Equal(failure.GitRefused))
 	})
 
 	It("refuses hosts beside those that are named", func() {
-		g := newGit(func(c *release.GitConfig) { c.Hosts = []string{"git.example.com"} })
+		g := newGit(func(c *render.GitConfig) { c.Hosts = []string{"git.example.com"} })
 		err := ask(g, "https://github.com/a/b", "master")
 		Expect(err).To(MatchError(`git_refused: host "github.com" is not in git_hosts`))
 	})
@@ -151,7 +151,7 @@ var _ = Describe("Fetching", func() {
 	})
 
 	It("says that the source ref is unknown", func() {
-		_, err := newGit().Render(context.Background(), release.Request{ComponentType: "overseer", ExchangeID: 1,
+		_, err := newGit().Render(context.Background(), render.Request{ComponentType: "overseer", ExchangeID: 1,
 			DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master", SourceRepo: newRepo(goodFiles()).dir,
 			SourceRef: "v9"})
 		Expect(reasonOf(err)).To(Equal(failure.GitRefUnknown))
@@ -161,7 +161,7 @@ var _ = Describe("Fetching", func() {
 		l, err := net.Listen("tcp", "127.0.0.1:0") // accepts into the backlog and stays silent
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(l.Close)
-		g := newGit(func(c *release.GitConfig) { c.Hosts, c.Timeout = []string{"127.0.0.1"}, 200*time.Millisecond })
+		g := newGit(func(c *render.GitConfig) { c.Hosts, c.Timeout = []string{"127.0.0.1"}, 200*time.Millisecond })
 		began := time.Now()
 		Expect(reasonOf(ask(g, "https://"+l.Addr().String()+"/a/b", "master"))).To(Equal(failure.GitUnreachable))
 		Expect(time.Since(began)).To(BeNumerically("<", 5*time.Second))
@@ -171,7 +171,7 @@ var _ = Describe("Fetching", func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_, err := newGit().Render(ctx,
-			release.Request{ComponentType: "x", DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master",
+			render.Request{ComponentType: "x", DeploymentRepo: newRepo(goodFiles()).dir, DeploymentRef: "master",
 				SourceRepo: newRepo(goodFiles()).dir, SourceRef: "master"})
 		Expect(err).To(MatchError(context.Canceled))
 	})
@@ -186,7 +186,7 @@ var _ = Describe("Fetching", func() {
 		Expect(f.Close()).To(Succeed())
 		r.commit(map[string]string{"big": string(noise)})
 		var cache string
-		g := newGit(func(c *release.GitConfig) { c.MaxBytes = 200_000; cache = c.CacheDir })
+		g := newGit(func(c *render.GitConfig) { c.MaxBytes = 200_000; cache = c.CacheDir })
 		err = ask(g, r.dir, "master")
 		Expect(reasonOf(err)).To(Equal(failure.GitRefused))
 		Expect(err).To(MatchError(ContainSubstring("larger than 200000 bytes")))
@@ -211,7 +211,7 @@ var _ = Describe("Fetching", func() {
 
 	It("speaks one protocol only, even if an address slipped through the checks", func() {
 		cmd := exec.Command("git", "ls-remote", "--", "ext::sh -c true")
-		cmd.Env = release.Environment(newGit())
+		cmd.Env = render.Environment(newGit())
 		out, err := cmd.CombinedOutput()
 		Expect(err).To(HaveOccurred())
 		Expect(string(out)).To(ContainSubstring("transport 'ext' not allowed"))

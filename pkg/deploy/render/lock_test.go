@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 )
 
 // stallGit has every git of this spec whose arguments match a pattern stand still until it is let, after which none
@@ -49,8 +49,8 @@ func stallGit(pattern string) (let func(), stalled func() int) {
 
 var _ = Describe("Releases that are rendered at the same time", func() {
 	ctx := context.Background()
-	request := func(deployment repo) release.Request {
-		return release.Request{DeploymentRepo: deployment.dir, DeploymentRef: "master", SourceRepo: deployment.dir,
+	request := func(deployment repo) render.Request {
+		return render.Request{DeploymentRepo: deployment.dir, DeploymentRef: "master", SourceRepo: deployment.dir,
 			SourceRef: "master", ComponentType: "builder"}
 	}
 
@@ -92,7 +92,7 @@ var _ = Describe("Releases that are rendered at the same time", func() {
 			r.commit(map[string]string{"noise": string(noise)})
 			r.git("tag", fmt.Sprintf("v%d", i))
 		}
-		g := newGit(func(c *release.GitConfig) { c.MaxBytes = 700 << 10 }) // begun anew with every further commit
+		g := newGit(func(c *render.GitConfig) { c.MaxBytes = 700 << 10 }) // begun anew with every further commit
 		var all sync.WaitGroup
 		for i := range 8 {
 			all.Go(func() {

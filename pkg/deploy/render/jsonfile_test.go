@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"context"
@@ -10,13 +10,13 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 )
 
 var _ = Describe("A JSON file of a deployment repository", func() {
 	DescribeTable("is accepted with",
 		func(file, text string, count int) {
-			got, err := release.Complete(with(map[string]string{file: text}))
+			got, err := render.Complete(with(map[string]string{file: text}))
 			Expect(err).NotTo(HaveOccurred())
 			Expect(got.FleetConfig.InstanceCount).To(HaveValue(Equal(count)))
 		},
@@ -43,7 +43,7 @@ var _ = Describe("A JSON file of a deployment repository", func() {
 		}
 		files["source.json"] = "\ufeff" + `{"source_repo": "` + source.dir + `", "source_repo_git_ref": "master"}`
 		deployment := newRepo(files)
-		got, err := newGit().Render(context.Background(), release.Request{ComponentType: "overseer", ExchangeID: 7,
+		got, err := newGit().Render(context.Background(), render.Request{ComponentType: "overseer", ExchangeID: 7,
 			DeploymentRepo: deployment.dir, DeploymentRef: "master"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(got.FleetConfig.InstanceCount).To(HaveValue(Equal(3)))
@@ -55,7 +55,7 @@ var _ = Describe("A JSON file of a deployment repository", func() {
 	const token = `the cluster's token: 1 to 255 characters of ASCII without spaces, such as "cluster-1"`
 	DescribeTable("gets an error that names file, line, field and what is expected, with",
 		func(file, text, message string) {
-			_, err := release.Complete(with(map[string]string{file: text}))
+			_, err := render.Complete(with(map[string]string{file: text}))
 			Expect(reasonOf(err)).To(Equal(failure.RepoInvalid))
 			f, _ := failure.Of(err)
 			Expect(f.Message).To(Equal(message))
@@ -148,7 +148,7 @@ var _ = Describe("A JSON file of a deployment repository", func() {
 	)
 
 	It("is missing, and must not be", func() {
-		_, err := release.Complete(with(map[string]string{"etcd.json": ""}))
+		_, err := render.Complete(with(map[string]string{"etcd.json": ""}))
 		Expect(reasonOf(err)).To(Equal(failure.RepoInvalid))
 		Expect(err).To(MatchError(ContainSubstring(`etcd.json is missing: expected {"token": "…"} with ` + token)))
 	})
@@ -164,7 +164,7 @@ func FuzzJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		var want map[string]json.RawMessage
 		good := json.Unmarshal([]byte(text), &want) == nil
-		if err := release.ReadJSON(text); (err == nil) != good && !excused(text, err) {
+		if err := render.ReadJSON(text); (err == nil) != good && !excused(text, err) {
 			t.Fatalf("%q: %v, want valid: %t", text, err, good)
 		}
 	})

@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -72,7 +72,7 @@ var _ = Describe("Resolving", func() {
 		a, b := newRepo(map[string]string{"x": "1"}), newRepo(map[string]string{"x": "2"})
 		a.git("tag", "v1")
 		var cache string
-		g := newGit(func(c *release.GitConfig) { cache = c.CacheDir })
+		g := newGit(func(c *render.GitConfig) { cache = c.CacheDir })
 		for _, r := range g.Resolve(ctx, []messages.GitRef{{Repo: a.dir, Ref: "master"}, {Repo: b.dir, Ref: "master"},
 			{Repo: a.dir, Ref: "v1"}, {Repo: a.dir, Ref: full}, {Repo: "https://git.invalid/x", Ref: full}}) {
 			Expect(r.Error).To(BeEmpty())
@@ -84,7 +84,7 @@ var _ = Describe("Resolving", func() {
 
 	It("says of each ref why it has no commit, and goes on with the others (fault 20)", func() {
 		good := newRepo(map[string]string{"x": "1"})
-		g := newGit(func(c *release.GitConfig) { c.Hosts = []string{"127.0.0.1"} })
+		g := newGit(func(c *render.GitConfig) { c.Hosts = []string{"127.0.0.1"} })
 		got := g.Resolve(ctx, []messages.GitRef{{Repo: good.dir, Ref: "nowhere"}, {Repo: good.dir, Ref: "--upload-pack=x"},
 			{Repo: "/nonexistent", Ref: "master"}, {Repo: "https://127.0.0.1:1/a/b", Ref: "master"},
 			{Repo: "http://127.0.0.1/a", Ref: "v1"}, {Repo: "https://example.com/a/b", Ref: "v1"},
@@ -114,13 +114,13 @@ var _ = Describe("Resolving", func() {
 
 var _ = Describe("A planned commit", func() {
 	var source, deployment repo
-	var request release.Request
+	var request render.Request
 	ctx := context.Background()
 	BeforeEach(func() {
 		source, deployment = newRepo(map[string]string{"README": "x"}), newRepo(goodFiles())
 		source.git("tag", "v1")
 		deployment.git("tag", "d1")
-		request = release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir,
+		request = render.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir,
 			SourceRepo:       source.dir,
 			DeploymentCommit: deployment.git("rev-parse", "HEAD"), SourceCommit: source.git("rev-parse", "HEAD")}
 	})

@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 	messages "github.com/openaperture/openaperture/proto-messages"
 )
 
@@ -21,12 +21,12 @@ var _ = Describe("Render", func() {
 		source.git("tag", "-a", "-m", "release", "v1.2.0")
 	})
 
-	request := func(deployment repo) release.Request {
-		return release.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir,
+	request := func(deployment repo) render.Request {
+		return render.Request{ComponentType: "overseer", ExchangeID: 7, DeploymentRepo: deployment.dir,
 			DeploymentRef: "master",
 			SourceRepo:    source.dir, SourceRef: "v1.2.0"}
 	}
-	render := func(files map[string]string) (release.Release, error) {
+	rendered := func(files map[string]string) (render.Release, error) {
 		return newGit().Render(context.Background(), request(newRepo(files)))
 	}
 	option := func(section, name, value string) messages.Option {
@@ -110,7 +110,7 @@ var _ = Describe("Render", func() {
 	It("mends its cache after a fetch that was killed", func() {
 		deployment := newRepo(goodFiles())
 		var cache string
-		g := newGit(func(c *release.GitConfig) { cache = c.CacheDir })
+		g := newGit(func(c *render.GitConfig) { cache = c.CacheDir })
 		_, err := g.Render(context.Background(), request(deployment))
 		Expect(err).NotTo(HaveOccurred())
 		dirs, err := filepath.Glob(filepath.Join(cache, "*.git"))
@@ -126,7 +126,7 @@ var _ = Describe("Render", func() {
 	It("does not mistake what a killed fetch left behind for a whole commit", func() {
 		deployment := newRepo(goodFiles())
 		var cache string
-		g := newGit(func(c *release.GitConfig) { cache = c.CacheDir })
+		g := newGit(func(c *render.GitConfig) { cache = c.CacheDir })
 		_, err := g.Render(context.Background(), request(deployment))
 		Expect(err).NotTo(HaveOccurred())
 		id := deployment.commit(map[string]string{"etcd.json": `{"token": "cluster-2"}`})
@@ -155,13 +155,13 @@ var _ = Describe("Render", func() {
 	})
 
 	It("leaves the count open without fleet.json", func() {
-		got, err := render(with(map[string]string{"fleet.json": ""}))
+		got, err := rendered(with(map[string]string{"fleet.json": ""}))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(got.FleetConfig.InstanceCount).To(BeNil())
 	})
 
 	It("renders the predecessor's templates in place of the files that it committed", func() {
-		got, err := render(with(map[string]string{"overseer@.service.tmpl": "",
+		got, err := rendered(with(map[string]string{"overseer@.service.tmpl": "",
 			"overseer@.service.eex": "[Service]\nExecStart=/bin/x <%= commit_hash %> <%=dst_port%>\nEnvironment=\"T=<%= " +
 				"timestamp %>\"\n",
 			"overseer@.service": "[Service]\nExecStart=/bin/old\n",
@@ -177,7 +177,7 @@ var _ = Describe("Render", func() {
 
 	DescribeTable("refuses a deployment repository with",
 		func(reason failure.Reason, message string, changes map[string]string) {
-			_, err := render(with(changes))
+			_, err := rendered(with(changes))
 			Expect(err).To(MatchError(ContainSubstring(message)))
 			Expect(reasonOf(err)).To(Equal(reason))
 		},

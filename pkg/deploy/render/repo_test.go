@@ -1,4 +1,4 @@
-package release_test
+package render_test
 
 import (
 	"os"
@@ -10,7 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/deploy/failure"
-	"github.com/openaperture/openaperture/pkg/deploy/release"
+	"github.com/openaperture/openaperture/pkg/deploy/render"
 )
 
 // repo is a real repository with a working copy.
@@ -81,12 +81,12 @@ func with(changes map[string]string) map[string]string {
 	return files
 }
 
-func newGit(change ...func(*release.GitConfig)) *release.Git {
-	c := release.GitConfig{CacheDir: GinkgoT().TempDir(), AllowLocal: true}
+func newGit(change ...func(*render.GitConfig)) *render.Git {
+	c := render.GitConfig{CacheDir: GinkgoT().TempDir(), AllowLocal: true}
 	for _, f := range change {
 		f(&c)
 	}
-	g, err := release.NewGit(c)
+	g, err := render.NewGit(c)
 	Expect(err).NotTo(HaveOccurred())
 	return g
 }

@@ -1,4 +1,4 @@
-package release
+package render
 
 import (
 	"context"
@@ -92,8 +92,8 @@ func errorText(err error) string {
 	return strings.ToValidUTF8(clip(text, maxError), "")
 }
 
-// listRemote asks a repository for which commits some refs stand: full names of refs → ids. A tag that is an object of
-// its own has a second line, "<name>^{}", with its commit.
+// listRemote asks a repository for which commits some refs stand: ids by the full names of refs. A tag that is an
+// object of its own has a second line, "<name>^{}", with its commit.
 func (g *Git) listRemote(ctx context.Context, a address, extra []string, refs ...string) (map[string]string, error) {
 	limited, stop := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer stop()
