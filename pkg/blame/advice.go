@@ -19,12 +19,27 @@ func Advice(r Reason, c upgrade.Cause, f Facts) string {
 		return f.Told
 	case Reported:
 		return f.finally(f.Told, r, c)
+	case Unnamed:
+		return "the result of the deploy names no instance, although its executor can: look at the executor's log, then " +
+			"try again"
 	case Unproven:
 		return f.finally(f.proofSentence(r), r, c)
 	case Silent, Lost, Forsaken, Withdrawn:
 		return f.silenceSentence(r)
 	default:
 		return ""
+	}
+}
+
+// Outcome is what people are told of an upgrade that e has moved to u: what failed first, and what followed from that.
+func Outcome(u upgrade.Upgrade, e upgrade.Event) string {
+	switch {
+	case u.State == upgrade.RollbackFailed && e.Message != "":
+		return u.Message + "; the rollback failed: " + e.Message
+	case u.Left > 0:
+		return fmt.Sprintf("%s; what phase %d has changed stays, as it has no release to return to", u.Message, u.Left)
+	default:
+		return u.Message
 	}
 }
 
@@ -99,12 +114,16 @@ func (f Facts) silenceSentence(r Reason) string {
 			"or look at its log", f.Milestone, f.Queue, f.Exchange)
 	case r == ExecutorLost:
 		return fmt.Sprintf("milestone %s was claimed %d times and given up in silence, the last time by %s: look at its "+
-			"log, "+
-			"and whether it reaches manager-api", f.Milestone, f.Attempts, f.Holder)
-	case r == Abandoned:
+			"log, and whether it reaches manager-api", f.Milestone, f.Attempts, f.Holder)
+	case r == BuildUnanswered:
+		return fmt.Sprintf("no result of the milestone %s came until its deadline: start a module for the queue %s of "+
+			"exchange %d, or look at its log", f.Milestone, f.Queue, f.Exchange)
+	case r == Abandoned && f.Upgrade:
 		return fmt.Sprintf("the exchange could not be reached or judged for %s: look at its broker and overseer, and at "+
-			"what "+
-			"runs there", f.Limit)
+			"what runs there", f.Limit)
+	case r == Abandoned:
+		return fmt.Sprintf("nothing has moved for %s: look at the broker of the workflow's exchange, and start an "+
+			"executor there", f.Limit)
 	case r == Canceled:
 		return "canceled by an operator"
 	default:
@@ -121,8 +140,7 @@ func (f Facts) finally(told string, r Reason, c upgrade.Cause) string {
 		return told + " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
 	case c == upgrade.CauseEnvironment && f.repeated() && f.blamesVersion():
 		return told + " (this version was proven here before, so it is not blamed: look at what else has changed, its " +
-			"hosts " +
-			"or its deployment repository)"
+			"hosts or its deployment repository)"
 	default:
 		return told
 	}
@@ -133,5 +151,5 @@ func (f Facts) blamesVersion() bool {
 	if f.Failure == Reported {
 		return f.Cause == upgrade.CauseVersion
 	}
-	return !f.ProofHolds
+	return !f.ProofHolds && !f.Disputed
 }

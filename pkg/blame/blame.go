@@ -38,6 +38,8 @@ const (
 	NotHeard          Reason = "not_heard"          // the new manager-api runs and did not hear of its own deploy
 	OrderUnclaimed    Reason = "order_unclaimed"    // no executor took the order
 	ExecutorLost      Reason = "executor_lost"      // executors took the order and went silent, again and again
+	InstancesUnnamed  Reason = "instances_unnamed"  // a deploy was completed, and its executor does not say where
+	BuildUnanswered   Reason = "build_unanswered"   // no module of others performed the milestone build
 	Abandoned         Reason = "abandoned"          // the exchange could not be reached or judged for too long
 	Canceled          Reason = "canceled"           // by an operator
 )
@@ -53,16 +55,16 @@ const (
 	Undone                   // a confirmed deploy of manager-api was taken back, because its order stayed open
 	Refused                  // the milestone could not be performed; Facts.Reason says why
 	Reported                 // an executor has reported a failure, with the cause that it found
+	Unnamed                  // an executor has completed a deploy without the names of the instances
 	Unproven                 // the deadline passed while the proof was awaited
 	Silent                   // the deadline passed while an order was open or claimed
 	Lost                     // the claims of an order expired until its attempts were used up
-	Forsaken                 // the upgrade's clock stood still for too long
+	Forsaken                 // the upgrade's clock stood still, or nothing moved in the workflow, for too long
 	Withdrawn                // an operator has canceled the upgrade
 )
 
-var failureNames = [...]string{"none", "unhealthy", "expired", "undone", "refused", "reported", "unproven", "silent",
-	"lost",
-	"forsaken", "withdrawn"}
+var failureNames = [...]string{"none", "unhealthy", "expired", "undone", "refused", "reported", "unnamed", "unproven",
+	"silent", "lost", "forsaken", "withdrawn"}
 
 // String is the failure for logs and specs.
 func (f Failure) String() string {
@@ -110,14 +112,15 @@ type Facts struct {
 	Upgrade           bool // the workflow belongs to an upgrade
 	Rollback          bool // the upgrade is an operator's rollback
 	Restoring         bool // the workflow restores a proven release
-	Recorded          bool // the version is the component's recorded version
-	ProvenBefore      bool // a release of the version, at this commit as far as known, was proven before the upgrade began
+	Recorded          bool // repository and ref are those of the recorded version, whatever commits they stand for
+	ProvenBefore      bool // the version was proven before the upgrade began (release.ProvenBefore)
 	DatabaseRestarted bool // the database was started after the order was made
 	ProofHolds        bool // our own rows bear the proof out
 	Disputed          bool // the proof lacks instances under whose hostnames two hosts beat
 	Proof             string
-	RunsTarget        bool // the manager-api that judges is of the version that is deployed
-	Unclaimed         bool // an order of the phase was never claimed
+	RunsTarget        bool // the manager-api that judges is of the ref that is deployed
+	Unclaimed         bool // an order is open, and of an upgrade was never claimed
+	Outside           bool // the order is for modules that others run, which answer it without a claim
 
 	// Of the order.
 	Milestone string

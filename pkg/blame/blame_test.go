@@ -174,6 +174,9 @@ var _ = Describe("Blame", func() {
 			unproven(func(f *blame.Facts) { again(f); f.Type, f.ProofHolds = component.Overseer, true })),
 		Entry("two hosts have the hostname of an instance: the environment (E11)", environment, blame.HostnameDisputed,
 			"two hosts beat under h", unproven(func(f *blame.Facts) { f.Disputed, f.Proof = true, "two hosts beat under h" })),
+		Entry("two hosts have the hostname of an instance of what was proven before", environment, blame.HostnameDisputed,
+			"two hosts beat under h",
+			unproven(func(f *blame.Facts) { again(f); f.Disputed, f.Proof = true, "two hosts beat under h" })),
 		// silence
 		Entry("an executor without news: the environment", environment, blame.NoProgress,
 			"the executor reported no progress for 10m0s: look at its log", silent(asItIs)),
@@ -211,7 +214,18 @@ var _ = Describe("Blame", func() {
 				Milestone: "config", Attempts: 5, Holder: "box", RunsTarget: true}),
 		Entry("an exchange that was away: the environment", environment, blame.Abandoned,
 			"the exchange could not be reached or judged for 72h0m0s: look at its broker and overseer, and at what runs there",
+			blame.Facts{Failure: blame.Forsaken, Upgrade: true, Limit: 72 * time.Hour}),
+		Entry("a workflow without upgrade in which nothing moved: the environment", environment, blame.Abandoned,
+			"nothing has moved for 72h0m0s: look at the broker of the workflow's exchange, and start an executor there",
 			blame.Facts{Failure: blame.Forsaken, Limit: 72 * time.Hour}),
+		Entry("a deploy whose instances nobody knows: the environment", environment, blame.InstancesUnnamed,
+			"the result of the deploy names no instance, although its executor can: look at the executor's log, then try again",
+			blame.Facts{Failure: blame.Unnamed, Upgrade: true}),
+		Entry("a build without a result: the environment", environment, blame.BuildUnanswered,
+			"no result of the milestone build came until its deadline: start a module for the queue builder of exchange 7, "+
+				"or look at its log",
+			blame.Facts{Failure: blame.Silent, Unclaimed: true, Outside: true, Milestone: "build", Queue: "builder",
+				Exchange: 7}),
 		Entry("a cancel: the operator", operator, blame.Canceled, "canceled by an operator",
 			blame.Facts{Failure: blame.Withdrawn}),
 		Entry("nothing went wrong", upgrade.Cause(""), blame.Reason(""), "", blame.Facts{}),
@@ -221,6 +235,23 @@ var _ = Describe("Blame", func() {
 		v := blame.Judge(reported(version, func(f *blame.Facts) { f.Rollback = true }))
 		Expect([]any{v.Cause, v.Quarantine}).To(Equal([]any{version, false}))
 	})
+
+	DescribeTable("tells what followed from a failure",
+		func(want string, u upgrade.Upgrade, e upgrade.Event) {
+			u.Message = "it did not get healthy"
+			Expect(blame.Outcome(u, e)).To(Equal(want))
+		},
+		Entry("nothing", "it did not get healthy", upgrade.Upgrade{State: upgrade.Failed},
+			upgrade.Event{Message: "it did not get healthy"}),
+		Entry("the rollback goes on", "it did not get healthy", upgrade.Upgrade{State: upgrade.RolledBack},
+			upgrade.Event{Message: "2 of 2"}),
+		Entry("the rollback failed too", "it did not get healthy; the rollback failed: no executor",
+			upgrade.Upgrade{State: upgrade.RollbackFailed}, upgrade.Event{Message: "no executor"}),
+		Entry("the rollback failed, and nobody says why", "it did not get healthy",
+			upgrade.Upgrade{State: upgrade.RollbackFailed}, upgrade.Event{}),
+		Entry("a phase stays", "it did not get healthy; what phase 2 has changed stays, as it has no release to return to",
+			upgrade.Upgrade{State: upgrade.RollingBack, Left: 2}, upgrade.Event{}),
+	)
 
 	DescribeTable("knows whether instances may have been changed",
 		func(want bool, failure blame.Failure, touch blame.Touch) {
@@ -236,6 +267,9 @@ var _ = Describe("Blame", func() {
 		Entry("a refusal before the first change", false, blame.Refused, blame.Touch{}),
 		Entry("an undo", true, blame.Undone, blame.Touch{}),
 		Entry("an executor that says so", true, blame.Reported, blame.Touch{Told: true}),
+		Entry("an executor that has completed a deploy and says so", true, blame.None, blame.Touch{Told: true}),
+		Entry("an executor that takes a complete deploy back", true, blame.Reported, blame.Touch{Undone: true}),
+		Entry("a complete deploy whose instances nobody knows", true, blame.Unnamed, blame.Touch{}),
 		Entry("an executor that says no", false, blame.Reported, blame.Touch{Deploys: true}),
 		Entry("an executor that says no, after another host had the deploy", true, blame.Reported,
 			blame.Touch{Deploys: true, TakenOver: true}),

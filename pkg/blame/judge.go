@@ -22,6 +22,8 @@ func judge(f Facts) Verdict {
 		return environment(f.Reason)
 	case Reported:
 		return f.reported()
+	case Unnamed:
+		return environment(InstancesUnnamed)
 	case Unproven:
 		return f.unproven()
 	case Silent:
@@ -111,7 +113,8 @@ func (f Facts) unproven() Verdict {
 }
 
 // unheard tells whether the manager-api that judges is the new one, which the executor has thus started, and has not
-// heard of that.
+// heard of that. Old and new are told apart by their refs: a manager-api knows no other version of its own. So where
+// the recorded ref is deployed anew, as at another commit of a branch, nobody can tell which of the two judges.
 func (f Facts) unheard() bool {
 	return f.Type == component.Manager && (f.Touch.Claimed || f.Touch.Deploys) && !f.Restoring && !f.Recorded &&
 		f.RunsTarget
@@ -130,6 +133,8 @@ func (f Facts) silent() Verdict {
 	switch {
 	case f.unheard():
 		return version(NotHeard)
+	case f.Outside:
+		return environment(BuildUnanswered)
 	case f.Unclaimed:
 		return environment(OrderUnclaimed)
 	default:

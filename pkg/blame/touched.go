@@ -8,6 +8,7 @@ type Touch struct {
 	Differs bool // what runs is not what was found
 	// What manager-api knows.
 	Told      bool // the executor has said so
+	Undone    bool // the executor has taken back a deploy that was complete
 	Deploys   bool // the milestone replaces instances
 	Claimed   bool // an order of the phase that replaces instances was claimed, whatever was heard of it
 	TakenOver bool // the order went from one host to another
@@ -19,11 +20,11 @@ func Touched(f Facts) bool {
 	t := f.Touch
 	switch f.Failure {
 	case None, Unhealthy, Expired, Refused:
-		return t.Acted || t.Failing || t.Differs
-	case Undone:
+		return t.Acted || t.Failing || t.Differs || t.Told
+	case Undone, Unnamed:
 		return true
 	case Reported:
-		return t.Told || t.TakenOver && t.Deploys
+		return t.Told || t.Undone || t.TakenOver && t.Deploys
 	case Lost:
 		return t.Deploys
 	case Unproven, Silent, Withdrawn:

@@ -83,11 +83,22 @@ func Leaving(former []Former, wanted []string, others []Holding, everyComponentH
 
 // Proven is a proven release of a component's first phase.
 type Proven struct {
-	ID      string
-	Version upgrade.Version
-	Adopted bool      // found running by a deploy
-	FirstAt time.Time // when the release was proven first
-	LastAt  time.Time // when the release was proven last
+	ID       string
+	Version  upgrade.Version
+	Adopted  bool      // found running by a deploy
+	StoredAt time.Time // when the release was stored: when its config was completed, or when it was found
+	FirstAt  time.Time // when the release was proven first
+	LastAt   time.Time // when the release was proven last
+}
+
+// ProvenBefore tells whether a version was proven before an upgrade began that deploys the version again. It was if a
+// proven release of the version had been stored before: at the same two commits as far as they are known, because a
+// branch moves on, and so does the deployment repository. A version that was merely stated proves nothing, nor does
+// what the upgrade itself has found running in its name.
+func ProvenBefore(deployed upgrade.Version, began time.Time, list []Proven) bool {
+	return slices.ContainsFunc(list, func(p Proven) bool {
+		return p.StoredAt.Before(began) && p.Version.Same(deployed)
+	})
 }
 
 // compareLast orders by the last proof. A deploy and what the deploy found may be proven at one instant: what was found

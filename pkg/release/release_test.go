@@ -93,3 +93,27 @@ var _ = Describe("The release to return to by default", func() {
 		Entry("nothing of nothing", "", "v1"),
 	)
 })
+
+var _ = Describe("Whether a version was proven before an upgrade", func() {
+	began := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(repo, ref, source, deployment string) upgrade.Version {
+		return upgrade.Version{SourceRepo: repo, SourceRepoGitRef: ref, SourceCommitHash: source,
+			DeploymentCommitHash: deployment}
+	}
+	deployed := at("src", "v1", "s1", "d1")
+	DescribeTable("follows from the proven releases",
+		func(want bool, stored time.Duration, v upgrade.Version) {
+			list := []release.Proven{{Version: at("src", "v0", "s0", "d0")}, {Version: v, StoredAt: began.Add(stored)}}
+			Expect(release.ProvenBefore(deployed, began, list)).To(Equal(want))
+		},
+		Entry("of the same commits", true, -time.Hour, deployed),
+		Entry("of commits that nobody knows", true, -time.Hour, at("src", "v1", "", "")),
+		Entry("of another source commit", false, -time.Hour, at("src", "v1", "s2", "d1")),
+		Entry("of another deployment commit", false, -time.Hour, at("src", "v1", "s1", "d2")),
+		Entry("of another ref", false, -time.Hour, at("src", "v2", "s1", "d1")),
+		Entry("of another repository", false, -time.Hour, at("fork", "v1", "s1", "d1")),
+		Entry("stored by the upgrade itself", false, time.Second, deployed),
+		Entry("stored at its start", false, time.Duration(0), deployed),
+	)
+	It("is no without any", func() { Expect(release.ProvenBefore(deployed, began, nil)).To(BeFalse()) })
+})

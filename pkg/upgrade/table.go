@@ -34,6 +34,8 @@ type Event struct {
 	Reason  string // enumerated
 	Message string
 	Touched bool  // whether the workflow changed an instance
+	// Quarantine says that a failure makes the exchange refuse the target from now on (blame.Judge).
+	Quarantine bool
 	Term    int64 // of the leader that judged so; 0 of what nobody judges. For the journal alone
 }
 
@@ -171,10 +173,7 @@ func (u Upgrade) fromRollingBack(e Event) (Upgrade, []Effect, error) {
 
 // rollbackFailed ends here and stays: nothing is tried by itself after a failed rollback. What was to blame first
 // stays.
-func (u Upgrade) rollbackFailed(e Event) (Upgrade, []Effect, error) {
-	if e.Message != "" {
-		u.Message += "; the rollback failed: " + e.Message
-	}
+func (u Upgrade) rollbackFailed(Event) (Upgrade, []Effect, error) {
 	u.State, u.Step = RollbackFailed, StepNone
 	return u, []Effect{{Kind: EffectCloseWorkflow}, {Kind: EffectSystemEvent}, {Kind: EffectFreeSlot}}, nil
 }
@@ -215,7 +214,7 @@ func (u Upgrade) fail(e Event) (Upgrade, []Effect, error) {
 	u.Touched = u.Touched || e.Touched || u.Phase > 1
 	if !u.Proven && u.ProvenBefore && u.Phase > 1 && u.Step == StepDeploy {
 		if e.Touched {
-			e.Message += fmt.Sprintf("; what phase %d has changed stays, as it has no release to return to", u.Phase)
+			u.Left = u.Phase
 		}
 		u.Phase, u.Proven = u.Phase-1, true // those before it have to go back, or no pair would fit what is recorded
 	}
@@ -224,21 +223,21 @@ func (u Upgrade) fail(e Event) (Upgrade, []Effect, error) {
 	}
 	u.blame(e)
 	u.State, u.Step = RollingBack, StepDeploy
-	return u, append(u.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent},
+	return u, append(e.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent},
 		Effect{EffectRestoreWorkflow, u.Phase}, Effect{Kind: EffectResetClock}), nil
 }
 
 func (u Upgrade) end(s State, e Event) (Upgrade, []Effect, error) {
 	u.blame(e)
 	u.State, u.Step = s, StepNone
-	return u, append(u.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent},
+	return u, append(e.quarantine(), Effect{Kind: EffectCloseWorkflow}, Effect{Kind: EffectSystemEvent},
 		Effect{Kind: EffectFreeSlot}), nil
 }
 
 func (u *Upgrade) blame(e Event) { u.Cause, u.Reason, u.Message = e.Cause, e.Reason, e.Message }
 
-func (u Upgrade) quarantine() []Effect {
-	if u.Cause != CauseVersion || u.Trigger == TriggerRollback {
+func (e Event) quarantine() []Effect {
+	if !e.Quarantine {
 		return nil
 	}
 	return []Effect{{Kind: EffectQuarantine}}

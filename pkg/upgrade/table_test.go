@@ -49,6 +49,8 @@ func because(k upgrade.EventKind, c upgrade.Cause) upgrade.Event {
 
 func touching(e upgrade.Event) upgrade.Event { e.Touched = true; return e }
 
+func quarantining(e upgrade.Event) upgrade.Event { e.Quarantine = true; return e }
+
 // told is where an upgrade came to and what is to be done, in one line.
 func told(u upgrade.Upgrade, effects []upgrade.Effect) string {
 	parts := []string{fmt.Sprintf("%s %d%s:", u.State, u.Phase,
@@ -149,20 +151,19 @@ var _ = Describe("The table", func() {
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), goingBack),
 		Entry("one that touched something and has nothing to return to", in(upgrade.InProgress, upgrade.StepDeploy, unproven),
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)), "failed 1: "+ended),
-		Entry("the version's fault, which quarantines (C10)", in(upgrade.InProgress, upgrade.StepDeploy),
-			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), goingBackQ),
-		Entry("the version's fault with nothing to return to", in(upgrade.InProgress, upgrade.StepDeploy, unproven),
-			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), "failed 1: quarantine "+ended),
-		Entry("the version's fault of an operator's rollback, which does not quarantine",
-			in(upgrade.InProgress, upgrade.StepDeploy, rollback),
+		Entry("one that quarantines (C10)", in(upgrade.InProgress, upgrade.StepDeploy),
+			quarantining(touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion))), goingBackQ),
+		Entry("one that quarantines and has nothing to return to", in(upgrade.InProgress, upgrade.StepDeploy, unproven),
+			quarantining(touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion))), "failed 1: quarantine "+ended),
+		Entry("the version's fault that does not quarantine", in(upgrade.InProgress, upgrade.StepDeploy, rollback),
 			touching(because(upgrade.EventWorkflowFailed, upgrade.CauseVersion)), goingBack),
 		Entry("an operator's cancel of a touched one", in(upgrade.Verifying, upgrade.StepVerify, touched),
 			because(upgrade.EventCancel, upgrade.CauseOperator), goingBack),
 		Entry("a deploy that changed nothing and is not proven", in(upgrade.Verifying, upgrade.StepVerify),
-			because(upgrade.EventDeadline, upgrade.CauseVersion),
+			quarantining(because(upgrade.EventDeadline, upgrade.CauseVersion)),
 			"failed 1: quarantine "+ended),
 		Entry("a silence that is not proven in time (R7)", in(upgrade.Verifying, upgrade.StepVerify, touched),
-			because(upgrade.EventDeadline, upgrade.CauseVersion), goingBackQ),
+			quarantining(because(upgrade.EventDeadline, upgrade.CauseVersion)), goingBackQ),
 		Entry("an abandoned one, which is left as it is", in(upgrade.Verifying, upgrade.StepVerify, touched),
 			because(upgrade.EventAbandon, upgrade.CauseEnvironment),
 			"failed 1: "+ended),
@@ -234,17 +235,17 @@ var _ = Describe("The table", func() {
 			blamed("unhealthy")).Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(u.Cause).To(Equal(upgrade.CauseVersion))
-		Expect(u.Message).To(Equal("unhealthy; the rollback failed: m"))
+		Expect(u.Message).To(Equal("unhealthy"))
 	})
 
-	It("says of a phase that is left as it is that it may be changed", func() {
+	It("tells which phase is left as it is, although it may be changed", func() {
 		u := in(upgrade.InProgress, upgrade.StepDeploy, deployer, unproven, before, phase(2))
 		after, _, err := u.Apply(touching(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment)))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(after.Message).To(Equal("m; what phase 2 has changed stays, as it has no release to return to"))
+		Expect([]any{after.Message, after.Left}).To(Equal([]any{"m", 2}))
 		after, _, err = u.Apply(because(upgrade.EventWorkflowFailed, upgrade.CauseEnvironment))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(after.Message).To(Equal("m"))
+		Expect([]any{after.Message, after.Left}).To(Equal([]any{"m", 0}))
 	})
 
 	It("keeps cause, reason and message of a failure", func() {
@@ -260,7 +261,8 @@ var _ = Describe("The table", func() {
 			in(upgrade.Requested, "", hello, units), in(upgrade.Requested, "", unproven)}
 		events := []upgrade.Event{}
 		for _, k := range upgrade.Events {
-			events = append(events, because(k, upgrade.CauseVersion), touching(because(k, upgrade.CauseEnvironment)))
+			events = append(events, quarantining(because(k, upgrade.CauseVersion)),
+				touching(because(k, upgrade.CauseEnvironment)))
 		}
 		seen := map[upgrade.State]int{}
 		visited := map[string]bool{}

@@ -62,7 +62,7 @@ const (
 // Triggers lists all triggers.
 var Triggers = []Trigger{TriggerHourly, TriggerRequest, TriggerRollback}
 
-// Cause says why an upgrade failed; only CauseVersion quarantines.
+// Cause says why an upgrade failed (blame.Judge).
 type Cause string
 
 // The three causes.
@@ -101,6 +101,8 @@ type Upgrade struct {
 	Proven  bool   // whether a proven release to return to exists, for the current phase and those before it
 	// ProvenBefore is the same for the phases before the current one alone.
 	ProvenBefore bool
+	// Left is the phase that stays as a failed deploy has changed it, because it has no release to return to. 0 is none.
+	Left int
 	From         Version
 	To           Version
 }

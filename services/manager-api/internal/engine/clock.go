@@ -7,6 +7,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -106,16 +107,15 @@ func (s *Engine) TickUpgrades(ctx context.Context, consuming []component.Exchang
 func (s *Engine) endByClock(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	switch row.clock().Over(s.times.AbandonAfter) {
 	case upgrade.TickDeadline:
-		e, err := s.deadlineEvent(ctx, tx, row)
+		f, err := s.judgeDeadline(ctx, tx, row)
 		if err != nil {
 			return err
 		}
-		return s.moveUpgrade(ctx, tx, row, e, nil)
+		return s.moveUpgrade(ctx, tx, row, f.event(upgrade.EventDeadline), nil)
 	case upgrade.TickAbandon:
-		return s.moveUpgrade(ctx, tx, row, upgrade.Event{Kind: upgrade.EventAbandon, Cause: upgrade.CauseEnvironment,
-			Reason: "abandoned",
-			Message: "the exchange could not be reached or judged for " + s.times.AbandonAfter.String() +
-				": look at its broker and overseer, and at what runs there"}, nil)
+		facts := s.factsOf(blame.Forsaken, orderChain{upgrade: row})
+		facts.Limit = s.times.AbandonAfter
+		return s.moveUpgrade(ctx, tx, row, judge(facts).event(upgrade.EventAbandon), nil)
 	case upgrade.TickGoesOn:
 	}
 	return nil

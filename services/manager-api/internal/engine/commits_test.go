@@ -62,6 +62,21 @@ var _ = Describe("The commits of an upgrade (fault 20)", func() {
 		return []string{c.SourceRepoGitRef, c.SourceCommitHash, c.DeploymentCommitHash}
 	}
 
+	It("do not tell a new manager-api from the one before: of a branch that moved on neither blames the version", func() {
+		w := newWorld()
+		c := w.component(component.Manager)
+		w.proven(c, 1)
+		w.exec(`UPDATE releases SET source_commit_hash = $1, deployment_commit_hash = $2`, commit("1"), commit("a"))
+		u := w.startedAt(w.forced(c), at("v1", commit("2"), commit("a")))
+		w.rendered(u, commit("2"), commit("a"))
+		w.claim(w.order(u, "deploy_oa"), "exec-1")
+		w.outOfTime(u)
+		shown := w.shown(u)
+		Expect([]any{shown.State, shown.Cause, shown.Verdict.Code}).
+			To(Equal([]any{upgrade.RollingBack, upgrade.CauseEnvironment, "no_progress"}))
+		Expect(w.value(`SELECT count(*) FROM quarantines`)).To(Equal("0"))
+	})
+
 	It("are planned by its start, rendered by config, and recorded with the proof", func() {
 		w := newWorld()
 		c := w.provenAt(commit("1"), commit("a"))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/lease"
@@ -39,68 +40,6 @@ func (s *Engine) ExpireRequests(ctx context.Context) error {
 		}, s.times.RequestExpiry.Milliseconds())
 }
 
-// deadlineEvent says why there was no progress: the version did not prove itself, nobody took the order, or who took it
-// went silent.
-func (s *Engine) deadlineEvent(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (upgrade.Event, error) {
-	touched, err := everClaimed(ctx, tx, row)
-	if err != nil {
-		return upgrade.Event{}, err
-	}
-	e := upgrade.Event{Kind: upgrade.EventDeadline, Touched: touched, Cause: upgrade.CauseEnvironment,
-		Reason:  "no_progress",
-		Message: "the executor reported no progress for " + s.times.ProgressDeadline.String() + ": look at its log"}
-	if row.Step == upgrade.StepVerify {
-		proof, err := s.judgeProof(ctx, tx, row)
-		if err != nil {
-			return e, err
-		}
-		f, err := unprovenFailure(row, proof).blame(ctx, tx, row)
-		e.Cause, e.Reason, e.Message = f.Cause, f.Reason, f.Message
-		return e, err
-	}
-	var unclaimed bool
-	err = tx.GetContext(ctx, &unclaimed, `SELECT EXISTS (SELECT 1 FROM orders o JOIN workflows w ON w.id = o.workflow_id
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.state = 'open'
-		AND o.token = 0)`, string(row.ID), row.Phase, row.restoring())
-	if err != nil {
-		return e, fmt.Errorf("look for unclaimed orders of upgrade %s: %w", row.ID, err)
-	}
-	switch {
-	case s.isUnheardVersion(row, touched):
-		e.Cause, e.Reason, e.Message = upgrade.CauseVersion, "not_heard", "the new manager-api runs and has heard nothing "+
-			"of its deploy for "+
-			s.times.ProgressDeadline.String()+": look at its log, then set another ref"
-	case unclaimed:
-		e.Reason = "order_unclaimed"
-		e.Message = fmt.Sprintf("no executor claimed the order within %s: start one, or look at its log",
-			s.times.ProgressDeadline)
-	}
-	return e, nil
-}
-
-// isUnheardVersion tells whether this process is the new manager-api that the upgrade deployed. An executor has then
-// started this process, so the deploy was done, but its result was never heard here: that is the new version's fault.
-func (s *Engine) isUnheardVersion(row *upgradeRow, touched bool) bool {
-	return row.ComponentType == component.Manager && touched && !row.restoring() && !row.From.Same(row.To) &&
-		s.version == row.To.SourceRepoGitRef
-}
-
-// unprovenFailure says what the end of a verification is due to. What our own rows bear out is not held against the
-// version: the overseer has not judged it. That is the version's fault only where the overseer itself was upgraded.
-func unprovenFailure(row *upgradeRow, proof upgrade.Proof) failure {
-	switch {
-	case proof.Reason == upgrade.ProofDisputed:
-		return *environment(string(proof.Reason), "%s", proof.String())
-	case !proof.OK():
-		return failure{Cause: upgrade.CauseVersion, Reason: "not_proven", Message: proof.String() + ": look at their logs"}
-	case row.ComponentType == component.Overseer:
-		return failure{Cause: upgrade.CauseVersion, Reason: "not_judged",
-			Message: "the new overseer leads and judges nothing: look at its log"}
-	default:
-		return *environment("not_judged", "nobody judged the proof (%s): look at the overseer's log", proof.String())
-	}
-}
-
 // ExpireClaims gives the orders whose claims have expired to the next one, under a fresh deadline; after order_attempts
 // the executor is lost. Only exchanges whose results this process has drained count: a result may be on its way.
 func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.ExchangeID) error {
@@ -123,17 +62,9 @@ func (s *Engine) ExpireClaims(ctx context.Context, consuming []component.Exchang
 
 func (s *Engine) nextAttempt(ctx context.Context, tx *sqlx.Tx, x orderChain, holder string) error {
 	if x.order.Attempt >= s.times.OrderAttempts {
-		f := environment("executor_lost",
-			"milestone %s was claimed %d times and given up in silence, the last time by %s: look at its log, and whether it "+
-				"reaches manager-api",
-			x.order.Milestone, x.order.Attempt, holder)
-		f.Touched = x.order.Milestone != messages.MilestoneConfig
-		if x.upgrade != nil && s.isUnheardVersion(x.upgrade, f.Touched) { // the executor lives: it claims again and again
-			f.Cause, f.Reason = upgrade.CauseVersion, "not_heard"
-			f.Message = fmt.Sprintf("the new manager-api runs and has heard nothing of its deploy, which was claimed %d "+
-				"times: look at its log, then set another ref", x.order.Attempt)
-		}
-		return s.giveUp(ctx, tx, x, *f)
+		facts := s.factsOf(blame.Lost, x)
+		facts.Holder = holder
+		return s.giveUp(ctx, tx, x, judge(facts))
 	}
 	x.order.Attempt++
 	x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
@@ -184,9 +115,7 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 				if x.order.Deadline.After(x.order.Now) {
 					return nil // a build takes its time, and nobody claims it
 				}
-				return s.giveUp(ctx, tx, x, *environment("build_unanswered",
-					"no result of the milestone build came until its deadline: start a module for the queue %s of exchange %d, or "+
-						"look at its log", x.order.Queue, x.order.ExchangeID))
+				return s.giveUp(ctx, tx, x, judge(s.factsOf(blame.Silent, x)))
 			}
 			if !x.order.Deadline.After(x.order.Now) {
 				busy, err := executorBusy(ctx, tx, x.order)
@@ -194,10 +123,7 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 					return err
 				}
 				if x.upgrade == nil && !busy {
-					return s.giveUp(ctx, tx, x, *environment("order_unclaimed",
-						"no executor claimed milestone %s until its deadline: start one for the queue %s of exchange %d, or look at "+
-							"its log",
-						x.order.Milestone, x.order.Queue, x.order.ExchangeID))
+					return s.giveUp(ctx, tx, x, judge(s.factsOf(blame.Silent, x)))
 				}
 				x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
 				if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, id,

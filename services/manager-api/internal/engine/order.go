@@ -114,18 +114,18 @@ func (s *Engine) sendOrder(ctx context.Context, tx *sqlx.Tx, w *workflowRow, m m
 		return nil, s.storeBuild(ctx, tx, w, o)
 	case messages.MilestoneSchedule:
 		if w.ScheduledAt == nil {
-			return environment("schedule_missing", "the milestone scheduled needs a scheduled_start_time"), nil
+			return refused("schedule_missing", "the milestone scheduled needs a scheduled_start_time"), nil
 		}
 		return nil, nil // StartScheduled goes on at that time
 	case messages.MilestoneProbe, messages.MilestoneResolve:
-		return environment("milestone_unknown", "a workflow cannot ask for a %s", m), nil
+		return refused("milestone_unknown", "a workflow cannot ask for a %s", m), nil
 	default:
-		return environment("milestone_unknown",
+		return refused("milestone_unknown",
 			"no executor knows the milestone %q: use scheduled, config, build, deploy or deploy_oa", m), nil
 	}
 	err := s.storeOrder(ctx, tx, w, queueOf(w.Executor), o)
 	if fault.Is(err, fault.TooLarge) {
-		return environment("unit_invalid", "%s", fault.Public(err).Message), nil
+		return refused("unit_invalid", "%s", fault.Public(err).Message), nil
 	}
 	return nil, err
 }
@@ -156,7 +156,7 @@ func (s *Engine) storeBuild(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o 
 // withRelease adds what a deploy milestone deploys and where: the cluster must be the exchange's own.
 func withRelease(ctx context.Context, tx *sqlx.Tx, w *workflowRow, o *messages.Order) (*failure, error) {
 	if w.ReleaseID == nil {
-		return environment("no_units", "the workflow has no config milestone before %s, so there is nothing to deploy",
+		return refused("no_units", "the workflow has no config milestone before %s, so there is nothing to deploy",
 			o.CurrentStep), nil
 	}
 	r, err := releaseByID(ctx, tx, *w.ReleaseID)
@@ -220,14 +220,14 @@ func clusterOf(ctx context.Context, tx *sqlx.Tx, token string,
 	err := tx.GetContext(ctx, &c, `SELECT etcd_token, messaging_exchange_id, runtime, endpoint FROM etcd_clusters
 		WHERE lower(etcd_token) = lower($1)`, token)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, environment("cluster_unknown", "no cluster has the etcd token %q: POST /clusters registers it", token),
+		return nil, refused("cluster_unknown", "no cluster has the etcd token %q: POST /clusters registers it", token),
 			nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read cluster %q: %w", token, err)
 	}
 	if c.Exchange == nil || ex == nil || *c.Exchange != *ex {
-		return nil, environment("cluster_not_here",
+		return nil, refused("cluster_not_here",
 			"the cluster %q belongs to %s, not to %s: correct etcd.json in the deployment repository, or "+
 				"messaging_exchange_id by PUT /clusters/%s",
 			token, exchangeOrNone(c.Exchange), exchangeOrNone(ex), token), nil

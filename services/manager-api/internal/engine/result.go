@@ -8,10 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -256,7 +255,7 @@ func (s *Engine) continueWorkflow(ctx context.Context, tx *sqlx.Tx, x orderChain
 		return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: "workflow_completed",
 			Message: "the workflow has completed"})
 	}
-	return s.moveUpgrade(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: r.Touched},
+	return s.moveUpgrade(ctx, tx, x.upgrade, upgrade.Event{Kind: upgrade.EventWorkflowCompleted, Touched: touchedBy(r)},
 		map[string]any{"workflow_id": x.workflow.ID, "instances": r.Instances, "steps": r.Steps})
 }
 
@@ -269,7 +268,7 @@ func (s *Engine) storeConfigured(ctx context.Context, tx *sqlx.Tx, x orderChain,
 		return failed, err
 	}
 	if len(r.DeployableUnits) == 0 {
-		return environment("no_units", "config found no unit in the deployment repository: add a .service file to its root"),
+		return refused("no_units", "config found no unit in the deployment repository: add a .service file to its root"),
 			nil
 	}
 	if failed := x.unplanned(r); failed != nil {
@@ -280,7 +279,7 @@ func (s *Engine) storeConfigured(ctx context.Context, tx *sqlx.Tx, x orderChain,
 		release.ComponentID = &x.upgrade.ComponentID
 	}
 	if err := requireOwnNames(ctx, tx, release); fault.CodeOf(err) == CodeUnitTaken {
-		return environment(CodeUnitTaken, "%s", fault.Public(err).Message), nil
+		return refused(CodeUnitTaken, "%s", fault.Public(err).Message), nil
 	} else if err != nil {
 		return nil, err
 	}
@@ -307,13 +306,13 @@ func (x orderChain) unplanned(r messages.Result) *failure {
 	}
 	planned := x.upgrade.planned(x.workflow.Phase)
 	if upgrade.CommitsDiffer(planned.SourceCommitHash, r.SourceCommitHash) {
-		return environment("git_commit_gone",
+		return refused("git_commit_gone",
 			"the source's ref %s stood for commit %s when the upgrade was planned, and stands "+
 				"for %s now: the next check plans with what it stands for then", planned.SourceRepoGitRef,
 			planned.SourceCommitHash, r.SourceCommitHash)
 	}
 	if upgrade.CommitsDiffer(planned.DeploymentCommitHash, r.DeploymentCommitHash) {
-		return environment("git_commit_gone", "the deployment repository's ref %s stood for commit %s when the upgrade was "+
+		return refused("git_commit_gone", "the deployment repository's ref %s stood for commit %s when the upgrade was "+
 			"planned, and stands for %s now: the next check plans with what it stands for then",
 			x.workflow.DeploymentRepoGitRef, planned.DeploymentCommitHash, r.DeploymentCommitHash)
 	}
@@ -352,10 +351,7 @@ func (s *Engine) recordDeployed(ctx context.Context, tx *sqlx.Tx, x orderChain, 
 	var named any
 	if slices.Contains(x.order.Capabilities, managerapi.CapInstances) {
 		if len(r.Deployed) == 0 {
-			f := environment("instances_unnamed",
-				"the result of the deploy names no instance, although its executor can: look at the executor's log, then try again")
-			f.Touched = true
-			return f, nil, nil
+			return new(judge(s.factsOf(blame.Unnamed, x))), nil, nil
 		}
 		text, err := db.JSONText(r.Deployed)
 		if err != nil {
@@ -394,106 +390,14 @@ func (s *Engine) milestoneFailed(ctx context.Context, tx *sqlx.Tx, x orderChain,
 	if err != nil {
 		return err
 	}
-	f, err := failureOf(r).unlessDatabase(ctx, tx, x)
+	f, err := s.judgeReported(ctx, tx, x, r)
 	if err != nil {
 		return err
 	}
-	if f, err = f.blame(ctx, tx, x.upgrade); err != nil {
-		return err
-	}
-	// Who takes a deploy over can only speak for itself: the one before it may have replaced instances.
-	f.Touched = f.Touched || (x.order.TakenOver && x.order.Milestone != messages.MilestoneConfig)
 	if err := s.failWorkflow(ctx, tx, x, f); err != nil {
 		return err
 	}
 	return db.WriteJournal(ctx, tx, adopted...)
-}
-
-// unlessDatabase blames the environment for a manager-api that did not get ready while the database was restarted.
-func (f failure) unlessDatabase(ctx context.Context, tx *sqlx.Tx, x orderChain) (failure, error) {
-	if f.Cause != upgrade.CauseVersion || x.workflow.ComponentType != component.Manager {
-		return f, nil
-	}
-	var restarted bool
-	err := tx.GetContext(ctx, &restarted, `SELECT pg_postmaster_start_time() > created_at FROM orders WHERE id = $1`,
-		x.order.ID)
-	if err != nil {
-		return f, fmt.Errorf("ask when the database was started: %w", err)
-	}
-	if restarted {
-		f.Cause, f.Reason = upgrade.CauseEnvironment, "database_restarted"
-		f.Message += " (the database was restarted meanwhile, so the version is not blamed and is tried again)"
-	}
-	return f, nil
-}
-
-// blame says of a failure of the version's what to do about it, or blames the environment where that version was proven
-// here before, and has only been deployed again.
-func (f failure) blame(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (failure, error) {
-	if f.Cause != upgrade.CauseVersion || row == nil {
-		return f, nil
-	}
-	repeated, err := row.repeated(ctx, tx)
-	if err != nil {
-		return f, err
-	}
-	if repeated {
-		f.Cause = upgrade.CauseEnvironment
-		f.Message += " (this version was proven here before, so it is not blamed: look at what else has changed, its hosts " +
-			"or its deployment repository)"
-	} else {
-		f.Message += ", then set another ref"
-	}
-	return f, nil
-}
-
-// repeated says whether the upgrade deploys again what was proven before: that says nothing against the version. It has
-// to be the recorded one, with a release that was proven before this upgrade began, at the same two commits as far as
-// they are known: a branch moves on, and so does the deployment repository. A version that was merely stated proved
-// nothing, nor did what this upgrade itself has found running in its name. That of an overseer is blamed all the same:
-// nobody would judge the next try either.
-func (r *upgradeRow) repeated(ctx context.Context, tx *sqlx.Tx) (bool, error) {
-	if r.From.AtRef() != r.To.AtRef() || r.ComponentType == component.Overseer {
-		return false, nil
-	}
-	var before bool
-	err := tx.GetContext(ctx, &before, `SELECT EXISTS (SELECT 1 FROM workflows w JOIN releases d ON d.id = w.release_id
-			JOIN releases p ON p.component_id = d.component_id AND p.phase = d.phase AND p.proven_at IS NOT NULL
-			AND p.inserted_at < $4
-				AND (p.source_repo, p.source_repo_git_ref) = ($5, $6) AND (p.source_commit_hash = d.source_commit_hash
-				OR '' IN (p.source_commit_hash, d.source_commit_hash))
-				AND (p.deployment_commit_hash = d.deployment_commit_hash
-				OR '' IN (p.deployment_commit_hash, d.deployment_commit_hash))
-		WHERE w.upgrade_id = $1 AND w.phase = $2
-		AND w.restoring = $3)`, string(r.ID), r.Phase, r.restoring(), r.StartedAt, r.To.SourceRepo, r.To.SourceRepoGitRef)
-	if err != nil {
-		return false, fmt.Errorf("ask whether the version of upgrade %s was proven before: %w", r.ID, err)
-	}
-	return before, nil
-}
-
-// failureOf reads an executor's failure. An executor of the former release sends the log behind its message's first
-// line.
-func failureOf(r messages.Result) failure {
-	message, log := r.Message, r.Log
-	if log == "" {
-		message, log, _ = strings.Cut(r.Message, "\n")
-	}
-	return failure{Cause: causeOf(r.Cause), Reason: r.Reason, Message: message, Touched: r.Touched, Log: log}
-}
-
-// causeOf reads an executor's cause; one that we do not know blames no version.
-func causeOf(c messages.Cause) upgrade.Cause {
-	switch c {
-	case messages.CauseVersion:
-		return upgrade.CauseVersion
-	case messages.CauseOperator:
-		return upgrade.CauseOperator
-	case messages.CauseEnvironment:
-		return upgrade.CauseEnvironment
-	default:
-		return upgrade.CauseEnvironment
-	}
 }
 
 // failWorkflow ends a workflow and tells its upgrade, or people where it has none.
@@ -505,24 +409,15 @@ func (s *Engine) failWorkflow(ctx context.Context, tx *sqlx.Tx, x orderChain, f 
 		return err
 	}
 	if x.upgrade != nil {
-		return s.moveUpgrade(ctx, tx, x.upgrade, f.event(), f.inputs(x.workflow.ID))
+		return s.moveUpgrade(ctx, tx, x.upgrade, f.event(upgrade.EventWorkflowFailed), f.inputs(x.workflow.ID))
 	}
 	if err := db.RaiseEvent(ctx, tx, x.workflow.ExchangeID, "workflow_failed", db.SeverityError,
 		fmt.Sprintf("workflow %s has failed: %s", x.workflow.ID, f.Message),
 		map[string]any{"workflow_id": x.workflow.ID, "cause": f.Cause, "reason": f.Reason}); err != nil {
 		return err
 	}
-	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: f.Reason, Message: f.Message,
-		Inputs: f.inputs(x.workflow.ID)})
-}
-
-// inputs is what the journal keeps of a failed workflow beside the verdict.
-func (f failure) inputs(workflowID string) map[string]any {
-	in := map[string]any{"workflow_id": workflowID}
-	if f.Log != "" {
-		in["log"] = f.Log
-	}
-	return in
+	return db.WriteJournal(ctx, tx, db.Entry{Subject: "workflow/" + x.workflow.ID, Code: string(f.Reason),
+		Message: f.Message, Inputs: f.inputs(x.workflow.ID)})
 }
 
 // applyUndone hears that the executor took a confirmed deploy back, because nobody told it that the phase was proven.
@@ -540,10 +435,10 @@ func (s *Engine) applyUndone(ctx context.Context, tx *sqlx.Tx, x orderChain, r m
 	if err := x.workflow.log(ctx, tx, "The deploy was undone: %s", r.Message); err != nil {
 		return "", err
 	}
-	f, err := failureOf(r).blame(ctx, tx, u)
+	f, err := s.judgeReported(ctx, tx, x, r)
 	if err != nil {
 		return "", err
 	}
-	undone := upgrade.Event{Kind: upgrade.EventUndone, Cause: f.Cause, Reason: f.Reason, Message: f.Message, Touched: true}
-	return AppliedDone, s.moveUpgrade(ctx, tx, u, undone, map[string]any{"workflow_id": x.workflow.ID})
+	return AppliedDone, s.moveUpgrade(ctx, tx, u, f.event(upgrade.EventUndone),
+		map[string]any{"workflow_id": x.workflow.ID})
 }

@@ -7,10 +7,12 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/release"
 	messages "github.com/openaperture/openaperture/proto-messages"
+	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 )
 
 // CodeUnitTaken refuses a release that has a unit name of another component.
@@ -43,36 +45,82 @@ func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRo
 // then, and those of the upgrade that deploys.
 func formerReleases(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow) ([]release.Former, error) {
 	var rows []struct {
+		ID         string         `db:"id"`
 		Units      pq.StringArray `db:"units"`
 		LastProven bool           `db:"last_proven"`
 		Since      bool           `db:"since"`
-		Deployed   bool           `db:"deployed"`
 	}
 	err := tx.SelectContext(ctx, &rows, `
-		SELECT `+unitNames+` AS units,
+		SELECT r.id, `+unitNames+` AS units,
 			coalesce(r.proven_at = proven.at, false) AS last_proven,
-			proven.at IS NULL OR r.inserted_at > proven.at OR tried.of_upgrade AS since,
-			tried.touched AS deployed
+			proven.at IS NULL OR r.inserted_at > proven.at OR tried.of_upgrade AS since
 		FROM releases r
 		CROSS JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven
 		CROSS JOIN LATERAL (
-			SELECT coalesce(bool_or(w.upgrade_id = $4), false) AS of_upgrade,
-				coalesce(bool_or(o.token > 0 AND NOT (o.state = 'failed' AND o.result->>'event_type' IS NOT NULL
-					AND o.result->>'touched' IS DISTINCT FROM 'true' AND NOT o.taken_over)), false) AS touched
+			SELECT coalesce(bool_or(w.upgrade_id = $4), false) AS of_upgrade
 			FROM workflows w
 			JOIN orders o ON o.workflow_id = w.id
-			WHERE w.release_id = r.id AND w.upgrade_id IS NOT NULL AND o.milestone IN ('deploy', 'deploy_oa')) tried
+			WHERE w.release_id = r.id AND o.milestone IN ('deploy', 'deploy_oa')) tried
 		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)
 			AND (proven.at IS NULL OR r.proven_at = proven.at OR r.inserted_at > proven.at OR tried.of_upgrade)`,
 		*r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID)
 	if err != nil {
 		return nil, fmt.Errorf("list former releases of component %d: %w", *r.ComponentID, err)
 	}
+	ids := make([]string, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	deployed, err := deployedReleases(ctx, tx, ids)
+	if err != nil {
+		return nil, err
+	}
 	former := make([]release.Former, len(rows))
 	for i, row := range rows {
-		former[i] = release.Former{Units: row.Units, LastProven: row.LastProven, Since: row.Since, Deployed: row.Deployed}
+		former[i] = release.Former{Units: row.Units, LastProven: row.LastProven, Since: row.Since, Deployed: deployed[row.ID]}
 	}
 	return former, nil
+}
+
+// deployOrder is an order that deployed a release for an upgrade, with what its executor has told.
+type deployOrder struct {
+	Release   string `db:"release_id"`
+	State     string `db:"state"`
+	Token     int64  `db:"token"`
+	TakenOver bool   `db:"taken_over"`
+	Reported  bool   `db:"reported"` // an executor has told how the order ended
+	Told      bool   `db:"told"`     // an executor has told that something was touched
+}
+
+// mayHaveTouched tells by pkg/blame whether the order may have touched something. A claimed order may have, unless its
+// executor has reported a failure before the first change.
+func (o deployOrder) mayHaveTouched() bool {
+	f := blame.Facts{Failure: blame.Silent, Touch: blame.Touch{Claimed: o.Token > 0, Deploys: true, Told: o.Told,
+		TakenOver: o.TakenOver}}
+	if o.State == orderFailed && o.Reported {
+		f.Failure = blame.Reported
+	}
+	return blame.Touched(f)
+}
+
+// deployedReleases are those of the releases that a deploy for an upgrade may have brought to machines.
+func deployedReleases(ctx context.Context, tx *sqlx.Tx, releases []string) (map[string]bool, error) {
+	var orders []deployOrder
+	err := tx.SelectContext(ctx, &orders, `
+		SELECT w.release_id, o.state, o.token, o.taken_over, coalesce(o.result->>'event_type', '') <> '' AS reported,
+			coalesce(o.result->>'touched', '') = 'true' AS told
+		FROM workflows w
+		JOIN orders o ON o.workflow_id = w.id
+		WHERE w.release_id = ANY($1) AND w.upgrade_id IS NOT NULL AND o.milestone IN ('deploy', 'deploy_oa')`,
+		db.TextArray(releases))
+	if err != nil {
+		return nil, fmt.Errorf("list deploys of former releases: %w", err)
+	}
+	deployed := map[string]bool{}
+	for _, o := range orders {
+		deployed[o.Release] = deployed[o.Release] || o.mayHaveTouched()
+	}
+	return deployed, nil
 }
 
 // holdingsBeside reads the unit names that other components, and other phases of the same component, have in the

@@ -28,7 +28,7 @@ func (s *Engine) MessageUnsendable(ctx context.Context, message, why string) err
 		if err != nil || !dropped || x.order.State != orderOpen {
 			return err
 		}
-		return s.giveUp(ctx, tx, x, *environment("order_unsendable", "the order for %s cannot be sent: %s",
+		return s.giveUp(ctx, tx, x, *refused("order_unsendable", "the order for %s cannot be sent: %s",
 			x.order.Milestone, why))
 	})
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -119,34 +119,17 @@ func (s *Engine) Cancel(ctx context.Context, id upgrade.ID, ex component.Exchang
 		if ex != 0 && row.ExchangeID != ex {
 			return fault.New(fault.NotFound, "there is no upgrade %s", id)
 		}
-		touched, err := everClaimed(ctx, tx, row)
-		if err != nil {
+		facts := s.factsOf(blame.Withdrawn, orderChain{upgrade: row})
+		if facts.Touch.Claimed, err = everClaimed(ctx, tx, row); err != nil {
 			return err
 		}
-		canceled := upgrade.Event{Kind: upgrade.EventCancel, Cause: upgrade.CauseOperator, Reason: "canceled",
-			Message: "canceled by an operator", Touched: touched}
-		if err := s.moveUpgrade(ctx, tx, row, canceled, nil); err != nil {
+		if err := s.moveUpgrade(ctx, tx, row, judge(facts).event(upgrade.EventCancel), nil); err != nil {
 			return err
 		}
 		u, err = upgradeView(ctx, tx, row)
 		return err
 	})
 	return u, err
-}
-
-// everClaimed says whether an executor may have changed something in the current phase: a claimed deploy order counts,
-// whatever was heard of it. The orders stay locked: a claim that is under way is waited for, a later one finds them as
-// the caller leaves them.
-func everClaimed(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) (bool, error) {
-	var tokens []int64
-	err := tx.SelectContext(ctx, &tokens, `SELECT o.token FROM orders o JOIN workflows w ON w.id = o.workflow_id
-		WHERE w.upgrade_id = $1 AND w.phase = $2 AND w.restoring = $3 AND o.milestone IN ('deploy', 'deploy_oa')
-		FOR UPDATE OF o`,
-		string(row.ID), row.Phase, row.restoring())
-	if err != nil {
-		return false, fmt.Errorf("look for claimed orders of upgrade %s: %w", row.ID, err)
-	}
-	return slices.ContainsFunc(tokens, func(token int64) bool { return token > 0 }), nil
 }
 
 // judgeProof judges the current phase on the rows of this transaction.

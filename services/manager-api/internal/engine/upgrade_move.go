@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/postgres"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -32,6 +33,7 @@ func (s *Engine) moveUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, 
 	if errors.As(err, &illegal) {
 		return fault.New(fault.Conflict, "%s", illegal.Error()).WithCode(CodeIllegalMove)
 	}
+	after.Message = blame.Outcome(after, e)
 	current := position{row.ID, row.Phase, row.restoring()}
 	row.take(after)
 	if err := row.save(ctx, tx); err != nil {
@@ -58,25 +60,8 @@ func (s *Engine) moveUpgrade(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, 
 	if failed == nil {
 		return nil
 	}
-	return s.moveUpgrade(ctx, tx, row, failed.event(), nil) // a workflow that could not even begin has failed
-}
-
-// failure is why a workflow cannot go on.
-type failure struct {
-	Cause   upgrade.Cause
-	Reason  string
-	Message string // one sentence
-	Touched bool
-	Log     string // end of the failing instance's log; for the journal and the workflow's event log alone
-}
-
-func (f failure) event() upgrade.Event {
-	return upgrade.Event{Kind: upgrade.EventWorkflowFailed, Cause: f.Cause, Reason: f.Reason, Message: f.Message,
-		Touched: f.Touched}
-}
-
-func environment(reason, format string, args ...any) *failure {
-	return &failure{Cause: upgrade.CauseEnvironment, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	// A workflow that could not even begin has failed.
+	return s.moveUpgrade(ctx, tx, row, failed.event(upgrade.EventWorkflowFailed), nil)
 }
 
 // performEffects does what the table demands, in its order. A failure is that of the workflow which an effect was to
@@ -90,8 +75,8 @@ func (s *Engine) performEffects(ctx context.Context, tx *sqlx.Tx, row *upgradeRo
 		case upgrade.EffectRestoreWorkflow:
 			failed, err = s.restorePhase(ctx, tx, row, effect.Phase)
 		case upgrade.EffectCloseWorkflow:
-			err = closeWorkflow(ctx, tx, current, failure{Cause: upgrade.Cause(row.Cause.String), Reason: row.VerdictCode,
-				Message: row.VerdictMessage, Touched: row.Touched})
+			err = closeWorkflow(ctx, tx, current, failure{Message: row.VerdictMessage, Touched: row.Touched,
+				Verdict: blame.Verdict{Cause: upgrade.Cause(row.Cause.String), Reason: blame.Reason(row.VerdictCode)}})
 		case upgrade.EffectProbe:
 			err = s.orderProbe(ctx, tx, row, effect.Phase)
 		case upgrade.EffectRecordVersion:

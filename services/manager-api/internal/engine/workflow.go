@@ -28,7 +28,7 @@ func (s *Engine) EndWorkflows(ctx context.Context, tx *sqlx.Tx, id component.Exc
 	if err != nil {
 		return fmt.Errorf("list workflows of exchange %d: %w", id, err)
 	}
-	deleted := environment("exchange_deleted",
+	deleted := refused("exchange_deleted",
 		"exchange %d was deleted while it ran there: what it has deployed is left alone, so look at it", id)
 	for i := range open {
 		if open[i].UpgradeID != nil {
@@ -217,7 +217,7 @@ func (w *workflowRow) end(ctx context.Context, tx *sqlx.Tx, f failure) error {
 		failure_reason = $4, ended_at = now(),
 			workflow_step_durations = $5, elapsed_step_time = $6, elapsed_workflow_time = $7, workflow_duration = $7,
 			updated_at = now() WHERE id = $1`,
-		w.ID, w.Failed, string(f.Cause), f.Reason, durations,
+		w.ID, w.Failed, string(f.Cause), string(f.Reason), durations,
 		humanDuration(w.since(w.StepBeganAt)), humanDuration(w.since(w.BeganAt)))
 	if err != nil {
 		return fmt.Errorf("end workflow %s: %w", w.ID, err)

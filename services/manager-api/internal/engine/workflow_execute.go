@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -95,7 +96,7 @@ func (s *Engine) StartScheduled(ctx context.Context) error {
 				return nil // somebody was first
 			case fault.Is(err, fault.Conflict): // nobody is there to read the refusal
 				return s.failWorkflow(ctx, tx, orderChain{workflow: w},
-					*environment("not_started", "%s", fault.Public(err).Message))
+					*refused("not_started", "%s", fault.Public(err).Message))
 			default:
 				return err
 			}
@@ -133,9 +134,10 @@ func (s *Engine) AbandonWorkflows(ctx context.Context) error {
 			if err != nil || !due {
 				return err
 			}
-			return s.failWorkflow(ctx, tx, orderChain{workflow: w}, *environment("abandoned",
-				"nothing has moved for %s: look at the broker of the workflow's exchange, and start an executor there",
-				s.times.AbandonAfter))
+			x := orderChain{workflow: w}
+			facts := s.factsOf(blame.Forsaken, x)
+			facts.Limit = s.times.AbandonAfter
+			return s.failWorkflow(ctx, tx, x, judge(facts))
 		}, s.times.AbandonAfter.Milliseconds(), s.times.OrderDeadline.Milliseconds())
 }
 
@@ -215,13 +217,13 @@ func executorFor(list []messages.Milestone) upgrade.Executor {
 func (w *workflowRow) unknownMilestone() *failure {
 	list := w.milestones()
 	if len(list) == 0 {
-		return environment("milestone_unknown", "the workflow has no milestones")
+		return refused("milestone_unknown", "the workflow has no milestones")
 	}
 	known := []messages.Milestone{messages.MilestoneSchedule, messages.MilestoneConfig, messages.MilestoneBuild,
 		messages.MilestoneDeploy, messages.MilestoneDeployOA}
 	for i, m := range list {
 		if !slices.Contains(known, m) || slices.Contains(list[:i], m) {
-			return environment("milestone_unknown",
+			return refused("milestone_unknown",
 				"milestone %q is unknown or stands twice: use scheduled, config, build, deploy or deploy_oa", m)
 		}
 	}
