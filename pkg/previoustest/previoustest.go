@@ -14,6 +14,8 @@ import (
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+
+	"github.com/openaperture/openaperture/pkg/previous"
 )
 
 // Service returns the path of a service's binary, such as "unitd". The binary reports version "previous".
@@ -34,9 +36,8 @@ func build(name, verb string, args ...string) string {
 	ginkgo.GinkgoHelper()
 	ctx := context.Background()
 	root := strings.TrimSpace(output(exec.CommandContext(ctx, "git", "rev-parse", "--show-toplevel")))
-	text, err := os.ReadFile(filepath.Join(root, "deploy", "previous"))
+	commit, err := previous.Commit(root)
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	commit := strings.TrimSpace(string(text))
 	kept := filepath.Join(root, ".cache", "previous", commit, runtime.Version(), name)
 	if _, err := os.Stat(kept); err == nil {
 		return kept
@@ -46,33 +47,15 @@ func build(name, verb string, args ...string) string {
 	work, err := os.MkdirTemp(filepath.Dir(kept), "build-")
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	defer func() { _ = os.RemoveAll(work) }()
-	extract(ctx, root, commit, work)
+	gomega.Expect(previous.Extract(ctx, root, commit, work)).To(gomega.Succeed())
 	fresh := filepath.Join(work, "built")
 	args = append([]string{verb, "-trimpath", "-buildvcs=false", "-o", fresh}, args...)
 	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // a spec's own words
 	command.Dir = work
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK="+filepath.Join(work, "go.work"))
 	output(command)
 	gomega.Expect(os.Rename(fresh, kept)).To(gomega.Succeed()) // whole, also for another suite that builds the same
 	return kept
-}
-
-// extract writes the files of a commit into a directory.
-func extract(ctx context.Context, root, commit, dir string) {
-	ginkgo.GinkgoHelper()
-	archive := exec.CommandContext(ctx, "git", "archive", commit)
-	archive.Dir = root
-	archive.Stderr = ginkgo.GinkgoWriter
-	unpack := exec.CommandContext(ctx, "tar", "-x", "-C", dir)
-	unpack.Stderr = ginkgo.GinkgoWriter
-	var err error
-	unpack.Stdin, err = archive.StdoutPipe()
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	gomega.Expect(archive.Start()).To(gomega.Succeed())
-	unpacked := unpack.Run()
-	gomega.Expect(archive.Wait()).To(gomega.Succeed(),
-		"git archive %s: does this clone have the commit of deploy/previous?", commit)
-	gomega.Expect(unpacked).To(gomega.Succeed())
 }
 
 // output runs a command, which must succeed.

@@ -84,6 +84,6 @@ var _ = Describe("A stack from nothing", Label("e2e"), Ordered, func() {
 		Entry("README.md", SpecTimeout(time.Minute), "README.md", `"verdict":"healthy"`, `"hostname":`,
 			`"trigger":"request"`),
 		Entry("docs/install.md", SpecTimeout(2*time.Minute), "docs/install.md",
-			`"source_repo_git_ref":"v2","status":"upgrade_completed"`),
+			`"source_repo_git_ref":"v2"`, `"status":"upgrade_completed"`),
 	)
 })

@@ -13,7 +13,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/openaperture/openaperture/deploy/local/internal/previous"
+	"github.com/openaperture/openaperture/deploy/local/internal/previousstack"
 	"github.com/openaperture/openaperture/deploy/local/internal/soak"
 	"github.com/openaperture/openaperture/deploy/local/internal/stack"
 	"github.com/openaperture/openaperture/deploy/local/internal/witness"
@@ -42,9 +42,9 @@ func begin(ctx context.Context, failed func() bool) *beside {
 	GinkgoHelper()
 	root, err := filepath.Abs("../../..")
 	Expect(err).NotTo(HaveOccurred())
-	sources, err := previous.Sources(ctx, root)
+	sources, err := previousstack.Sources(ctx, root)
 	Expect(err).NotTo(HaveOccurred())
-	occupied, err := stack.Occupy(previous.Dir(root)) // `make down` leaves it alone
+	occupied, err := stack.Occupy(previousstack.Dir(root)) // `make down` leaves it alone
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(occupied.Close)
 	dir := filepath.Join(sources, ".run")
@@ -57,7 +57,7 @@ func begin(ctx context.Context, failed func() bool) *beside {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Down(ctx, func(what string) { GinkgoWriter.Println(what) })).To(Succeed())
 	}, NodeTimeout(3*time.Minute))
-	_, err = previous.Up(ctx, sources, GinkgoWriter)
+	_, err = previousstack.Up(ctx, sources, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	s, err := stack.Open(ctx, root, dir, times.Fast)
 	Expect(err).NotTo(HaveOccurred())

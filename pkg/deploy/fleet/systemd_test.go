@@ -17,16 +17,13 @@ import (
 // onSystemd is a cluster of one host with systemd. The host is the spec's own.
 func onSystemd() runtime.Runtime {
 	GinkgoHelper()
-	endpoint := systemdtest.Start().Unitd(systemdtest.Build("github.com/openaperture/openaperture/services/unitd", ""),
-		"t0ken")
+	unitd := systemdtest.Build("github.com/openaperture/openaperture/services/unitd", "v1")
+	endpoint := systemdtest.Start().Unitd(unitd, "t0ken")
 	c, err := fleet.New(endpoint, "t0ken")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(c.Close)
-	Eventually(func() error {
-		_,
-			err := c.Machines(context.Background())
-		return err
-	}).WithTimeout(20 * time.Second).Should(Succeed())
+	Eventually(func() error { _, err := c.Machines(context.Background()); return err }).
+		WithTimeout(20 * time.Second).Should(Succeed())
 	return c
 }
 

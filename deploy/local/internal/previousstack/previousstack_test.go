@@ -1,4 +1,4 @@
-package previous_test
+package previousstack_test
 
 import (
 	"os"
@@ -10,7 +10,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/openaperture/openaperture/deploy/local/internal/previous"
+	"github.com/openaperture/openaperture/deploy/local/internal/previousstack"
+	"github.com/openaperture/openaperture/pkg/previous"
 )
 
 // workspace is a repository of two commits, the first of which is the release before.
@@ -40,20 +41,20 @@ func name(root, text string) {
 var _ = Describe("The release before this one", func() {
 	It("is extracted once, as it was committed", func(ctx SpecContext) {
 		root, commit := workspace()
-		dir, err := previous.Sources(ctx, root)
+		dir, err := previousstack.Sources(ctx, root)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(dir).To(Equal(filepath.Join(root, ".run-previous", commit)))
 		Expect(os.ReadFile(filepath.Join(dir, "go.work"))).To(BeEquivalentTo("old\n"))
 		mark := filepath.Join(dir, "mark")
 		Expect(os.WriteFile(mark, nil, 0o600)).To(Succeed())
-		Expect(previous.Sources(ctx, root)).To(Equal(dir))
+		Expect(previousstack.Sources(ctx, root)).To(Equal(dir))
 		Expect(mark).To(BeAnExistingFile())
 	}, NodeTimeout(time.Minute))
 
 	It("needs the commit, and says how to get it", func(ctx SpecContext) {
 		root, commit := workspace()
 		name(root, strings.Repeat("0", len(commit)))
-		_, err := previous.Sources(ctx, root)
+		_, err := previousstack.Sources(ctx, root)
 		Expect(err).To(MatchError(ContainSubstring("git fetch --unshallow")))
 		Expect(filepath.Glob(filepath.Join(root, ".run-previous", "*"))).To(BeEmpty())
 	}, NodeTimeout(time.Minute))
@@ -61,7 +62,7 @@ var _ = Describe("The release before this one", func() {
 	DescribeTable("is named by a full hash alone", func(ctx SpecContext, text string) {
 		root, _ := workspace()
 		name(root, text)
-		_, err := previous.Sources(ctx, root)
+		_, err := previousstack.Sources(ctx, root)
 		Expect(err).To(MatchError(ContainSubstring("want the full hash of a commit")))
 	},
 		Entry("not by a tag", NodeTimeout(time.Minute), "v1"),

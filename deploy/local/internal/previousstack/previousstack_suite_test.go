@@ -1,4 +1,4 @@
-package previous_test
+package previousstack_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-func TestPrevious(t *testing.T) {
+func TestPreviousStack(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "previous")
+	RunSpecs(t, "previousstack")
 }

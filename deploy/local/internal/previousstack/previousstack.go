@@ -1,10 +1,9 @@
-// Package previous runs the release before this one. deploy/previous names its commit. Its sources come out of git, so
-// that the stack that is begun from them is the whole old one: its services and its unitd, its schema, configurations
-// and unit definitions.
-package previous
+// Package previousstack runs the release before this one. deploy/previous names its commit. Its sources come out of
+// git, so that the stack that is begun from them is the whole old one: its services and its unitd, its schema,
+// configurations and unit definitions.
+package previousstack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,33 +11,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/openaperture/openaperture/pkg/previous"
 	"github.com/openaperture/openaperture/pkg/times"
 )
-
-// Commit reads the full hash of the commit that deploy/previous names.
-func Commit(root string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(root, "deploy", "previous"))
-	if err != nil {
-		return "", fmt.Errorf("read which release was before this one: %w", err)
-	}
-	commit := strings.TrimSpace(string(text))
-	if !regexp.MustCompile(`^[0-9a-f]{40}$`).MatchString(commit) {
-		return "", fmt.Errorf("deploy/previous holds %q: want the full hash of a commit", commit)
-	}
-	return commit, nil
-}
 
 // Dir is where the release before this one is kept in a workspace. Occupy it while a stack of that release runs.
 func Dir(root string) string { return filepath.Join(root, ".run-previous") }
 
 // Sources is the workspace of the release before this one, below Dir. It is extracted once.
 func Sources(ctx context.Context, root string) (string, error) {
-	commit, err := Commit(root)
+	commit, err := previous.Commit(root)
 	if err != nil {
 		return "", err
 	}
@@ -57,33 +42,13 @@ func Sources(ctx context.Context, root string) (string, error) {
 	if err := os.Chmod(fresh, 0o755); err != nil { //nolint:gosec // the same
 		return "", fmt.Errorf("make a place for the release before this one: %w", err)
 	}
-	if err := extract(ctx, root, commit, fresh); err != nil {
+	if err := previous.Extract(ctx, root, commit, fresh); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("keep the release before this one: %w", err)
 	}
 	return dir, nil
-}
-
-// extract writes the files of a commit into a directory.
-func extract(ctx context.Context, root, commit, dir string) error {
-	archive := exec.CommandContext(ctx, "git", "archive", "--format=tar", commit)
-	unpack := exec.CommandContext(ctx, "tar", "-x", "-C", dir)
-	var complaints bytes.Buffer
-	archive.Dir, archive.Stderr, unpack.Stderr = root, &complaints, &complaints
-	var err error
-	if unpack.Stdin, err = archive.StdoutPipe(); err != nil {
-		return fmt.Errorf("read commit %s: %w", commit, err)
-	}
-	if err := unpack.Start(); err != nil {
-		return fmt.Errorf("unpack commit %s: %w", commit, err)
-	}
-	if err := errors.Join(archive.Run(), unpack.Wait()); err != nil {
-		return fmt.Errorf("read commit %s: %w: %s (a shallow clone lacks it: git fetch --unshallow)", commit, err,
-			strings.TrimSpace(complaints.String()))
-	}
-	return nil
 }
 
 // Up starts a stack out of the sources of the release before this one, as `make up` did at that commit, and returns its
