@@ -301,27 +301,6 @@ func (in Input) followed() upgrade.Version {
 	return v
 }
 
-// Beside looks at the live modules of a type that report another version than the recorded one. One that came, or came
-// back, after the last upgrade to that makes a repair due. One that has stayed as it is since before is a stray: that
-// upgrade did not replace it, so the next one would not either, and so on at every check.
-func Beside(counts []module.Count, t component.Type, ref, commit string) (due bool, strays int) {
-	for _, n := range counts {
-		if n.Type == t && n.Live > 0 && ReportsOther(n.SourceRepoGitRef, ref, commit) {
-			due = due || n.Live > n.Stayed
-			strays += n.Stayed
-		}
-	}
-	return due, strays
-}
-
-// Strays names a number of strays in the sentence of StrayModules.
-func Strays(n int) string {
-	if n == 1 {
-		return "1 live module"
-	}
-	return fmt.Sprintf("%d live modules", n)
-}
-
 // ReportsOther says whether a module that reports this version runs another one than ref (or commit, where that is
 // known). Whole strings are compared. A module that reports no version does not; nor does one that reports a full
 // commit hash while the ref is a name whose commit nobody knows here: nothing can be concluded from that.

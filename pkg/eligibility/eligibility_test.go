@@ -2,6 +2,7 @@ package eligibility_test
 
 import (
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -399,5 +400,51 @@ var _ = Describe("The commits behind the refs (fault 20)", func() {
 
 	It("are refused with the ref if no quarantine binds commits, also for a repair", func() {
 		Expect(eligibility.Judge(main(withRunning("v0"), refused("", ""))).Reason).To(Equal(eligibility.Quarantined))
+	})
+})
+
+var _ = Describe("Strays", func() {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	recorded := upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v1", SourceCommitHash: "c1"}
+	to := func(v upgrade.Version, s upgrade.State, reason string, minute int) eligibility.Attempt {
+		return eligibility.Attempt{To: v, State: s, Reason: reason, Ended: noon.Add(time.Duration(minute) * time.Minute)}
+	}
+	elsewhere := upgrade.Version{SourceRepo: "fork", SourceRepoGitRef: "v1"}
+	other := upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v2"}
+
+	DescribeTable("are looked for since the last upgrade that shows them",
+		func(want int, attempts ...eligibility.Attempt) {
+			at := eligibility.Tried(recorded, attempts)
+			if want == 0 {
+				Expect(at).To(BeZero())
+				return
+			}
+			Expect(at).To(Equal(noon.Add(time.Duration(want) * time.Minute)))
+		},
+		Entry("none, if there was no upgrade", 0),
+		Entry("one that was completed", 5, to(recorded, upgrade.Completed, "", 5)),
+		Entry("the last one of several", 5, to(recorded, upgrade.Completed, "", 5), to(recorded, upgrade.Completed, "", 3)),
+		Entry("one that did not prove itself: a repair that did not help would not help the next time", 7,
+			to(recorded, upgrade.Completed, "", 5), to(recorded, upgrade.RolledBack, "not_proven", 7)),
+		Entry("one to another commit of the recorded ref", 5, to(recorded.AtRef(), upgrade.Completed, "", 5)),
+		Entry("none that failed before it was deployed", 0, to(recorded, upgrade.Failed, "git_unreachable", 5)),
+		Entry("none to another version", 0, to(other, upgrade.Completed, "", 5)),
+		Entry("none to another repository", 0, to(elsewhere, upgrade.Completed, "", 5)),
+	)
+
+	DescribeTable("have stayed as they are",
+		func(want bool, change func(*module.Module)) {
+			m := module.Module{Status: module.Active, LastSeen: noon, SteadySince: noon.Add(-time.Hour)}
+			change(&m)
+			Expect(eligibility.Stayed(m, noon, noon, time.Minute)).To(Equal(want))
+		},
+		Entry("since before", true, func(*module.Module) {}),
+		Entry("not one that came at that instant", false, func(m *module.Module) { m.SteadySince = noon }),
+		Entry("not one that is silent", false, func(m *module.Module) { m.LastSeen = noon.Add(-2 * time.Minute) }),
+		Entry("not one that is inactive", false, func(m *module.Module) { m.Status = module.Inactive }),
+	)
+	It("cannot be told without such an upgrade", func() {
+		m := module.Module{Status: module.Active, LastSeen: noon}
+		Expect(eligibility.Stayed(m, time.Time{}, noon, time.Minute)).To(BeFalse())
 	})
 })

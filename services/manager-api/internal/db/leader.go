@@ -21,6 +21,19 @@ const CodeStaleTerm = "stale_term"
 // LeaderLease is the name of the lease of an exchange's leader.
 func LeaderLease(ex component.ExchangeID) string { return fmt.Sprintf("overseer/%d", ex) }
 
+// LeaderLeaseOf is LeaderLease in SQL: exchange is an expression for the id.
+func LeaderLeaseOf(exchange string) string { return `'overseer/' || ` + exchange }
+
+// LeaderCovers is, in SQL, whether an exchange has a leader who covers it: the lease holds, and the leader has reported
+// coverage under its term within live_within. exchange is an expression for the id, live is the placeholder of
+// live_within in milliseconds.
+func LeaderCovers(exchange, live string) string {
+	return `EXISTS (SELECT 1 FROM leases lead
+		JOIN coverage reported ON reported.messaging_exchange_id = ` + exchange + ` AND reported.term = lead.token
+		WHERE lead.name = ` + LeaderLeaseOf(exchange) + ` AND lead.expires_at > clock_timestamp()
+			AND reported.covered_until > now() - ` + live + ` * interval '1 millisecond')`
+}
+
 // RequireTerm fences a write by its leader's term: it must hold now and holds until the transaction ends.
 func RequireTerm(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, term int64) error {
 	err := lease.Valid(ctx, tx, LeaderLease(ex), term)
@@ -44,8 +57,7 @@ func (s *DB) FindLeader(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeI
 	var l leaderRow
 	err := tx.GetContext(ctx, &l, `SELECT l.holder, l.token, (extract(epoch
 		FROM l.expires_at - clock_timestamp()) * 1000)::bigint AS expires_in_ms,
-			c.covered_since, c.covered_until, coalesce(c.covered_until > now() - $3 * interval '1 millisecond',
-			false) AS covering
+			c.covered_since, c.covered_until, `+LeaderCovers("$1::bigint", "$3")+` AS covering
 		FROM leases l LEFT JOIN coverage c ON c.messaging_exchange_id = $1 AND c.term = l.token
 		WHERE l.name = $2 AND l.expires_at > clock_timestamp()`, ex, LeaderLease(ex), s.times.LiveWithin.Milliseconds())
 	if err != nil {
@@ -53,13 +65,4 @@ func (s *DB) FindLeader(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeI
 	}
 	return managerapi.Lease{Holder: l.Holder, Term: l.Token, ExpiresInMS: l.ExpiresInMS, CoveredSince: UTC(l.CoveredSince),
 		CoveredUntil: UTC(l.CoveredUntil), Covering: l.Covering}, nil
-}
-
-// JudgeCovers says whether the exchange has a covering leader: only then does a verification's clock run.
-func (s *DB) JudgeCovers(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID) (bool, error) {
-	l, err := s.FindLeader(ctx, tx, ex)
-	if fault.Is(err, fault.NotFound) {
-		return false, nil
-	}
-	return l.Covering, err
 }

@@ -51,16 +51,13 @@ func (s *Engine) RecordPresence(ctx context.Context) (gap bool, err error) {
 // clockSQL moves the clocks of all running upgrades in one statement, by the rule of upgrade.Clock.Tick, and returns
 // the upgrades whose time is over. An upgrade that somebody keeps locked is left out: its clock moves when its row is
 // free, over all of the time in which manager-api was there.
-const clockSQL = `
+var clockSQL = `
 WITH present AS (
 	SELECT coalesce(max(present_since), now()) AS since FROM ticks WHERE name = 'sweeper'
 ), running AS (
 	SELECT u.id,
-		u.messaging_exchange_id = ANY($1) AND (u.step <> 'verify' OR u.component_type = 'overseer' OR EXISTS (
-			SELECT 1 FROM leases l
-			JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = l.token
-			WHERE l.name = 'overseer/' || u.messaging_exchange_id AND l.expires_at > clock_timestamp()
-				AND c.covered_until > now() - $2 * interval '1 millisecond'))
+		u.messaging_exchange_id = ANY($1) AND (u.step <> 'verify' OR u.component_type = 'overseer'
+				OR ` + db.LeaderCovers("u.messaging_exchange_id", "$2") + `)
 			AND NOT EXISTS (
 				SELECT 1 FROM workflows w
 				JOIN orders waits ON waits.workflow_id = w.id AND waits.state = 'open'

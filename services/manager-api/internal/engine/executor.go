@@ -43,8 +43,7 @@ func (s *Engine) capableExecutors(ctx context.Context, tx *sqlx.Tx, ex component
 			SELECT m.service FROM messaging_exchange_modules m
 			LEFT JOIN executors e ON e.messaging_exchange_id = m.messaging_exchange_id AND e.hostname = m.hostname
 				AND e.boot_id = m.boot_id
-			WHERE m.messaging_exchange_id = $1 AND m.type = 'deployer' AND m.status = 'active'
-				AND m.updated_at > now() - $2 * interval '1 millisecond'
+			WHERE m.messaging_exchange_id = $1 AND m.type = 'deployer' AND `+liveModule("m", "$2")+`
 			GROUP BY m.service HAVING bool_and(coalesce($3 = ANY(e.capabilities), false))) capable`,
 		ex, s.times.LiveWithin.Milliseconds(), capability)
 	if err != nil {

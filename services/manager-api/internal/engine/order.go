@@ -386,10 +386,7 @@ func viewSQL(live string) string {
 		o.body, o.deadline, now() AS now, coalesce(l.holder, '') AS holder, w.phase, w.restoring,
 		u.state AS upgrade_state, coalesce(u.phase, 0) AS upgrade_phase, coalesce(u.step, '') AS upgrade_step,
 		u.clock_ticked_at, coalesce(u.clock_stalled, 0) AS clock_stalled,
-		EXISTS (SELECT 1 FROM leases j
-			JOIN coverage c ON c.messaging_exchange_id = u.messaging_exchange_id AND c.term = j.token
-			WHERE j.name = 'overseer/' || u.messaging_exchange_id AND j.expires_at > now()
-				AND c.covered_until > now() - ` + live + ` * interval '1 millisecond') AS judge
+		` + db.LeaderCovers("u.messaging_exchange_id", live) + ` AS judge
 	FROM orders o
 	JOIN workflows w ON w.id = o.workflow_id
 	LEFT JOIN upgrades u ON u.id = w.upgrade_id

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/openaperture/openaperture/pkg/blame"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/managerapi"
@@ -153,23 +154,29 @@ func readFailures(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out
 	return nil
 }
 
+// liveModule is module.Module.Live in SQL, of the modules m. live is the placeholder of live_within in milliseconds.
+func liveModule(m, live string) string {
+	return m + `.status = 'active' AND ` + m + `.updated_at >= now() - ` + live + ` * interval '1 millisecond'`
+}
+
+// readCounts counts the modules of an exchange in one statement, as there may be 100,000. The statement encodes
+// eligibility.Tried (tried.at) and eligibility.Stayed (stayed).
 func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
 	out.Counts = []module.Count{}
 	err := tx.SelectContext(ctx, &out.Counts, `WITH live AS (
-			SELECT *, status = 'active' AND updated_at >= now() - $2 * interval '1 millisecond' AS live
-			FROM messaging_exchange_modules WHERE messaging_exchange_id = $1),
+			SELECT *, `+liveModule("m", "$2")+` AS live
+			FROM messaging_exchange_modules m WHERE messaging_exchange_id = $1),
 		tried AS MATERIALIZED ( -- once for each component, however it is joined
 			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE u.component_id = c.id
 				AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
-				AND (u.state = 'completed' OR u.verdict_code = 'not_proven')) AS at
-				-- a repair that did not help would not the next time
+				AND (u.state = 'completed' OR u.verdict_code = $3)) AS at
 			FROM system_components c WHERE c.messaging_exchange_id = $1)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
 			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed,
 			count(*) FILTER (WHERE m.live AND m.rival_again >= now() - $2 * interval '1 millisecond') AS disputed
 		FROM live m LEFT JOIN tried ON tried.type = m.type
 		GROUP BY m.type, m.service, m.source_repo_git_ref, m.status ORDER BY m.type, m.service, m.source_repo_git_ref,
-		m.status`, ex, s.times.LiveWithin.Milliseconds())
+		m.status`, ex, s.times.LiveWithin.Milliseconds(), string(blame.NotProven))
 	if err != nil {
 		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
 	}

@@ -2,11 +2,14 @@ package engine_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
 	"github.com/openaperture/openaperture/pkg/fault"
 	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -65,6 +68,61 @@ var _ = Describe("A snapshot", func() {
 		Expect(all.Modules).To(HaveLen(3))
 		_, err = w.Snapshot(ctx(), 99, false)
 		Expect(fault.Is(err, fault.NotFound)).To(BeTrue())
+	})
+})
+
+// Strays are counted in SQL, because an exchange may have 100,000 modules; their rule is pkg/eligibility. This spec
+// holds the two together, over random upgrades and modules.
+var _ = Describe("The counts of a snapshot and pkg/eligibility", func() {
+	It("agree on which modules have stayed as they are", func() {
+		w := newWorld()
+		c := w.component(component.Builder)
+		draw := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 3))
+		var now time.Time
+		Expect(w.db.Get(&now, `SELECT now()`)).To(Succeed())
+		minute := func(n int) time.Time { return now.Add(-time.Duration(n) * time.Minute) }
+		recorded := upgrade.Version{SourceRepo: "src", SourceRepoGitRef: "v1"}
+		stayed, silent := 0, w.times.LiveWithin+time.Hour
+		for range 40 {
+			w.exec(`DELETE FROM upgrades`)
+			w.exec(`DELETE FROM messaging_exchange_modules`)
+			var attempts []eligibility.Attempt
+			for range draw.IntN(5) {
+				a := eligibility.Attempt{To: upgrade.Version{SourceRepo: []string{"src", "src", "fork"}[draw.IntN(3)],
+					SourceRepoGitRef: []string{"v1", "v1", "v2"}[draw.IntN(3)], SourceCommitHash: []string{"", "c2"}[draw.IntN(2)]},
+					State:  []upgrade.State{upgrade.Completed, upgrade.Failed, upgrade.RolledBack}[draw.IntN(3)],
+					Reason: []string{"not_proven", "deploy_unhealthy", ""}[draw.IntN(3)], Ended: minute(draw.IntN(6))}
+				w.exec(`INSERT INTO upgrades (id, component_id, component_type, messaging_exchange_id, proof, trigger, state,
+					to_source_repo, to_source_repo_git_ref, to_source_commit_hash, verdict_code, finished_at)
+					VALUES (gen_random_uuid(), $1, 'builder', $2, 'modules', 'hourly', $3, $4, $5, $6, $7, $8)`, c, w.exchange,
+					string(a.State), a.To.SourceRepo, a.To.SourceRepoGitRef, a.To.SourceCommitHash, a.Reason, a.Ended)
+				attempts = append(attempts, a)
+			}
+			want, tried := map[string]int{}, eligibility.Tried(recorded, attempts)
+			for i := range 8 {
+				m := module.Module{Hostname: fmt.Sprint("m", i), Type: component.Builder,
+					Status:           []string{module.Active, module.Active, module.Inactive}[draw.IntN(3)],
+					SourceRepoGitRef: []string{"v1", "v2"}[draw.IntN(2)], SteadySince: minute(draw.IntN(6)),
+					LastSeen: now.Add(-[]time.Duration{0, 0, silent}[draw.IntN(3)])}
+				w.exec(`INSERT INTO messaging_exchange_modules (messaging_exchange_id, hostname, type, status,
+					source_repo_git_ref, steady_since, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`, w.exchange, m.Hostname,
+					string(m.Type), m.Status, m.SourceRepoGitRef, m.SteadySince, m.LastSeen)
+				if eligibility.Stayed(m, tried, now, w.times.LiveWithin) {
+					want[m.SourceRepoGitRef]++
+					stayed++
+				}
+			}
+			s, err := w.Snapshot(ctx(), w.exchange, false)
+			Expect(err).NotTo(HaveOccurred())
+			got := map[string]int{}
+			for _, n := range s.Counts {
+				if n.Stayed > 0 {
+					got[n.SourceRepoGitRef] += n.Stayed
+				}
+			}
+			Expect(got).To(Equal(want), "%v", attempts)
+		}
+		Expect(stayed).To(BeNumerically(">", 0))
 	})
 })
 

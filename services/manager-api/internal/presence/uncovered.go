@@ -39,7 +39,7 @@ func (s *Presence) TellCoverage(ctx context.Context) error {
 
 // coverageNewsSQL flips uncovered_told where that is due and returns what is to be told. A row that somebody keeps
 // locked has its turn at the next pass.
-const coverageNewsSQL = `
+var coverageNewsSQL = `
 WITH present AS (
 	SELECT coalesce(max(present_since), now()) AS since FROM ticks WHERE name = 'sweeper'
 ), seen AS (
@@ -59,7 +59,8 @@ WITH present AS (
 )
 UPDATE coverage c SET uncovered_told = NOT c.uncovered_told FROM due WHERE due.id = c.messaging_exchange_id
 RETURNING c.messaging_exchange_id, c.uncovered_told, due.needed, due.last,
-	coalesce((SELECT holder FROM leases l WHERE l.name = 'overseer/' || due.id AND l.expires_at > now()), '') AS leader`
+	coalesce((SELECT holder FROM leases l
+		WHERE l.name = ` + db.LeaderLeaseOf("due.id") + ` AND l.expires_at > now()), '') AS leader`
 
 // coverageNews is an exchange whose coverage people have to hear of.
 type coverageNews struct {

@@ -353,7 +353,7 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 		`UPDATE etcd_clusters SET messaging_exchange_id = NULL, updated_at = now() WHERE messaging_exchange_id = $1`,
 		`UPDATE messaging_exchanges SET failover_exchange_id = NULL, updated_at = now() WHERE failover_exchange_id = $1`,
 		`UPDATE messaging_exchanges SET parent_exchange_id = NULL, updated_at = now() WHERE parent_exchange_id = $1`,
-		`DELETE FROM leases WHERE name = 'overseer/' || $1::integer`,
+		`DELETE FROM leases WHERE name = ` + db.LeaderLeaseOf("$1::integer"),
 		`DELETE FROM messaging_exchanges WHERE id = $1`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement, id); err != nil {
@@ -372,7 +372,7 @@ func removeExchange(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) e
 // need the exchange itself last, for the messages that they leave. What ends meanwhile is not waited for any longer.
 func lockRunning(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) error {
 	for _, lock := range []string{
-		`SELECT 1 FROM leases WHERE name = 'overseer/' || $1::integer FOR UPDATE`,
+		`SELECT 1 FROM leases WHERE name = ` + db.LeaderLeaseOf("$1::integer") + ` FOR UPDATE`,
 		`SELECT 1 FROM upgrades WHERE messaging_exchange_id = $1 AND state IN ` + engine.OpenStates +
 			` ORDER BY id FOR UPDATE`,
 		`SELECT 1 FROM workflows WHERE messaging_exchange_id = $1 AND ` + engine.OpenWorkflow + ` ORDER BY id FOR UPDATE`,
