@@ -37,7 +37,8 @@ func sound() soak.Observation {
 			{ID: "wb", UpgradeID: "b", Phase: 1}},
 		Orders: []soak.Order{
 			{ID: "oa", WorkflowID: "wa", Milestone: messages.MilestoneDeployOA, State: "completed", Token: 7, ResultToken: 7},
-			{ID: "ob", WorkflowID: "wb", Milestone: messages.MilestoneDeployOA, State: "claimed", Token: 9}},
+			{ID: "ob", WorkflowID: "wb", Milestone: messages.MilestoneDeployOA, State: "claimed", Token: 9},
+			{ID: "or", WorkflowID: "wr", Milestone: messages.MilestoneResolve, State: "claimed", Token: 10}},
 		Leases: []soak.Lease{{Name: "overseer/1", Holder: "h.overseer-1", Token: 8}},
 		Modules: []soak.Module{{Hostname: "simulated-0001", Service: "simulated", Status: "active",
 			LastSeen: ago(time.Second)}},
