@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/openaperture/openaperture/pkg/loop"
+	"github.com/openaperture/openaperture/pkg/routing"
 )
 
 // Pair is a broker together with its failover broker, if it has one, for who is a member of one exchange.
 //
-// Messages are published on one of the two: Switch says which. Queues are consumed on both at all times, so nothing
-// that came to the failover is left there when messages go back, and it does not matter if others go over earlier or
-// later. The deliveries of one Consume are handled one after the other, whichever broker they come from.
+// Messages are published on one of the two: routing.Switch says which. Queues are consumed on both at all times, so
+// nothing that came to the failover is left there when messages go back, and it does not matter if others go over
+// earlier or later. The deliveries of one Consume are handled one after the other, whichever broker they come from.
 //
 // Without a failover a Pair behaves as its Broker does.
 type Pair struct {
@@ -29,7 +30,7 @@ type Pair struct {
 	metric  prometheus.Gauge
 
 	mu       sync.Mutex
-	rule     Switch
+	rule     routing.Switch
 	diverted bool
 	standby  *standby      // nil without a failover
 	changed  chan struct{} // closed and replaced at every change of the standby or of diverted
@@ -51,7 +52,7 @@ const (
 	defaultFailbackAfter = time.Minute
 )
 
-// NewPair returns a Pair without a failover. after and back are those of Switch; zero means a minute.
+// NewPair returns a Pair without a failover. after and back are those of routing.Switch; zero means a minute.
 func NewPair(c Config, after, back time.Duration) (*Pair, error) {
 	primary, err := New(c)
 	if err != nil {
@@ -63,7 +64,7 @@ func NewPair(c Config, after, back time.Duration) (*Pair, error) {
 	if back <= 0 {
 		back = defaultFailbackAfter
 	}
-	return &Pair{primary: primary, cfg: c, rule: Switch{After: after, Back: back}, log: primary.log,
+	return &Pair{primary: primary, cfg: c, rule: routing.Switch{After: after, Back: back}, log: primary.log,
 		metric:  DivertedGauge(c.Metrics).WithLabelValues(c.Name),
 		changed: make(chan struct{}), news: make(chan struct{})}, nil
 }
@@ -91,7 +92,7 @@ func (p *Pair) SetFailover(urls []string) error {
 	}
 	p.standby = next
 	p.divert(false) // what was learned of the former one says nothing about this one
-	p.rule = Switch{After: p.rule.After, Back: p.rule.Back}
+	p.rule = routing.Switch{After: p.rule.After, Back: p.rule.Back}
 	p.announceChange()
 	return nil
 }

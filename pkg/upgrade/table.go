@@ -33,10 +33,10 @@ type Event struct {
 	Cause   Cause  // of a failure
 	Reason  string // enumerated
 	Message string
-	Touched bool  // whether the workflow changed an instance
+	Touched bool // whether the workflow changed an instance
 	// Quarantine says that a failure makes the exchange refuse the target from now on (blame.Judge).
 	Quarantine bool
-	Term    int64 // of the leader that judged so; 0 of what nobody judges. For the journal alone
+	Term       int64 // of the leader that judged so; 0 of what nobody judges. For the journal alone
 }
 
 // EffectKind names what the shell has to do, in the transaction of the move.

@@ -103,8 +103,8 @@ type Upgrade struct {
 	ProvenBefore bool
 	// Left is the phase that stays as a failed deploy has changed it, because it has no release to return to. 0 is none.
 	Left int
-	From         Version
-	To           Version
+	From Version
+	To   Version
 }
 
 // Phases are the parts of this upgrade, in order.

@@ -24,6 +24,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/routing"
 	messages "github.com/openaperture/openaperture/proto-messages"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
@@ -31,9 +32,6 @@ import (
 	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
-
-// ownBroker is the id of the configured broker, which no row describes.
-const ownBroker = 0
 
 // Config is what Brokers need. Zero durations take the defaults named.
 type Config struct {
@@ -106,7 +104,7 @@ func New(c Config) (*Brokers, error) {
 	b.relay = &relay{outbox: c.DB, refuse: c.Engine.MessageUnsendable, appID: c.Name, log: c.Log.Named("relay"),
 		metrics: m}
 	b.diverted = rabbit.DivertedGauge(c.Metrics)
-	own, err := b.link(brokerName(ownBroker), c.OwnURLs)
+	own, err := b.link(brokerName(routing.Own), c.OwnURLs)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +118,7 @@ func New(c Config) (*Brokers, error) {
 
 // brokerName names a broker in logs, in metrics and as a connection.
 func brokerName(id int64) string {
-	if id == ownBroker {
+	if id == routing.Own {
 		return "manager-api@own"
 	}
 	return "manager-api@" + strconv.FormatInt(id, 10)
@@ -176,7 +174,7 @@ func (b *Brokers) Others(context.Context) error {
 	}
 	for id, r := range b.routes {
 		if state, why := r.primary.broker.State(); state != rabbit.Open {
-			if id != ownBroker { // Ready tells of that one
+			if id != routing.Own { // Ready tells of that one
 				lines = append(lines, fmt.Sprintf("broker %d is %s: %s", id, state, why))
 			}
 			continue

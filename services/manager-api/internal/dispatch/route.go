@@ -12,13 +12,13 @@ import (
 
 	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/managerapi"
-	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/routing"
 	"github.com/openaperture/openaperture/services/manager-api/internal/registry"
 )
 
 // route is one broker with its failover, if any. Results are taken from both at all times, so it does not matter when
 // the members of the exchanges change over, and nothing is left on the failover on the way back. Messages go to one of
-// the two: rabbit.Switch says to which.
+// the two: routing.Switch says to which.
 type route struct {
 	primary  *link
 	failover *link // nil without one
@@ -33,23 +33,23 @@ type route struct {
 	looks    prometheus.Counter // into the outbox
 
 	mu       sync.Mutex
-	rule     rabbit.Switch
+	rule     routing.Switch
 	diverted bool
 }
 
 // open starts the connections and the relay of a broker. An error says why it cannot be used.
 func (b *Brokers) open(ctx, detached context.Context, plan registry.Plan, id int64) (*route, error) {
 	r := &route{primary: b.own, wake: loop.NewWaker(), log: b.cfg.Log.Named("route").With(zap.Int64("broker", id)),
-		rule:  rabbit.Switch{After: b.cfg.FailoverAfter, Back: b.cfg.FailbackAfter},
+		rule:  routing.Switch{After: b.cfg.FailoverAfter, Back: b.cfg.FailbackAfter},
 		gauge: b.diverted.WithLabelValues(brokerName(id)), looks: b.relay.metrics.looks.WithLabelValues(brokerName(id))}
-	if id != ownBroker {
+	if id != routing.Own {
 		l, err := b.linkTo(plan.Brokers[id])
 		if err != nil {
 			return nil, err
 		}
 		r.primary, r.owned = l, true
-		if next := plan.Brokers[id].FailoverID; next != nil && plan.Brokers[*next].Unusable == "" {
-			if r.failover, err = b.linkTo(plan.Brokers[*next]); err != nil {
+		if next, ok := plan.Failover(id); ok {
+			if r.failover, err = b.linkTo(next); err != nil {
 				return nil, err
 			}
 		}
@@ -89,17 +89,17 @@ func urlsOf(info registry.BrokerInfo) []string {
 
 // fits says whether the route's connections are still those of the plan.
 func (r *route) fits(plan registry.Plan, id int64) bool {
-	if id == ownBroker {
+	if id == routing.Own {
 		return true
 	}
-	info := plan.Brokers[id]
-	if !slices.Equal(r.primary.urls, urlsOf(info)) {
+	if !slices.Equal(r.primary.urls, urlsOf(plan.Brokers[id])) {
 		return false
 	}
-	if info.FailoverID == nil || plan.Brokers[*info.FailoverID].Unusable != "" {
-		return r.failover == nil
+	next, ok := plan.Failover(id)
+	if !ok || r.failover == nil {
+		return !ok && r.failover == nil
 	}
-	return r.failover != nil && slices.Equal(r.failover.urls, urlsOf(plan.Brokers[*info.FailoverID]))
+	return slices.Equal(r.failover.urls, urlsOf(next))
 }
 
 func (r *route) links() []*link {
@@ -134,7 +134,7 @@ func (r *route) pass(ctx context.Context, b *Brokers, now time.Time) error {
 	return b.relay.pass(ctx, l, exchanges)
 }
 
-// active chooses the link by the rule of rabbit.Switch; nil while the chosen one is not open.
+// active chooses the link by the rule of routing.Switch; nil while the chosen one is not open.
 func (r *route) active(now time.Time) *link {
 	chosen := r.primary
 	if r.failover != nil && r.divert(r.primary.open(), r.failover.open(), now) {

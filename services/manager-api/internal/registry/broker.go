@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
 	"github.com/openaperture/openaperture/pkg/boot"
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
@@ -26,21 +28,26 @@ type BrokerSpec struct {
 	FailoverID *int64 `json:"failover_broker_id" db:"failover_broker_id"`
 }
 
-// usable is true for a broker that the exchange $1 may use (0: any).
-const usable = `($1 = 0 OR EXISTS (SELECT 1 FROM (` + reached + `) x WHERE x.exchange = $1 AND x.broker = b.id))`
-
 const brokerColumns = `b.id, b.name, b.failover_broker_id, b.inserted_at, b.updated_at`
 
 // EachBroker lists brokers by id; a part with an exchange has those that it may use.
 func (s *Registry) EachBroker(ctx context.Context, p db.Part, fn func(BrokerRow) error) error {
+	reach, _, err := s.brokersOf(ctx, p.Exchange)
+	if err != nil {
+		return err
+	}
 	return db.Each(ctx, s.db.Pool, p.Limit, func(r BrokerRow) int64 { return r.ID }, fn,
-		`SELECT `+brokerColumns+` FROM messaging_brokers b WHERE `+usable, p.Exchange)
+		`SELECT `+brokerColumns+` FROM messaging_brokers b WHERE $1 = 0 OR b.id = ANY($2)`, p.Exchange, pq.Array(reach))
 }
 
 // Broker reads a broker, if the exchange may use it (0: any).
 func (s *Registry) Broker(ctx context.Context, id int64, exchange component.ExchangeID) (BrokerRow, error) {
+	reach, _, err := s.brokersOf(ctx, exchange)
+	if err != nil {
+		return BrokerRow{}, err
+	}
 	row, err := db.One[BrokerRow](ctx, s.db.Pool, `SELECT `+brokerColumns+` FROM messaging_brokers b
-		WHERE `+usable+` AND b.id = $2`, exchange, id)
+		WHERE ($1 = 0 OR b.id = ANY($3)) AND b.id = $2`, exchange, id, pq.Array(reach))
 	if err != nil {
 		return row, fmt.Errorf("read broker %d: %w", id, err)
 	}

@@ -5,9 +5,12 @@ import (
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/routing"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/seal"
 )
@@ -25,7 +28,7 @@ func (c ConnectionRow) address(keys *seal.Ring) (rabbit.Address, error) {
 	return rabbit.NewAddress(c.Host, port, c.Username, password.Reveal(), c.VirtualHost), nil
 }
 
-// Route says on which broker an exchange is served: BrokerID 0 is manager-api's own, which no row describes.
+// Route says on which broker an exchange is served (routing.Exchange.Broker).
 type Route struct {
 	Exchange managerapi.Exchange
 	BrokerID int64
@@ -47,50 +50,121 @@ type Plan struct {
 	Brokers map[int64]BrokerInfo // by id
 }
 
-// Plan reads the routes of all exchanges: the exchange's own restriction first, else manager-api's own broker.
+// Failover is the broker that stands in for another one; ok is false if none does, or if it cannot be used.
+func (p Plan) Failover(id int64) (b BrokerInfo, ok bool) {
+	next := p.Brokers[id].FailoverID
+	if next == nil || p.Brokers[*next].Unusable != "" {
+		return BrokerInfo{}, false
+	}
+	return p.Brokers[*next], true
+}
+
+// Plan reads the routes of all exchanges.
 func (s *Registry) Plan(ctx context.Context, keys *seal.Ring) (Plan, error) {
 	var p Plan
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		p = Plan{Home: s.home, Brokers: map[int64]BrokerInfo{}}
-		var err error
-		if p.Routes, err = s.routes(ctx, tx); err != nil {
+		exchanges, routed, err := s.findExchanges(ctx, tx)
+		if err != nil {
 			return err
+		}
+		for i, e := range exchanges {
+			p.Routes = append(p.Routes, Route{Exchange: e, BrokerID: routed[i].Broker()})
 		}
 		return planBrokers(ctx, tx, keys, &p)
 	})
 	return p, err
 }
 
-// servedOn is the registered broker that serves the exchange e: of several restrictions the oldest counts. It is NULL
-// on manager-api's own broker, which no row describes. The home exchange, named $1, is always served there.
-const servedOn = `CASE WHEN e.name <> $1 THEN (SELECT r.messaging_broker_id FROM messaging_exchange_brokers r
-	WHERE r.messaging_exchange_id = e.id ORDER BY r.id LIMIT 1) END`
+// restrictedTo is, in SQL, the array of the brokers that the exchange e is restricted to, the oldest restriction first.
+const restrictedTo = `ARRAY(SELECT r.messaging_broker_id FROM messaging_exchange_brokers r
+	WHERE r.messaging_exchange_id = e.id ORDER BY r.id)`
 
-// routes reads on which broker each exchange is served.
-func (s *Registry) routes(ctx context.Context, tx *sqlx.Tx) ([]Route, error) {
+// findExchanges reads all exchanges by id: as services see them, and as pkg/routing decides over them.
+func (s *Registry) findExchanges(ctx context.Context, tx *sqlx.Tx) ([]managerapi.Exchange, []routing.Exchange, error) {
 	var rows []struct {
 		db.ExchangeRow
-		Own *int64 `db:"own"`
+		RestrictedTo pq.Int64Array `db:"restricted_to"`
 	}
 	err := tx.SelectContext(ctx, &rows, `SELECT e.id, e.name, e.parent_exchange_id, e.routing_key_fragment, e.routing_key,
-			e.root_exchange_name, `+servedOn+` AS own
-		FROM messaging_exchanges e ORDER BY e.id`, s.home)
+			e.root_exchange_name, `+restrictedTo+` AS restricted_to
+		FROM messaging_exchanges e ORDER BY e.id`)
 	if err != nil {
-		return nil, fmt.Errorf("read exchanges: %w", err)
+		return nil, nil, fmt.Errorf("read exchanges: %w", err)
 	}
 	byID := map[component.ExchangeID]db.ExchangeRow{}
 	for _, r := range rows {
 		byID[r.ID] = r.ExchangeRow
 	}
-	routes := make([]Route, 0, len(rows))
-	for _, r := range rows {
-		route := Route{Exchange: r.View(ancestorsOf(r.ExchangeRow, byID))}
-		if r.Own != nil {
-			route.BrokerID = *r.Own
-		}
-		routes = append(routes, route)
+	views, routed := make([]managerapi.Exchange, len(rows)), make([]routing.Exchange, len(rows))
+	for i, r := range rows {
+		views[i] = r.View(ancestorsOf(r.ExchangeRow, byID))
+		routed[i] = s.routed(views[i], r.RestrictedTo)
 	}
-	return routes, nil
+	return views, routed, nil
+}
+
+// routed is an exchange as pkg/routing decides over it.
+func (s *Registry) routed(e managerapi.Exchange, restrictedTo []int64) routing.Exchange {
+	out := routing.Exchange{ID: e.ID, Name: e.Name, Home: e.Name == s.home, Queues: e.Address().QueuePrefix(),
+		Chain: []routing.Address{routing.Address(e.Address())}, RestrictedTo: restrictedTo}
+	for _, a := range e.Ancestors {
+		out.Chain = append(out.Chain, routing.Address{Name: a.Name, RoutingKey: a.RoutingKey})
+	}
+	return out
+}
+
+// arrangement reads the facts for pkg/routing.
+func (s *Registry) arrangement(ctx context.Context, tx *sqlx.Tx) (a routing.Arrangement, err error) {
+	if _, a.Exchanges, err = s.findExchanges(ctx, tx); err != nil {
+		return a, err
+	}
+	a.Failovers, err = findFailovers(ctx, tx)
+	return a, err
+}
+
+// findFailovers reads which brokers have a failover.
+func findFailovers(ctx context.Context, q sqlx.QueryerContext) (routing.Failovers, error) {
+	var rows []struct {
+		ID       int64 `db:"id"`
+		Failover int64 `db:"failover_broker_id"`
+	}
+	err := sqlx.SelectContext(ctx, q, &rows, `SELECT id, failover_broker_id FROM messaging_brokers
+		WHERE failover_broker_id IS NOT NULL`)
+	if err != nil {
+		return nil, fmt.Errorf("read failovers of brokers: %w", err)
+	}
+	f := routing.Failovers{}
+	for _, r := range rows {
+		f[r.ID] = r.Failover
+	}
+	return f, nil
+}
+
+// brokersOf reads which brokers an exchange may use, and which broker stands in for the one that serves it (nil: none).
+// An exchange that is not known uses none.
+func (s *Registry) brokersOf(ctx context.Context, id component.ExchangeID) (reach []int64, failover *int64, err error) {
+	var rows []struct {
+		Name         string        `db:"name"`
+		RestrictedTo pq.Int64Array `db:"restricted_to"`
+	}
+	err = s.db.Pool.SelectContext(ctx, &rows, `SELECT e.name, `+restrictedTo+` AS restricted_to
+		FROM messaging_exchanges e WHERE e.id = $1`, id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read restrictions of exchange %d: %w", id, err)
+	}
+	if len(rows) == 0 {
+		return nil, nil, nil
+	}
+	failovers, err := findFailovers(ctx, s.db.Pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := s.routed(managerapi.Exchange{ID: id, Name: rows[0].Name}, rows[0].RestrictedTo)
+	if next, has := failovers[e.Broker()]; has {
+		failover = &next
+	}
+	return failovers.Reach(e), failover, nil
 }
 
 // ancestorsOf is the chain from the parent to the root; a ring, which REST refuses, ends it.
@@ -107,20 +181,11 @@ func ancestorsOf(x db.ExchangeRow, byID map[component.ExchangeID]db.ExchangeRow)
 	return chain
 }
 
-// brokerInfos reads the registered brokers, without their addresses.
-func brokerInfos(ctx context.Context, tx *sqlx.Tx) ([]BrokerInfo, error) {
-	var brokers []BrokerInfo
-	if err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers
-		ORDER BY id`); err != nil {
-		return nil, fmt.Errorf("read brokers: %w", err)
-	}
-	return brokers, nil
-}
-
 func planBrokers(ctx context.Context, tx *sqlx.Tx, keys *seal.Ring, p *Plan) error {
-	brokers, err := brokerInfos(ctx, tx)
+	var brokers []BrokerInfo
+	err := tx.SelectContext(ctx, &brokers, `SELECT id, name, failover_broker_id FROM messaging_brokers ORDER BY id`)
 	if err != nil {
-		return err
+		return fmt.Errorf("read brokers: %w", err)
 	}
 	var connections []ConnectionRow
 	err = tx.SelectContext(ctx, &connections, `SELECT `+connectionColumns+` FROM messaging_broker_connections ORDER BY id`)

@@ -88,13 +88,13 @@ func (s *Registry) EachExchange(ctx context.Context, p db.Part, fn func(Exchange
 
 // Exchange reads one exchange.
 func (s *Registry) Exchange(ctx context.Context, id component.ExchangeID) (ExchangeView, error) {
-	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+`,
-			(SELECT b.failover_broker_id FROM messaging_brokers b WHERE b.id = `+servedOn+`) AS failover_broker_id
-		FROM messaging_exchanges e WHERE e.id = $2`, s.home, id)
+	row, err := db.One[ExchangeView](ctx, s.db.Pool, `SELECT `+exchangeColumns+` FROM messaging_exchanges e
+		WHERE e.id = $1`, id)
 	if err != nil {
 		return row, fmt.Errorf("read exchange %d: %w", id, err)
 	}
-	return row, nil
+	_, row.FailoverBrokerID, err = s.brokersOf(ctx, id)
+	return row, err
 }
 
 // ExchangeNamed reads the exchange of that name.
@@ -147,7 +147,7 @@ func addressTaken(err error) error {
 }
 
 // UpdateExchange changes an exchange by edit, which gets what is stored, and computes its whole subtree anew in the
-// same transaction. While something runs below, addresses stay (see keepWays).
+// same transaction. While something runs below, addresses stay (see requireIdle).
 func (s *Registry) UpdateExchange(ctx context.Context, id component.ExchangeID, edit func(*ExchangeSpec) error) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		old, err := db.One[ExchangeView](ctx, tx, `SELECT `+exchangeColumns+` FROM messaging_exchanges e WHERE e.id = $1
@@ -272,7 +272,7 @@ func placeSubtree(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) err
 	if err != nil {
 		return fmt.Errorf("compute routing keys below exchange %d: %w", id, err)
 	}
-	var placed []reach
+	var placed []db.ExchangeRow
 	err = tx.SelectContext(ctx, &placed, below+`SELECT e.id, e.name, e.routing_key FROM below
 		JOIN messaging_exchanges e USING (id)`, id)
 	if err != nil {
@@ -282,7 +282,7 @@ func placeSubtree(ctx context.Context, tx *sqlx.Tx, id component.ExchangeID) err
 		if len(x.RoutingKey) > maxRoutingKey {
 			return db.WrongField("routing_key_fragment", fmt.Sprintf("makes a routing key of more than %d bytes", maxRoutingKey))
 		}
-		if x.prefix() == reserved {
+		if x.View(nil).Address().QueuePrefix() == reserved {
 			return db.WrongField("routing_key_fragment",
 				fmt.Sprintf("makes queue names of MessagingExchange %s begin with %s., which RabbitMQ keeps for itself", x.Name,
 					reserved))
@@ -306,7 +306,7 @@ const exchangeUses = `
 
 // DeleteExchange removes an exchange with its modules. InUse: something depends on it, unless cascade: then its
 // components and restrictions go too, its open workflows end, and clusters and other exchanges lose their reference;
-// while something runs below it, that gets no other address (see keepWays).
+// while something runs below it, that gets no other address (see requireIdle).
 func (s *Registry) DeleteExchange(ctx context.Context, id component.ExchangeID, cascade bool) error {
 	err := s.rearrange(ctx, func(tx *sqlx.Tx) error {
 		if cascade {

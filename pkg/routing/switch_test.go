@@ -1,4 +1,4 @@
-package rabbit_test
+package routing_test
 
 import (
 	"time"
@@ -6,7 +6,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/openaperture/openaperture/pkg/rabbit"
+	"github.com/openaperture/openaperture/pkg/routing"
 )
 
 // moment is what a Switch sees so many seconds after the beginning, and what it should answer.
@@ -19,7 +19,7 @@ type moment struct {
 
 var _ = Describe("The switch between a broker and its failover", func() {
 	DescribeTable("(A15)", func(moments ...moment) {
-		s := rabbit.Switch{After: 60 * time.Second, Back: 30 * time.Second}
+		s := routing.Switch{After: 60 * time.Second, Back: 30 * time.Second}
 		begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		for _, m := range moments {
 			diverted, again := s.Look(m.primary, m.failover, begin.Add(time.Duration(m.at)*time.Second))

@@ -1,4 +1,4 @@
-package rabbit
+package routing
 
 import "time"
 
