@@ -2,8 +2,12 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 )
+
+// errCut ends an answer that has begun and cannot be completed: the connection is cut.
+var errCut = errors.New("the answer is cut")
 
 // stream writes a list as it is read. An error before the first row is answered as any other; later the connection is
 // cut, so that nobody takes a part for the whole.
@@ -19,14 +23,12 @@ func stream[T any](w http.ResponseWriter, rows func(func(T) error) error) error 
 			beginList(w)
 			begun, separator = true, "["
 		}
-		if _, err := w.Write(append([]byte(separator), raw...)); err != nil {
-			panic(http.ErrAbortHandler) // the client hung up
-		}
-		return nil
+		_, err = w.Write(append([]byte(separator), raw...))
+		return err // the client hung up
 	}
 	if err := rows(write); err != nil {
 		if begun {
-			panic(http.ErrAbortHandler)
+			return errCut
 		}
 		return err
 	}

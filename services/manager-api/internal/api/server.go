@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/pkg/times"
 	"github.com/openaperture/openaperture/services/manager-api/internal/db"
 	"github.com/openaperture/openaperture/services/manager-api/internal/engine"
@@ -109,25 +109,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(rec, r)
 }
 
-// serveRoute authenticates, checks the role and runs the handler; nothing runs after a failed check.
+// serveRoute answers a request by its route. A panic ends the request alone, as an internal error.
 func (s *Server) serveRoute(rt Route, h handler, w http.ResponseWriter, r *http.Request) {
-	defer s.recoverPanic(rt, w, r)
+	err := loop.Contain(r.Context(), "api", rt.Pattern, func() error { return s.handle(rt, h, w, r) })
+	switch {
+	case err == nil:
+	case errors.Is(err, errCut):
+		panic(http.ErrAbortHandler) // as net/http has it
+	default:
+		s.answerError(rt, w, r, err)
+	}
+}
+
+// handle authenticates, checks the role and runs the handler; nothing runs after a failed check.
+func (s *Server) handle(rt Route, h handler, w http.ResponseWriter, r *http.Request) error {
 	if rt.Access&Public == 0 {
 		caller, ok := s.authenticate(r)
 		if !ok {
 			unauthorized(w)
-			return
+			return nil
 		}
 		if !rt.Access.Allows(caller.Role) {
-			s.answerError(rt, w, r, fault.New(fault.Forbidden, "role %s may not do this", caller.Role).WithCode("forbidden"))
-			return
+			return fault.New(fault.Forbidden, "role %s may not do this", caller.Role).WithCode("forbidden")
 		}
 		ctx := db.WithActor(r.Context(), db.Actor{Name: caller.Name, RequestID: requestIDOf(r.Context())})
 		*r = *r.WithContext(context.WithValue(ctx, callerKey, caller))
 	}
-	if err := h(w, r); err != nil {
-		s.answerError(rt, w, r, err)
-	}
+	return h(w, r)
 }
 
 // unknown answers what no route matches: 401 without a token, 405 for another method of a known path, else 404.
@@ -142,17 +150,4 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusNotFound, messageBody("Page not found"))
-}
-
-func (s *Server) recoverPanic(rt Route, w http.ResponseWriter, r *http.Request) {
-	p := recover()
-	if p == nil {
-		return
-	}
-	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		panic(p)
-	}
-	s.Log.Error("handler panicked", zap.String("route", rt.Pattern), zap.Any("panic", p),
-		zap.ByteString("stack", debug.Stack()))
-	s.answerError(rt, w, r, fault.New(fault.Internal, "handler panicked"))
 }

@@ -2,8 +2,10 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/openaperture/openaperture/pkg/loop"
 	"github.com/openaperture/openaperture/services/manager-api/internal/api"
 )
 
@@ -22,6 +25,19 @@ var _ = Describe("The server", func() {
 		Expect(a.body).To(Equal(`""`))
 	},
 		Entry("without Accept", ""), Entry("for JSON clients", "application/json"), Entry("for browsers", "text/html"))
+
+	It("answers 500 where a handler panics, and the panic is counted with its route", func() {
+		h := start(func(c *api.Config) { c.Registry = nil })
+		var heard []string
+		ctx := loop.WithPanics(context.Background(), func(p *loop.Panic) { heard = append(heard, p.Part+" "+p.Item) })
+		r := httptest.NewRequestWithContext(ctx, "GET", "/system_component_refs", nil)
+		r.Header.Set("Authorization", "Bearer "+tokenOf("admin"))
+		w := httptest.NewRecorder()
+		h.server.ServeHTTP(w, r)
+		Expect(w.Code).To(Equal(500))
+		Expect(w.Body.String()).NotTo(ContainSubstring("nil pointer"))
+		Expect(heard).To(Equal([]string{"api GET /system_component_refs"}))
+	})
 
 	DescribeTable("cleans paths in place", func(path string, want int) {
 		h := start()

@@ -10,7 +10,11 @@ import (
 )
 
 // departures remembers for which exchanges each open transaction has put a message into the outbox, so that its commit
-// wakes their relays and no others. It is keyed by the transaction, because that is all that Enqueue and Tx share.
+// wakes their relays and no others.
+//
+// It is one map for the process, by transaction, because the transaction is all that Enqueue and Tx share: a function
+// that writes takes tx and nothing else. To ask the database at each commit would cost a round trip. A transaction is
+// in the map while its function runs and not longer, also if the function panics.
 type departures struct {
 	mu   sync.Mutex
 	open map[*sqlx.Tx]map[component.ExchangeID]bool
