@@ -131,7 +131,7 @@ func (r *run) strikeServer(ctx context.Context, name, dir string,
 	what := name + ", restarted"
 	if r.plan.abrupt() {
 		what = name + ", killed"
-		if err := killIn(dir); err != nil {
+		if err := killIn(ctx, dir); err != nil {
 			return "", err
 		}
 	} else if err := stop(ctx); err != nil {
@@ -153,18 +153,31 @@ func (r *run) strikeServer(ctx context.Context, name, dir string,
 // serverPrograms are what the servers consist of.
 var serverPrograms = []string{"postgres", "beam.smp", "erl_child_setup", "inet_gethost"}
 
-// killIn kills the server that works in a directory.
-func killIn(dir string) error {
-	working, err := proc.WorkingIn(dir)
-	if err != nil {
-		return err
-	}
-	for pid, exe := range working {
-		if slices.Contains(serverPrograms, filepath.Base(exe)) {
+// killIn kills the server that works in a directory, and waits until none of its processes is left: a server that is
+// about to end would count as one that runs.
+func killIn(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		working, err := proc.WorkingIn(dir)
+		if err != nil {
+			return err
+		}
+		maps.DeleteFunc(working, func(_ int, exe string) bool {
+			return !slices.Contains(serverPrograms, filepath.Base(exe))
+		})
+		if len(working) == 0 {
+			return nil
+		}
+		for pid := range working {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // gone already: fine
 		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill what works in %s: %w", dir, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return nil
 }
 
 // healDue ends the faults whose time is over, or all of them. It says which ended.
