@@ -265,6 +265,7 @@ var _ = Describe("Blame", func() {
 		Entry("an order that expired before the first change", false, blame.Expired, blame.Touch{}),
 		Entry("a cluster that refused half way", true, blame.Refused, blame.Touch{Acted: true}),
 		Entry("a refusal before the first change", false, blame.Refused, blame.Touch{}),
+		Entry("a panic in a deploy that had begun", true, blame.Refused, blame.Touch{Unknown: true}),
 		Entry("an undo", true, blame.Undone, blame.Touch{}),
 		Entry("an executor that says so", true, blame.Reported, blame.Touch{Told: true}),
 		Entry("an executor that has completed a deploy and says so", true, blame.None, blame.Touch{Told: true}),

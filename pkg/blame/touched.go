@@ -6,6 +6,7 @@ type Touch struct {
 	Acted   bool // it has sent a change, although the answer may be lost
 	Failing bool // an instance is failing, perhaps by the change of an attempt whose work file is elsewhere
 	Differs bool // what runs is not what was found
+	Unknown bool // the executor panicked in a deploy that had begun: nobody knows how far it had come
 	// What manager-api knows.
 	Told      bool // the executor has said so
 	Undone    bool // the executor has taken back a deploy that was complete
@@ -20,7 +21,7 @@ func Touched(f Facts) bool {
 	t := f.Touch
 	switch f.Failure {
 	case None, Unhealthy, Expired, Refused:
-		return t.Acted || t.Failing || t.Differs || t.Told
+		return t.Acted || t.Failing || t.Differs || t.Unknown || t.Told
 	case Undone, Unnamed:
 		return true
 	case Reported:

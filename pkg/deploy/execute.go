@@ -39,10 +39,7 @@ func (e *Engine) execute(ctx context.Context, j *job) (messages.Result, error) {
 		err = e.afterPanic(j, panicked, &out)
 	}
 	if f, ok := failure.Of(err); ok {
-		refused := blame.Facts{Failure: blame.Refused, Reason: f.Reason, Told: f.Message}
-		v := blame.Judge(refused)
-		out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, messages.Cause(v.Cause), string(v.Reason)
-		out.Message = blame.Advice(v.Reason, v.Cause, refused)
+		judge(blame.Facts{Failure: blame.Refused, Reason: f.Reason, Told: f.Message}, &out)
 	} else if err != nil {
 		return out, err
 	}
@@ -83,15 +80,22 @@ func (e *Engine) resolveRefs(ctx context.Context, j *job) (messages.Result, erro
 	return out, nil
 }
 
-// afterPanic is the failure that a panic was. Nobody knows how far the deploy had come, so it counts as touched once it
-// had begun. An undo is tried again: nobody else could do it.
+// judge tells by pkg/blame whose fault a failure is, and what people should do.
+func judge(f blame.Facts, out *messages.Result) {
+	v := blame.Judge(f)
+	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, messages.Cause(v.Cause), string(v.Reason)
+	out.Message = blame.Advice(v.Reason, v.Cause, f)
+}
+
+// afterPanic is the failure that a panic was. An undo is tried again: nobody else could do it.
 func (e *Engine) afterPanic(j *job, p *loop.Panic, out *messages.Result) error {
 	*out = messages.Result{}
 	if j.work != nil {
 		if j.work.Stage == undoing {
 			return p
 		}
-		out.Touched, out.Replaced = true, j.work.replaced()
+		out.Touched = blame.Touched(blame.Facts{Failure: blame.Refused, Touch: blame.Touch{Unknown: true}})
+		out.Replaced = j.work.replaced()
 	}
 	return failure.New(failure.Panicked, "the executor %w: look at its log, and report it", p)
 }

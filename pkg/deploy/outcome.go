@@ -20,9 +20,8 @@ func (l *rollout) result(s roll.Step) messages.Result {
 		return out
 	}
 	f := l.facts(s)
-	v := blame.Judge(f)
-	out.EventType, out.Cause, out.Reason = messages.EventMilestoneFailed, messages.Cause(v.Cause), string(v.Reason)
-	out.Message, out.Touched, out.Log = blame.Advice(v.Reason, v.Cause, f), blame.Touched(f), l.tail
+	judge(f, &out)
+	out.Touched, out.Log = blame.Touched(f), l.tail
 	if f.Failure == blame.Undone {
 		out.Undone, out.Restored = true, f.Back
 		if f.Back && f.Reason != "" {

@@ -22,11 +22,16 @@ func (s Snapshot) Refused(t component.Type) []upgrade.Version {
 	var list []upgrade.Version
 	for _, q := range s.Quarantines { // none of them has expired
 		if q.ComponentType == t {
-			list = append(list, upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef,
-				SourceCommitHash: q.SourceCommitHash, DeploymentCommitHash: q.DeploymentCommitHash})
+			list = append(list, q.Version())
 		}
 	}
 	return list
+}
+
+// Version is what is refused.
+func (q Quarantine) Version() upgrade.Version {
+	return upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef,
+		SourceCommitHash: q.SourceCommitHash, DeploymentCommitHash: q.DeploymentCommitHash}
 }
 
 // Tips are what git hosts said last about a component's gold standard and its deployment repository. What they said

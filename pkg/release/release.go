@@ -12,12 +12,24 @@ import (
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
-// Holding is the unit names of one release in one cluster, and whose they are.
+// Holding is the unit names of releases in one cluster, and whose they are.
 type Holding struct {
 	ComponentID component.ID // 0: of a workflow without component
 	Type        component.Type
 	Phase       int
 	Units       []string
+	StoredAt    time.Time // when the newest release with these units was stored
+	// ProvenStoredAt is when the release was stored that was proven last of the component and phase; zero without one.
+	ProvenStoredAt time.Time
+}
+
+// Current returns the holdings that count where a release takes a name: of each component and phase the release that
+// was proven last, and those that were stored since. A name that only earlier releases have was given up. A workflow
+// without component owns no name.
+func Current(list []Holding) []Holding {
+	return slices.DeleteFunc(slices.Clone(list), func(h Holding) bool {
+		return h.ComponentID == 0 || h.StoredAt.Before(h.ProvenStoredAt)
+	})
 }
 
 // Owner finds the holding of another component, or of another phase, that has the base name of one of the units: the
@@ -41,29 +53,37 @@ func base(name string) string {
 
 // Former is a release of the component that is deployed, in the same phase and cluster.
 type Former struct {
-	Units []string
-	// LastProven is the release that was proven last.
-	LastProven bool
-	// Since says that the release is newer than the one that was proven last, or belongs to the upgrade that deploys.
-	Since bool
-	// Deployed says that a deploy of the release may have touched something.
-	Deployed bool
+	Units     []string
+	StoredAt  time.Time
+	ProvenAt  time.Time // the last time; zero: never
+	OfUpgrade bool      // the upgrade that deploys now has deployed it
+	Deployed  bool      // a deploy of the release may have touched something
+}
+
+// mayRun tells whether units of the release may run. lastProof is when a release of the component and phase was proven
+// last, zero if none was.
+func (f Former) mayRun(lastProof time.Time) bool {
+	if !lastProof.IsZero() && f.ProvenAt.Equal(lastProof) {
+		return true
+	}
+	return f.Deployed && (lastProof.IsZero() || f.StoredAt.After(lastProof) || f.OfUpgrade)
 }
 
 // Leaving returns the names of the units that leave with a deploy, sorted: units that may run though they are not among
-// the wanted. These are the units of the release that was proven last, and of the releases since then that may have
-// been deployed.
+// the wanted. These are the units of the release that was proven last, at lastProof, and of the releases since then and
+// of the same upgrade that may have been deployed.
 //
 // A name whose base a wanted unit has is no leaving unit. A name whose base another component or phase has is left
 // alone. All names are left alone while a component of the exchange has no release, because any of the units may be its
 // own.
-func Leaving(former []Former, wanted []string, others []Holding, everyComponentHasARelease bool) []string {
+func Leaving(former []Former, lastProof time.Time, wanted []string, others []Holding,
+	everyComponentHasARelease bool) []string {
 	if !everyComponentHasARelease {
 		return nil
 	}
 	var leaving []string
 	for _, f := range former {
-		if f.LastProven || (f.Since && f.Deployed) {
+		if f.mayRun(lastProof) {
 			leaving = append(leaving, f.Units...)
 		}
 	}

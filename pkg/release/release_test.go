@@ -34,15 +34,46 @@ var _ = Describe("The owner of a unit name", func() {
 	)
 })
 
+var _ = Describe("The holdings that count where a release takes a name", func() {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	DescribeTable("are",
+		func(want bool, change func(*release.Holding)) {
+			h := release.Holding{ComponentID: 1, Phase: 1, Units: []string{"web@.service"}, StoredAt: noon, ProvenStoredAt: noon}
+			change(&h)
+			list := []release.Holding{h}
+			if want {
+				Expect(release.Current(list)).To(Equal(list))
+			} else {
+				Expect(release.Current(list)).To(BeEmpty())
+			}
+			Expect(list).To(Equal([]release.Holding{h}), "the list stays as it was")
+		},
+		Entry("that of the release that was proven last", true, func(*release.Holding) {}),
+		Entry("those stored since", true, func(h *release.Holding) { h.StoredAt = noon.Add(time.Minute) }),
+		Entry("not those of before: the name was given up", false,
+			func(h *release.Holding) { h.StoredAt = noon.Add(-time.Minute) }),
+		Entry("all, if none was proven", true, func(h *release.Holding) { h.ProvenStoredAt = time.Time{} }),
+		Entry("not that of a workflow without component", false, func(h *release.Holding) { h.ComponentID = 0 }),
+	)
+})
+
 var _ = Describe("The units that leave with a deploy", func() {
-	proven := release.Former{Units: []string{"web@.service", "old.service"}, LastProven: true, Deployed: true}
-	tried := release.Former{Units: []string{"tried.service"}, Since: true, Deployed: true}
-	untouched := release.Former{Units: []string{"untouched.service"}, Since: true}
-	earlier := release.Former{Units: []string{"ancient.service"}, Deployed: true}
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	before, after := noon.Add(-time.Hour), noon.Add(time.Hour)
+	proven := release.Former{Units: []string{"web@.service", "old.service"}, StoredAt: before, ProvenAt: noon,
+		Deployed: true}
+	tried := release.Former{Units: []string{"tried.service"}, StoredAt: after, Deployed: true}
+	untouched := release.Former{Units: []string{"untouched.service"}, StoredAt: after}
+	earlier := release.Former{Units: []string{"ancient.service"}, StoredAt: before, ProvenAt: before, Deployed: true}
+	returned := release.Former{Units: []string{"tried.service"}, StoredAt: before, OfUpgrade: true, Deployed: true}
 	other := []release.Holding{{ComponentID: 9, Phase: 1, Units: []string{"old@.service"}}}
 	DescribeTable("are",
 		func(want []string, former []release.Former, wanted []string, others []release.Holding, known bool) {
-			Expect(release.Leaving(former, wanted, others, known)).To(BeEquivalentTo(want))
+			lastProof := noon
+			if len(former) == 1 && former[0].ProvenAt.IsZero() {
+				lastProof = time.Time{}
+			}
+			Expect(release.Leaving(former, lastProof, wanted, others, known)).To(BeEquivalentTo(want))
 		},
 		Entry("those of the proven release that are not wanted", []string{"old.service"},
 			[]release.Former{proven}, []string{"web@.service"}, nil, true),
@@ -54,13 +85,19 @@ var _ = Describe("The units that leave with a deploy", func() {
 			[]release.Former{proven, untouched}, []string{"web@.service"}, nil, true),
 		Entry("not those of a release before the proven one", []string{"old.service"},
 			[]release.Former{proven, earlier}, []string{"web@.service"}, nil, true),
+		Entry("those of an earlier release that the same upgrade has deployed", []string{"old.service", "tried.service"},
+			[]release.Former{proven, returned}, []string{"web@.service"}, nil, true),
+		Entry("those of every release that was deployed, if none was ever proven", []string{"tried.service"},
+			[]release.Former{tried}, []string{"web@.service"}, nil, true),
+		Entry("none of a release that was never deployed, if none was ever proven", []string(nil),
+			[]release.Former{untouched}, []string{"web@.service"}, nil, true),
 		Entry("not a name that another component has", []string{},
 			[]release.Former{proven}, []string{"web@.service"}, other, true),
 		Entry("none while a component has no release: they may be its own", []string(nil),
 			[]release.Former{proven}, []string{"web@.service"}, nil, false),
 		Entry("each name once", []string{"old.service"},
-			[]release.Former{proven, {Units: []string{"old.service"}, Since: true, Deployed: true}}, []string{"web@.service"},
-			nil, true),
+			[]release.Former{proven, {Units: []string{"old.service"}, StoredAt: after, Deployed: true}},
+			[]string{"web@.service"}, nil, true),
 	)
 })
 

@@ -1,5 +1,10 @@
 package db
 
+// LastProven orders, in SQL, proven releases, the last one first; release.Proven is ordered in the same way. What a
+// deploy found and what it brought may be proven in one transaction and so at one instant: what was found is the
+// earlier one, although its row is the newer.
+const LastProven = `proven_at DESC, adopted, id DESC`
+
 // RecordedCommits is, in SQL, the row `recorded` beside the component c: source_commit_hash and deployment_commit_hash
 // of its recorded version. These are the commits of the release of that version that was proven last; ” where nobody
 // knows them. A deployer has one release per phase: the source commit is known if both have the same, and the
@@ -15,4 +20,4 @@ const RecordedCommits = `LATERAL (
 		SELECT r.source_commit_hash, r.deployment_commit_hash FROM releases r
 		WHERE r.component_id = c.id AND r.phase = phase.number AND r.proven_at IS NOT NULL
 			AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref
-		ORDER BY r.proven_at DESC, r.adopted, r.id DESC LIMIT 1) proven) recorded`
+		ORDER BY ` + LastProven + ` LIMIT 1) proven) recorded`

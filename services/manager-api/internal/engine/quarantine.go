@@ -71,16 +71,19 @@ func (s *Engine) quarantineTarget(ctx context.Context, tx *sqlx.Tx, row *upgrade
 // quarantine of other commits stays: they have failed.
 func endQuarantine(ctx context.Context, tx *sqlx.Tx, row *upgradeRow) error {
 	var rows []quarantineRow
-	err := tx.SelectContext(ctx, &rows, `DELETE FROM quarantines WHERE messaging_exchange_id = $1 AND component_type = $2
-		AND source_repo = $3 AND source_repo_git_ref = $4
-		AND ('' IN (source_commit_hash, $5) OR source_commit_hash = $5)
-		AND ('' IN (deployment_commit_hash, $6) OR deployment_commit_hash = $6)
-		RETURNING `+quarantineColumns, row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef,
-		row.To.SourceCommitHash, row.To.DeploymentCommitHash)
+	err := tx.SelectContext(ctx, &rows, `SELECT `+quarantineColumns+` FROM quarantines
+		WHERE messaging_exchange_id = $1 AND component_type = $2 AND source_repo = $3 AND source_repo_git_ref = $4
+		FOR UPDATE`, row.ExchangeID, string(row.ComponentType), row.To.SourceRepo, row.To.SourceRepoGitRef)
 	if err != nil {
-		return fmt.Errorf("end quarantine of %s: %w", row.To.SourceRepoGitRef, err)
+		return fmt.Errorf("read quarantine of %s: %w", row.To.SourceRepoGitRef, err)
 	}
 	for _, q := range rows {
+		if !q.wire().Version().Same(row.To) {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM quarantines WHERE id = $1`, q.ID); err != nil {
+			return fmt.Errorf("end quarantine of %s: %w", row.To.SourceRepoGitRef, err)
+		}
 		if err := q.lifted(ctx, tx, "quarantine_disproven", "is proven and not refused any more", q.wire()); err != nil {
 			return err
 		}

@@ -91,14 +91,10 @@ func releaseByID(ctx context.Context, tx *sqlx.Tx, id string) (*releaseRow, erro
 	return oneRelease(ctx, tx, `WHERE id = $1`, db.ParseID(id))
 }
 
-// lastProven orders proven releases, the last one first. What a deploy found and what it brought may be proven in one
-// transaction and so at one instant: what was found is the earlier one, although its row is the newer.
-const lastProven = `proven_at DESC, adopted, id DESC`
-
 // provenRelease is the release of a phase that was proven last, nil without one.
 func provenRelease(ctx context.Context, tx *sqlx.Tx, id component.ID, phase int) (*releaseRow, error) {
 	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
-		ORDER BY `+lastProven+` LIMIT 1`, id, phase)
+		ORDER BY `+db.LastProven+` LIMIT 1`, id, phase)
 	if fault.Is(err, fault.NotFound) {
 		return nil, nil
 	}
@@ -125,7 +121,7 @@ func (s *Engine) storedRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow
 	}
 	r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
 		ORDER BY proven_at = $3 DESC, source_repo_git_ref = $4 DESC,
-		`+lastProven+` LIMIT 1`, row.ComponentID, phase, chosen.ProvenAt, chosen.SourceRepoGitRef)
+		`+db.LastProven+` LIMIT 1`, row.ComponentID, phase, chosen.ProvenAt, chosen.SourceRepoGitRef)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Conflict,
 			"phase %d has no proven release to return to: POST one to the component's releases", phase).WithCode(CodeNoRelease)

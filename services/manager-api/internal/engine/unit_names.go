@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -24,11 +25,11 @@ const unitNames = `ARRAY(SELECT jsonb_array_elements(r.units)->>'name')`
 // leavingUnits are the names of the units that leave with a deploy: the facts for release.Leaving.
 func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow,
 	wanted []messages.UnitDefinition) ([]string, error) {
-	former, err := formerReleases(ctx, tx, w, r)
+	former, lastProof, err := formerReleases(ctx, tx, w, r)
 	if err != nil || len(former) == 0 {
 		return nil, err
 	}
-	others, err := holdingsBeside(ctx, tx, r, false)
+	others, err := holdingsBeside(ctx, tx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -38,34 +39,34 @@ func leavingUnits(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRo
 	if err != nil {
 		return nil, fmt.Errorf("look for components without release: %w", err)
 	}
-	return release.Leaving(former, namesOf(wanted), others, known), nil
+	return release.Leaving(former, lastProof, namesOf(wanted), others, known), nil
 }
 
-// formerReleases reads the releases of a component whose units may leave: the one that was proven last, those since
-// then, and those of the upgrade that deploys.
-func formerReleases(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow) ([]release.Former, error) {
+// formerReleases reads the releases of a component's phase in the cluster where it is deployed, and when a release of
+// the phase was proven last, in whichever cluster.
+func formerReleases(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *releaseRow) ([]release.Former, time.Time,
+	error) {
 	var rows []struct {
-		ID         string         `db:"id"`
-		Units      pq.StringArray `db:"units"`
-		LastProven bool           `db:"last_proven"`
-		Since      bool           `db:"since"`
+		ID        string         `db:"id"`
+		Units     pq.StringArray `db:"units"`
+		StoredAt  time.Time      `db:"inserted_at"`
+		ProvenAt  *time.Time     `db:"proven_at"`
+		LastProof *time.Time     `db:"last_proof"`
+		OfUpgrade bool           `db:"of_upgrade"`
 	}
 	err := tx.SelectContext(ctx, &rows, `
-		SELECT r.id, `+unitNames+` AS units,
-			coalesce(r.proven_at = proven.at, false) AS last_proven,
-			proven.at IS NULL OR r.inserted_at > proven.at OR tried.of_upgrade AS since
+		SELECT r.id, `+unitNames+` AS units, r.inserted_at, r.proven_at,
+			(SELECT max(proven_at) FROM releases WHERE component_id = $1 AND phase = $2) AS last_proof,
+			EXISTS (SELECT 1 FROM workflows w JOIN orders o ON o.workflow_id = w.id
+				WHERE w.release_id = r.id AND w.upgrade_id = $4 AND o.milestone IN ('deploy', 'deploy_oa')) AS of_upgrade
 		FROM releases r
-		CROSS JOIN (SELECT max(proven_at) AS at FROM releases WHERE component_id = $1 AND phase = $2) proven
-		CROSS JOIN LATERAL (
-			SELECT coalesce(bool_or(w.upgrade_id = $4), false) AS of_upgrade
-			FROM workflows w
-			JOIN orders o ON o.workflow_id = w.id
-			WHERE w.release_id = r.id AND o.milestone IN ('deploy', 'deploy_oa')) tried
-		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)
-			AND (proven.at IS NULL OR r.proven_at = proven.at OR r.inserted_at > proven.at OR tried.of_upgrade)`,
+		WHERE r.component_id = $1 AND r.phase = $2 AND lower(r.etcd_token) = lower($3)`,
 		*r.ComponentID, r.Phase, r.EtcdToken, w.UpgradeID)
 	if err != nil {
-		return nil, fmt.Errorf("list former releases of component %d: %w", *r.ComponentID, err)
+		return nil, time.Time{}, fmt.Errorf("list former releases of component %d: %w", *r.ComponentID, err)
+	}
+	if len(rows) == 0 {
+		return nil, time.Time{}, nil
 	}
 	ids := make([]string, len(rows))
 	for i, row := range rows {
@@ -73,13 +74,14 @@ func formerReleases(ctx context.Context, tx *sqlx.Tx, w *workflowRow, r *release
 	}
 	deployed, err := deployedReleases(ctx, tx, ids)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	former := make([]release.Former, len(rows))
 	for i, row := range rows {
-		former[i] = release.Former{Units: row.Units, LastProven: row.LastProven, Since: row.Since, Deployed: deployed[row.ID]}
+		former[i] = release.Former{Units: row.Units, StoredAt: row.StoredAt, ProvenAt: whenOrZero(row.ProvenAt),
+			OfUpgrade: row.OfUpgrade, Deployed: deployed[row.ID]}
 	}
-	return former, nil
+	return former, whenOrZero(rows[0].LastProof), nil
 }
 
 // deployOrder is an order that deployed a release for an upgrade, with what its executor has told.
@@ -124,31 +126,34 @@ func deployedReleases(ctx context.Context, tx *sqlx.Tx, releases []string) (map[
 }
 
 // holdingsBeside reads the unit names that other components, and other phases of the same component, have in the
-// release's cluster. With current only the releases count that were proven last, and those since then.
-func holdingsBeside(ctx context.Context, tx *sqlx.Tx, r *releaseRow, current bool) ([]release.Holding, error) {
+// release's cluster. Releases with the same units are one holding: most of a component's have.
+func holdingsBeside(ctx context.Context, tx *sqlx.Tx, r *releaseRow) ([]release.Holding, error) {
 	var rows []struct {
-		ComponentID *component.ID  `db:"component_id"`
-		Type        component.Type `db:"type"`
-		Phase       int            `db:"phase"`
-		Units       pq.StringArray `db:"units"`
+		ComponentID    *component.ID  `db:"component_id"`
+		Type           component.Type `db:"type"`
+		Phase          int            `db:"phase"`
+		Units          pq.StringArray `db:"units"`
+		StoredAt       time.Time      `db:"stored_at"`
+		ProvenStoredAt *time.Time     `db:"proven_stored_at"`
 	}
 	err := tx.SelectContext(ctx, &rows, `
-		SELECT r.component_id, coalesce(c.type, '') AS type, r.phase, array_agg(DISTINCT name) AS units
-		FROM releases r
-		LEFT JOIN system_components c ON c.id = r.component_id
-		CROSS JOIN LATERAL unnest(`+unitNames+`) name
-		WHERE (r.component_id IS DISTINCT FROM $1 OR r.phase <> $2) AND lower(r.etcd_token) = lower($3)
-			AND (NOT $4 OR r.component_id IS NOT NULL AND r.inserted_at >= coalesce((
-				SELECT p.inserted_at FROM releases p
-				WHERE p.component_id = r.component_id AND p.phase = r.phase AND p.proven_at IS NOT NULL
-				ORDER BY `+lastProven+` LIMIT 1), '-infinity'))
-		GROUP BY r.component_id, c.type, r.phase`, r.ComponentID, r.Phase, r.EtcdToken, current)
+		SELECT held.*, coalesce(c.type, '') AS type, (
+				SELECT inserted_at FROM releases
+				WHERE component_id = held.component_id AND phase = held.phase AND proven_at IS NOT NULL
+				ORDER BY `+db.LastProven+` LIMIT 1) AS proven_stored_at
+		FROM (SELECT component_id, phase, units, max(inserted_at) AS stored_at
+			FROM (SELECT r.component_id, r.phase, r.inserted_at, `+unitNames+` AS units FROM releases r
+				WHERE (r.component_id IS DISTINCT FROM $1 OR r.phase <> $2) AND lower(r.etcd_token) = lower($3)) beside
+			GROUP BY component_id, phase, units) held
+		LEFT JOIN system_components c ON c.id = held.component_id
+		ORDER BY held.component_id, held.phase, held.stored_at`, r.ComponentID, r.Phase, r.EtcdToken)
 	if err != nil {
 		return nil, fmt.Errorf("list units of other components: %w", err)
 	}
 	holdings := make([]release.Holding, len(rows))
 	for i, row := range rows {
-		holdings[i] = release.Holding{Type: row.Type, Phase: row.Phase, Units: row.Units}
+		holdings[i] = release.Holding{Type: row.Type, Phase: row.Phase, Units: row.Units, StoredAt: row.StoredAt.UTC(),
+			ProvenStoredAt: whenOrZero(row.ProvenStoredAt)}
 		if row.ComponentID != nil {
 			holdings[i].ComponentID = *row.ComponentID
 		}
@@ -168,11 +173,11 @@ func requireOwnNames(ctx context.Context, tx *sqlx.Tx, r *releaseRow) error {
 	if err != nil {
 		return fmt.Errorf("lock cluster %s: %w", r.EtcdToken, err)
 	}
-	others, err := holdingsBeside(ctx, tx, r, true)
+	others, err := holdingsBeside(ctx, tx, r)
 	if err != nil {
 		return err
 	}
-	name, owner, taken := release.Owner(namesOf(r.definitions), others)
+	name, owner, taken := release.Owner(namesOf(r.definitions), release.Current(others))
 	if !taken {
 		return nil
 	}

@@ -50,7 +50,7 @@ func repairRelease(ctx context.Context, tx *sqlx.Tx, row *upgradeRow, number int
 	var wanted *releaseRow
 	for i := range upgrade.PhasesOf(row.ComponentType) {
 		r, err := oneRelease(ctx, tx, `WHERE component_id = $1 AND phase = $2 AND proven_at IS NOT NULL
-			AND source_repo = $3 AND source_repo_git_ref = $4 ORDER BY `+lastProven+` LIMIT 1`, row.ComponentID, i+1,
+			AND source_repo = $3 AND source_repo_git_ref = $4 ORDER BY `+db.LastProven+` LIMIT 1`, row.ComponentID, i+1,
 			row.From.SourceRepo, row.From.SourceRepoGitRef)
 		if fault.Is(err, fault.NotFound) {
 			return nil, nil // all phases or none: a version is no mixture
