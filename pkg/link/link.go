@@ -14,10 +14,10 @@ import (
 // Link is a TCP proxy to one server. Its methods may be called from any goroutine.
 type Link struct {
 	listener net.Listener
-	target   string
 	flows    sync.WaitGroup
 
 	mu     sync.Mutex
+	target string
 	wake   *sync.Cond        // signalled when stalled or closed changes
 	conns  map[net.Conn]bool // true: to a client
 	stall  bool
@@ -70,6 +70,10 @@ func (l *Link) Stall() { l.set(func() { l.stall = true }) }
 // Heal ends a Cut and a Stall; what a stall held back is delivered.
 func (l *Link) Heal() { l.set(func() { l.cut, l.stall = false, false }) }
 
+// Retarget lets new connections go to another server. The connections that are there stay with the server before, as
+// after a failover that moved a name or an address.
+func (l *Link) Retarget(target string) { l.set(func() { l.target = target }) }
+
 // SendToClients writes bytes of the caller's own to every client, as if the server had sent them. The connections
 // should be idle, so that they fall between two messages.
 func (l *Link) SendToClients(b []byte) {
@@ -111,13 +115,13 @@ func (l *Link) accept() {
 			return
 		}
 		l.mu.Lock()
-		cut := l.cut
+		cut, target := l.cut, l.target
 		l.mu.Unlock()
 		if cut {
 			reset(client)
 			continue
 		}
-		server, err := new(net.Dialer).DialContext(context.Background(), "tcp", l.target)
+		server, err := new(net.Dialer).DialContext(context.Background(), "tcp", target)
 		if err != nil {
 			_ = client.Close()
 			continue

@@ -12,6 +12,7 @@ package postgres
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -25,7 +26,8 @@ import (
 // Config says where the database is and how long anything may take.
 type Config struct {
 	// URL is postgres://…, with an explicit sslmode: verify-full, or anything if
-	// every host is loopback or a unix socket.
+	// every host is loopback or a unix socket. Of several hosts, with commas between
+	// them, the one that takes writes is used.
 	URL boot.Secret `mapstructure:"url"`
 	// URLFile holds the URL instead.
 	URLFile string `mapstructure:"url_file"`
@@ -81,7 +83,31 @@ func (c Config) endpoint() (*url.URL, error) {
 		// the parser's error would show the password
 		return nil, fmt.Errorf("url: want postgres://user@host:port/database?sslmode=…")
 	}
+	u = withHosts(u)
 	return u, checkTLS(u)
+}
+
+// withHosts gives a URL that names several servers, such as postgres://user@one:5432,two:5432/database, the form that
+// the driver understands: host and port as parameters.
+func withHosts(u *url.URL) *url.URL {
+	if !strings.Contains(u.Host, ",") {
+		return u
+	}
+	var hosts, ports []string
+	for _, each := range strings.Split(u.Host, ",") {
+		host, port, err := net.SplitHostPort(each)
+		if err != nil {
+			host, port = each, "5432"
+		}
+		hosts, ports = append(hosts, host), append(ports, port)
+	}
+	with := *u
+	with.Host = ""
+	q := u.Query()
+	q.Set("host", strings.Join(hosts, ","))
+	q.Set("port", strings.Join(ports, ","))
+	with.RawQuery = q.Encode()
+	return &with
 }
 
 // checkTLS refuses what an attacker on the network could read or alter, and every
@@ -91,14 +117,10 @@ func checkTLS(u *url.URL) error {
 	if mode == "" {
 		return fmt.Errorf("url: sslmode is missing: state it, verify-full for a server in a network")
 	}
-	cfg, err := pq.NewConfig(u.String())
-	if err != nil {
-		return fmt.Errorf("url: a parameter is not understood") // the driver's error may show the password
+	hosts, err := hostsOf(u)
+	if err != nil || mode == string(pq.SSLModeVerifyFull) {
+		return err
 	}
-	if mode == string(pq.SSLModeVerifyFull) {
-		return nil
-	}
-	hosts := append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr}}, cfg.Multi...)
 	for _, h := range hosts {
 		if !local(h) {
 			return fmt.Errorf("url: sslmode %s to host %s: want verify-full, less is for loopback and unix sockets only", mode,
@@ -106,6 +128,15 @@ func checkTLS(u *url.URL) error {
 		}
 	}
 	return nil
+}
+
+// hostsOf is where the driver would connect to.
+func hostsOf(u *url.URL) ([]pq.ConfigMultihost, error) {
+	cfg, err := pq.NewConfig(u.String())
+	if err != nil {
+		return nil, fmt.Errorf("url: a parameter is not understood") // the driver's error may show the password
+	}
+	return append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr}}, cfg.Multi...), nil
 }
 
 func local(h pq.ConfigMultihost) bool {
@@ -130,6 +161,9 @@ func (c Config) dsn(u *url.URL, statement, lock time.Duration) string {
 	}
 	set("connect_timeout", strconv.Itoa(int(c.ConnectTimeout.Seconds())))
 	set("application_name", c.ApplicationName)
+	if hosts, err := hostsOf(u); err == nil && len(hosts) > 1 {
+		set("target_session_attrs", "read-write") // of several servers the primary
+	}
 	set("idle_in_transaction_session_timeout", milliseconds(max(time.Minute, 2*statement)))
 	if statement > 0 {
 		set("statement_timeout", milliseconds(statement))

@@ -35,6 +35,9 @@ func Translate(err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
+	if errors.Is(err, errReadOnly) || pq.As(err, pqerror.ReadOnlySQLTransaction) != nil {
+		return fault.Wrap(fault.Unavailable, err, "%s", errReadOnly)
+	}
 	if e := pq.As(err); e != nil {
 		return translateState(err, e)
 	}
@@ -45,6 +48,8 @@ func Translate(err error) error {
 		return fault.Wrap(fault.Unavailable, err, "the request did not finish in time")
 	case connectionLost(err):
 		return fault.Wrap(fault.Unavailable, err, "the database does not answer")
+	case errors.Is(err, errConnect):
+		return fault.Wrap(fault.Unavailable, err, "there is no connection to the database")
 	}
 	return fault.Wrap(fault.Internal, err, "database")
 }
@@ -69,7 +74,7 @@ func translateState(err error, e *pq.Error) error {
 		return fault.Wrap(fault.Invalid, err, "a value is not allowed")
 	case pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected:
 		return fault.Wrap(fault.Unavailable, err, "the database was busy").WithCode(CodeRetry)
-	case pqerror.LockNotAvailable, pqerror.ReadOnlySQLTransaction, pqerror.IdleInTransactionSessionTimeout:
+	case pqerror.LockNotAvailable, pqerror.IdleInTransactionSessionTimeout:
 		return fault.Wrap(fault.Unavailable, err, "the database is busy")
 	}
 	switch e.Code {

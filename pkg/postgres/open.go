@@ -48,7 +48,7 @@ func (c Config) open(maxOpen int, statement, lock time.Duration) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	connector, err := pq.NewConnector(c.dsn(u, statement, lock))
+	dial, err := pq.NewConnector(c.dsn(u, statement, lock))
 	if err != nil {
 		return nil, fmt.Errorf("url: a parameter is not understood") // the driver's error may show the password
 	}
@@ -56,8 +56,8 @@ func (c Config) open(maxOpen int, statement, lock time.Duration) (*DB, error) {
 	if statement > 0 {
 		limit = statement + slack
 	}
-	connector.Dialer(dialer{read: limit, write: limit})
-	pool := sql.OpenDB(connector)
+	dial.Dialer(dialer{read: limit, write: limit})
+	pool := sql.OpenDB(connector{dial})
 	pool.SetMaxOpenConns(maxOpen)
 	pool.SetMaxIdleConns(maxOpen)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -65,5 +65,5 @@ func (c Config) open(maxOpen int, statement, lock time.Duration) (*DB, error) {
 	return &DB{DB: sqlx.NewDb(pool, "postgres")}, nil
 }
 
-// Ping says whether the server answers within the limits; it suits Health.Add.
+// Ping says whether the server answers within the limits and takes writes; it suits Health.Add.
 func (db *DB) Ping(ctx context.Context) error { return Translate(db.PingContext(ctx)) }

@@ -95,6 +95,25 @@ func (p Postgres) Stop(ctx context.Context) error {
 	return p.tool(ctx, "stop PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "30", "-s", "-m", "fast", "stop")
 }
 
+// Follow makes the data directory as a copy of a running server's. Start then starts a standby of that server.
+func (p Postgres) Follow(ctx context.Context, primary Postgres) error {
+	if _, err := p.makeDir(); err != nil {
+		return err
+	}
+	return p.tool(ctx, "copy PostgreSQL", "pg_basebackup", "-d", primary.URL("postgres"), "-D", p.Dir, "-R",
+		"-X", "stream", "-c", "fast", "--no-sync")
+}
+
+// Promote makes a standby the primary. Connections to the server stay.
+func (p Postgres) Promote(ctx context.Context) error {
+	return p.tool(ctx, "promote PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "30", "-s", "promote")
+}
+
+// Crash ends the server as a host does that loses its power.
+func (p Postgres) Crash(ctx context.Context) error {
+	return p.tool(ctx, "crash PostgreSQL", "pg_ctl", "-D", p.Dir, "-w", "-t", "30", "-s", "-m", "immediate", "stop")
+}
+
 // CreateDatabase makes a database unless it exists.
 func (p Postgres) CreateDatabase(ctx context.Context, name string) error {
 	db, err := sqlx.ConnectContext(ctx, "postgres", p.URL("postgres"))
@@ -134,28 +153,42 @@ func (p Postgres) running() bool {
 
 // initialize makes the data directory. The password reaches initdb in a file, never in its arguments.
 func (p Postgres) initialize(ctx context.Context) error {
-	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory of PostgreSQL: %w", err)
+	owner, err := p.makeDir()
+	if err != nil {
+		return err
 	}
 	secret := p.Dir + ".pw"
 	if err := os.WriteFile(secret, []byte(p.Password+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the password of PostgreSQL: %w", err)
 	}
 	defer func() { _ = os.Remove(secret) }()
-	owner, err := serverUser()
-	if err != nil {
+	if err := handOver(secret, owner); err != nil {
 		return err
-	}
-	if owner != nil {
-		for _, path := range []string{p.Dir, secret} {
-			if err := os.Chown(path, int(owner.Uid), int(owner.Gid)); err != nil {
-				return fmt.Errorf("hand over to the user of PostgreSQL: %w", err)
-			}
-		}
 	}
 	return p.tool(ctx, "initialize PostgreSQL", "initdb", "-D", p.Dir, "-U", "postgres",
 		"-A", "scram-sha-256", "--pwfile", secret,
 		"-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+}
+
+// makeDir makes the data directory, which belongs to the server's user.
+func (p Postgres) makeDir() (owner *syscall.Credential, err error) {
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of PostgreSQL: %w", err)
+	}
+	if owner, err = serverUser(); err != nil {
+		return nil, err
+	}
+	return owner, handOver(p.Dir, owner)
+}
+
+func handOver(path string, owner *syscall.Credential) error {
+	if owner == nil {
+		return nil
+	}
+	if err := os.Chown(path, int(owner.Uid), int(owner.Gid)); err != nil {
+		return fmt.Errorf("hand over to the user of PostgreSQL: %w", err)
+	}
+	return nil
 }
 
 // tool runs one of PostgreSQL's programs as the server's user. Output goes to a file, not a pipe: the server inherits
