@@ -132,5 +132,18 @@ type Component struct {
 	LastVerdict      string     `json:"last_verdict" db:"last_verdict"` // code of the last automatic check
 }
 
+// Heard is when the instances of a component of which nothing is live were heard last. All times are of the database's
+// clock.
+type Heard struct {
+	ComponentID ID `json:"component_id" db:"component_id"`
+	// LastAt is the last heartbeat of any instance. A proof by heartbeats counts as one. nil: none is known.
+	LastAt *time.Time `json:"last_at" db:"last_at"`
+	// TriedAt is when the last upgrade to the recorded version ended that was completed or could not be proven
+	// (eligibility.Tried).
+	TriedAt *time.Time `json:"tried_at" db:"tried_at"`
+	// CheckedAt is the last automatic check.
+	CheckedAt *time.Time `json:"checked_at" db:"checked_at"`
+}
+
 // Blank reports whether s says nothing.
 func Blank(s string) bool { return strings.TrimSpace(s) == "" }

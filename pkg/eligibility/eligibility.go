@@ -29,22 +29,24 @@ const (
 	NoExecutor          Reason = "no_executor"
 	AlreadyLatest       Reason = "already_latest"
 	StrayModules        Reason = "stray_modules"
+	NotBack             Reason = "repair_tried" // all instances are gone, and a repair did not bring them back
 )
 
 // Reasons lists all reasons in the order in which they are looked at.
 var Reasons = []Reason{NoRef, UpgradeOpen, StrategyManual, DeploymentRepoBlank, AutoUpgradeDisabled, RefBlank,
-	Quarantined, NoExecutor, AlreadyLatest, StrayModules, Eligible}
+	Quarantined, NoExecutor, NotBack, AlreadyLatest, StrayModules, Eligible}
 
 // Input is everything that a judgement depends on.
 type Input struct {
 	Component component.Component
 	Ref       *component.Ref // the gold standard of its type; nil: there is none
 	Trigger   upgrade.Trigger
-	// Force overrides auto_upgrade_disabled, quarantined, already_latest and stray_modules, nothing else.
+	// Force overrides auto_upgrade_disabled, quarantined, repair_tried, already_latest and stray_modules, nothing else.
 	Force       bool
 	Open        bool              // another upgrade of the component is open
 	Quarantined []upgrade.Version // versions of the type that are refused here, each with the commits that it binds
 	Counts      []module.Count    // what runs in the exchange
+	Absence     Absence           // whether all instances of the component are gone
 	// Source is what the git host said last about the ref, Deployment about the component's deployment repository; of a
 	// deployer about both of its deployment repositories, joined (upgrade.JoinCommits).
 	Source, Deployment component.Tip
@@ -60,8 +62,8 @@ type Verdict struct {
 	Reason Reason
 	Target upgrade.Version
 	Detail string // what the sentence names: a missing executor, a blank field
-	Repair bool   // of Eligible: the recorded version is to be deployed again, because something else runs
-	Note   string // what else people should know about the commits, a sentence without a full stop; "" is nothing
+	Repair bool   // of Eligible: the recorded version is to be deployed again, because something else runs, or nothing
+	Note   string // what else people should know of commits and silence, a sentence without a full stop; "" is nothing
 }
 
 // OK reports whether nothing refuses.
@@ -69,7 +71,7 @@ func (v Verdict) OK() bool { return v.Reason == Eligible }
 
 // Silence reports whether the verdict rests on modules that were not heard: it holds only where they could have been.
 func (v Verdict) Silence() bool {
-	return v.Reason == NoExecutor || v.Reason == AlreadyLatest || v.Reason == StrayModules
+	return v.Reason == NoExecutor || v.Reason == AlreadyLatest || v.Reason == StrayModules || v.Reason == NotBack
 }
 
 // String says for people what was found and what to do about it.
@@ -83,6 +85,9 @@ func (v Verdict) String() string {
 func (v Verdict) sentence() string {
 	switch v.Reason {
 	case Eligible:
+		if v.Repair && v.Detail != "" {
+			return "eligible: " + v.Detail
+		}
 		if v.Repair {
 			return fmt.Sprintf("eligible: a live module reports another version than %s, which is recorded; the proven "+
 				"release is deployed again", v.Target.SourceRepoGitRef)
@@ -108,6 +113,8 @@ func (v Verdict) sentence() string {
 	case AlreadyLatest:
 		return fmt.Sprintf("%s is recorded and no live module reports another version: nothing to do",
 			v.Target.SourceRepoGitRef)
+	case NotBack:
+		return fmt.Sprintf("%s is recorded, and %s", v.Target.SourceRepoGitRef, v.Detail)
 	case StrayModules:
 		return fmt.Sprintf("%s is recorded, and the last upgrade to it left %s of another version alone: stop what the "+
 			"deployment repository does not name any more, or request the upgrade with force",
@@ -200,22 +207,26 @@ func (in Input) quarantined(v upgrade.Version) bool {
 	return slices.ContainsFunc(in.Quarantined, v.Same)
 }
 
-// repairable reports whether the recorded version is the wanted ref, is not refused itself, and must be deployed again.
-// What a new commit of the ref did here says nothing against that.
+// repairable reports whether the recorded version is not refused itself and must be deployed again. What a new commit
+// of the ref did here says nothing against that. Where another ref is wanted, and refused here, the recorded version is
+// repaired only if nothing of the component is left.
 func (in Input) repairable() bool {
 	recorded := Recorded(in.Component)
+	if in.quarantined(recorded) {
+		return false
+	}
 	due, _ := Beside(in.Counts, in.Component.Type, recorded.SourceRepoGitRef, recorded.SourceCommitHash)
-	return due && recorded.AtRef() == in.wanted().AtRef() && !in.quarantined(recorded)
+	return in.Absence.Due() || (due && recorded.AtRef() == in.wanted().AtRef())
 }
 
 // compare compares what is recorded, and what runs, with the wanted version.
 func (in Input) compare(v *Verdict) {
-	recorded := Recorded(in.Component)
-	if recorded.AtRef() != v.Target.AtRef() {
+	recorded, refused := Recorded(in.Component), in.quarantined(v.Target)
+	if recorded.AtRef() != v.Target.AtRef() && !refused {
 		v.Reason = Eligible
 		return
 	}
-	if !in.quarantined(v.Target) {
+	if !refused {
 		moved, note := in.Moved()
 		if v.Note = note; moved {
 			v.Reason, v.Target = Eligible, in.followed()
@@ -227,11 +238,24 @@ func (in Input) compare(v *Verdict) {
 	switch {
 	case due:
 		v.Reason, v.Repair = Eligible, true
+	case in.Absence.Due():
+		v.Reason, v.Repair, v.Detail = Eligible, true, in.Absence.String()
+	case in.Absence.Reason == RepairTried:
+		v.Reason, v.Detail = NotBack, in.Absence.String()
 	case strays > 0:
 		v.Reason, v.Detail = StrayModules, Strays(strays)
 	default:
 		v.Reason = AlreadyLatest
+		v.Note = joined(v.Note, in.Absence.String())
 	}
+}
+
+// joined joins two notes, of which each may be empty.
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }
 
 // Moved reports whether a new commit behind the recorded version's own refs is to be followed, and says in a note what

@@ -92,6 +92,12 @@ func ofType(t component.Type) change {
 func withDeployerReporting(ref string) change {
 	return func(in *eligibility.Input) { in.Counts[0].SourceRepoGitRef = ref }
 }
+func withAbsence(r eligibility.AbsenceReason) change {
+	return func(in *eligibility.Input) {
+		in.Counts[2].Live = 0
+		in.Absence = eligibility.Absence{Reason: r, Since: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC)}
+	}
+}
 func withDeployersAt(ref string) change { return func(in *eligibility.Input) { in.Deployers = ref } }
 
 var _ = Describe("Eligibility", func() {
@@ -151,6 +157,24 @@ var _ = Describe("Eligibility", func() {
 		Entry("recorded is the target, and one of two others came after its upgrade",
 			given(withRecorded("v2"), withStayed(1), withLive(2)), eligibility.Eligible),
 		Entry("modules of the target that stayed are no strays", given(withLatest, withStayed(1)), eligibility.AlreadyLatest),
+		Entry("all instances are gone: a repair (fault 17)", given(withLatest, withAbsence(eligibility.RepairDue)),
+			eligibility.Eligible),
+		Entry("… of a request, too", given(withLatest, withAbsence(eligibility.RepairDue), asRequest),
+			eligibility.Eligible),
+		Entry("… not yet", given(withLatest, withAbsence(eligibility.RepairWaits)), eligibility.AlreadyLatest),
+		Entry("… while nobody listens", given(withLatest, withAbsence(eligibility.NotCovered)), eligibility.AlreadyLatest),
+		Entry("… of a manual component: nothing", given(withLatest, withAbsence(eligibility.RepairDue), withManual),
+			eligibility.StrategyManual),
+		Entry("… while automatic upgrades are disabled: nothing",
+			given(withLatest, withAbsence(eligibility.RepairDue), withAutoOff), eligibility.AutoUpgradeDisabled),
+		Entry("… and the recorded version has failed here: nothing",
+			given(withLatest, withAbsence(eligibility.RepairDue), withQuarantine), eligibility.Quarantined),
+		Entry("… and nobody can execute it", given(withLatest, withAbsence(eligibility.RepairDue), withDead("deployer-oa")),
+			eligibility.NoExecutor),
+		Entry("… and a repair did not bring them back", given(withLatest, withAbsence(eligibility.RepairTried)),
+			eligibility.NotBack),
+		Entry("force overrides that", given(withLatest, withAbsence(eligibility.RepairTried), withForce),
+			eligibility.Eligible),
 		Entry("force overrides stray modules", given(withRecorded("v2"), withStayed(1), withForce), eligibility.Eligible),
 		Entry("force overrides already the latest", given(withLatest, withForce), eligibility.Eligible),
 		Entry("recorded is the target, and a live module reports its commit",
@@ -397,6 +421,28 @@ var _ = Describe("The commits behind the refs (fault 20)", func() {
 		Expect(v.Repair).To(BeFalse())
 		Expect(v.Target.SourceCommitHash).To(Equal(commit2))
 	})
+
+	DescribeTable("of a component whose instances are all gone",
+		func(in eligibility.Input, want eligibility.Reason, ref, commit string, repair bool) {
+			v := eligibility.Judge(in)
+			Expect(v.Reason).To(Equal(want), v.String())
+			Expect([]any{v.Target.SourceRepoGitRef, v.Target.SourceCommitHash, v.Repair}).To(Equal([]any{ref, commit, repair}))
+		},
+		Entry("are those of the proven release", main(withAbsence(eligibility.RepairDue)), eligibility.Eligible, "main",
+			commit1, true),
+		Entry("also where a tag was moved", main(tag, tip(commit2), withAbsence(eligibility.RepairDue)),
+			eligibility.Eligible, "main", commit1, true),
+		Entry("are the new ones of a branch that has moved: an upgrade brings it back, too",
+			main(tip(commit2), withAbsence(eligibility.RepairDue)), eligibility.Eligible, "main", commit2, false),
+		Entry("are those of the proven release if what the branch moved to has failed here",
+			main(tip(commit2), refused(commit2, deploy1), withAbsence(eligibility.RepairDue)), eligibility.Eligible, "main",
+			commit1, true),
+		Entry("are those of the recorded version if another ref is wanted, and has failed here",
+			main(withRecorded("old"), tip(commit2), refused("", ""), withAbsence(eligibility.RepairDue)),
+			eligibility.Eligible, "old", commit1, true),
+		Entry("are those of another ref that is wanted", main(withRecorded("old"), withAbsence(eligibility.RepairDue)),
+			eligibility.Eligible, "main", commit1, false),
+	)
 
 	It("are refused with the ref if no quarantine binds commits, also for a repair", func() {
 		Expect(eligibility.Judge(main(withRunning("v0"), refused("", ""))).Reason).To(Equal(eligibility.Quarantined))

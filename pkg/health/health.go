@@ -44,6 +44,7 @@ const (
 )
 
 // Reason is the enumerated reason for verdict and action. Where eligibility refuses an upgrade, its code is the reason.
+// Where all instances of a component are gone, the reason is that of eligibility.Absence.
 type Reason string
 
 // The reasons of health itself.
@@ -70,7 +71,8 @@ type Input struct {
 	Quarantined map[component.Type][]upgrade.Version
 	// Source and Deployment are what git hosts said last about a component's refs (eligibility.Input).
 	Source, Deployment map[component.ID]component.Tip
-	Counts             []module.Count // what runs
+	Absence            map[component.ID]eligibility.Absence // whether all instances of a component are gone
+	Counts             []module.Count                       // what runs
 	Modules            []module.Module
 	Now                time.Time // of the clock that wrote Modules' LastSeen
 	LiveWithin         time.Duration
@@ -103,6 +105,9 @@ type Line struct {
 	Action      Action           `json:"action"`
 	Reason      Reason           `json:"reason"`
 	Message     string           `json:"message"`
+	// MissingSince is the last heartbeat of a component whose instances are all gone, RepairDueAt when its repair is due.
+	MissingSince *time.Time `json:"missing_since,omitempty"`
+	RepairDueAt  *time.Time `json:"repair_due_at,omitempty"`
 }
 
 // Judge returns one line for every component and every module type that is present, ordered by type.
@@ -190,6 +195,12 @@ func (in Input) ofComponent(c component.Component) Line {
 	}
 	l.Verdict, l.Reason = in.fares(c, l)
 	l.Action, l.Reason, l.Message = in.next(c, l)
+	if a := in.Absence[c.ID]; a.Gone() {
+		l.MissingSince = &a.Since
+		if !a.DueAt.IsZero() {
+			l.RepairDueAt = &a.DueAt
+		}
+	}
 	return l
 }
 
@@ -198,7 +209,8 @@ func (in Input) fares(c component.Component, l Line) (Verdict, Reason) {
 	if l.Desired == nil {
 		return Unknown, NoGoldStandard
 	}
-	silentProof := c.Proof == component.ProofUnits && l.Total == 0 // a type that sends no heartbeats
+	// A type that sends no heartbeats.
+	silentProof := c.Proof == component.ProofUnits && l.Total == 0 && !in.Absence[c.ID].Gone()
 	due, strays := true, 0
 	if l.Recorded != nil && l.Recorded.AtRef() == l.Desired.AtRef() {
 		due, strays = eligibility.Beside(in.Counts, c.Type, l.Desired.SourceRepoGitRef, c.SourceCommitHash)
@@ -294,6 +306,10 @@ func (in Input) next(c component.Component, l Line) (Action, Reason, string) {
 			Detail: eligibility.Strays(strays)}.String()
 	}
 	v := eligibility.Judge(in.judgement(c))
+	if a := in.Absence[c.ID]; a.Gone() && (v.Repair || v.Reason == eligibility.NotBack ||
+		v.Reason == eligibility.AlreadyLatest) {
+		return Deploy, Reason(a.Reason), v.Target.SourceRepoGitRef + " is recorded, and " + a.String()
+	}
 	switch {
 	case v.Reason == eligibility.AlreadyLatest || v.Reason == eligibility.StrayModules:
 		return Deploy, l.Reason, "the desired version is recorded and nothing of it is heard: look why, or request an " +
@@ -333,8 +349,8 @@ func (in Input) nextOfDegraded(c component.Component, l Line) (Action, Reason, s
 // judgement is what an automatic check of a component would be judged on.
 func (in Input) judgement(c component.Component) eligibility.Input {
 	return eligibility.Input{Component: c, Ref: in.ref(c.Type), Trigger: upgrade.TriggerHourly,
-		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Deployers: in.deployers(), Source: in.Source[c.ID],
-		Deployment: in.Deployment[c.ID]}
+		Quarantined: in.Quarantined[c.Type], Counts: in.Counts, Absence: in.Absence[c.ID],
+		Deployers: in.deployers(), Source: in.Source[c.ID], Deployment: in.Deployment[c.ID]}
 }
 
 // deployers is the recorded ref of the exchange's own deployers.

@@ -8,6 +8,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
 	"github.com/openaperture/openaperture/pkg/health"
 	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/upgrade"
@@ -73,6 +74,15 @@ func withStray(in *health.Input) {
 		Live: 1, Total: 1, Stayed: 1})
 }
 
+// withAbsence is a component whose instances have all been gone for an hour.
+func withAbsence(r eligibility.AbsenceReason) change {
+	return func(in *health.Input) {
+		in.Counts = in.Counts[1:]
+		in.Absence = map[component.ID]eligibility.Absence{1: {Reason: r, Since: now.Add(-time.Hour),
+			DueAt: now.Add(time.Minute)}}
+	}
+}
+
 func withRival(in *health.Input) { in.Counts[0].Disputed = 1 }
 
 // commitOf is a full commit hash made of one digit.
@@ -95,6 +105,16 @@ func lineOf(in health.Input, t component.Type) health.Line {
 }
 
 var _ = Describe("Health", func() {
+	It("of a component whose instances are all gone says since when, and when its repair is due (fault 17)", func() {
+		l := lineOf(given(withAbsence(eligibility.RepairWaits)), component.Overseer)
+		Expect([]any{*l.MissingSince, *l.RepairDueAt}).To(Equal([]any{now.Add(-time.Hour), now.Add(time.Minute)}))
+		Expect(l.Message).To(Equal("v2 is recorded, and nothing of the component has been heard since " +
+			"2026-03-01T11:00:00Z: the proven release is deployed again if that lasts until 2026-03-01T12:01:00Z"))
+		l = lineOf(given(), component.Overseer)
+		Expect(l.MissingSince).To(BeNil())
+		Expect(l.RepairDueAt).To(BeNil())
+	})
+
 	DescribeTable("of a type has a verdict, an action and its reason",
 		func(in health.Input, v health.Verdict, a health.Action, r health.Reason) {
 			l := lineOf(in, component.Overseer)
@@ -136,6 +156,27 @@ var _ = Describe("Health", func() {
 			health.Deploy, health.NeverDeployed),
 		Entry("nothing runs of an older version", given(withRecorded("v1"), withLive(0, 2)), health.Missing, health.Deploy,
 			health.NothingLive),
+		Entry("all instances are gone, and a repair is due (fault 17)", given(withAbsence(eligibility.RepairDue)),
+			health.Missing, health.Deploy, health.Reason("repair_due")),
+		Entry("… that is due in a while", given(withAbsence(eligibility.RepairWaits)), health.Missing, health.Deploy,
+			health.Reason("repair_waits")),
+		Entry("… that has not helped", given(withAbsence(eligibility.RepairTried)), health.Missing, health.Deploy,
+			health.Reason("repair_tried")),
+		Entry("… while nobody covers", given(withAbsence(eligibility.NotCovered)), health.Missing, health.Deploy,
+			health.Reason("not_covered")),
+		Entry("… of a type that is proven by its runtime", given(withUnits, withAbsence(eligibility.RepairDue)),
+			health.Missing, health.Deploy, health.Reason("repair_due")),
+		Entry("… that sends no heartbeats", given(withUnits, withAbsence(eligibility.NeverHeard)), health.Healthy,
+			health.None, health.ProvenByRuntime),
+		Entry("… of a manual component", given(withManual, withAbsence(eligibility.RepairDue)), health.Missing,
+			health.None, health.Reason("strategy_manual")),
+		Entry("… while an upgrade is open", given(withOpen, withAbsence(eligibility.RepairDue)), health.Missing,
+			health.None, health.UpgradeRunning),
+		Entry("… and another version is wanted", given(withRecorded("v1"), withAbsence(eligibility.RepairDue)),
+			health.Missing, health.Deploy, health.NothingLive),
+		Entry("… and the wanted version has failed here: the recorded one comes back",
+			given(withRecorded("v1"), withQuarantine, withAbsence(eligibility.RepairDue)), health.Missing, health.Deploy,
+			health.Reason("repair_due")),
 		Entry("nothing runs of the recorded, desired version", given(withLive(0, 2)), health.Missing, health.Deploy,
 			health.NothingLive),
 		Entry("nothing runs while an upgrade is open", given(withLive(0, 2), withOpen), health.Missing, health.None,

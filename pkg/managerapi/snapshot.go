@@ -1,9 +1,12 @@
 package managerapi
 
 import (
+	"slices"
 	"time"
 
 	"github.com/openaperture/openaperture/pkg/component"
+	"github.com/openaperture/openaperture/pkg/eligibility"
+	"github.com/openaperture/openaperture/pkg/silence"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
 
@@ -32,6 +35,22 @@ func (s Snapshot) Refused(t component.Type) []upgrade.Version {
 func (q Quarantine) Version() upgrade.Version {
 	return upgrade.Version{SourceRepo: q.SourceRepo, SourceRepoGitRef: q.SourceRepoGitRef,
 		SourceCommitHash: q.SourceCommitHash, DeploymentCommitHash: q.DeploymentCommitHash}
+}
+
+// Absence says whether the instances of a component are all gone.
+func (s Snapshot) Absence(c component.Component) eligibility.Absence {
+	if s.MissingAfterMS <= 0 {
+		return eligibility.Absence{}
+	}
+	i := slices.IndexFunc(s.Heard, func(h component.Heard) bool { return h.ComponentID == c.ID })
+	if i < 0 {
+		return eligibility.Absence{}
+	}
+	var covered silence.Covered
+	if l := s.Lease; l != nil && l.Covering && l.CoveredSince != nil && l.CoveredUntil != nil {
+		covered = silence.Covered{Since: *l.CoveredSince, Until: *l.CoveredUntil}
+	}
+	return eligibility.Absent(c, s.Counts, s.Heard[i], covered, time.Duration(s.MissingAfterMS)*time.Millisecond)
 }
 
 // Tips are what git hosts said last about a component's gold standard and its deployment repository. What they said

@@ -172,6 +172,10 @@ type Snapshot struct {
 	Modules      []module.Module       `json:"modules"` // only of types with a running upgrade
 	MinHealthyMS int64                 `json:"min_healthy_ms"`
 	LiveWithinMS int64                 `json:"live_within_ms"`
+	// MissingAfterMS is missing_after; 0, from the former release: nothing is brought back because it is gone.
+	MissingAfterMS int64 `json:"missing_after_ms,omitempty"`
+	// Heard are of the components that have a recorded version and of which nothing is live.
+	Heard []component.Heard `json:"heard,omitempty"`
 	// Resolved is what git hosts said last about the refs of the exchange's components.
 	Resolved []ResolvedRef `json:"resolved,omitempty"`
 	// Resolving says that an executor asks git hosts at this moment: a check, and a request whose verdict depends on it,

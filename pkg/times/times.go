@@ -18,6 +18,7 @@ type table[D, N any] struct {
 	DeleteAfter      D `mapstructure:"delete_after"`      // covered silence after which a module is deleted
 	Sweep            D `mapstructure:"sweep"`             // between two sweeps over silent modules
 	LiveWithin       D `mapstructure:"live_within"`       // a module heard within this time is live
+	MissingAfter     D `mapstructure:"missing_after"`     // covered silence of all instances that makes a repair due
 	UncoveredAfter   D `mapstructure:"uncovered_after"`   // an exchange that nobody covers for so long raises an event
 	Lease            D `mapstructure:"lease"`             // time to live of the overseer's lease; renewed at a third
 	Claim            D `mapstructure:"claim"`             // time to live of an executor's claim; renewed at a third
@@ -63,8 +64,9 @@ func Named(p Profile) (Times, error) {
 		return Times{
 			CheckInterval: time.Hour, StarveAfter: 4 * time.Hour,
 			Heartbeat: 30 * time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
-			Sweep: 30 * time.Second, LiveWithin: 90 * time.Second, UncoveredAfter: 10 * time.Minute,
-			Lease: 15 * time.Second, Claim: 30 * time.Second,
+			Sweep: 30 * time.Second, LiveWithin: 90 * time.Second, MissingAfter: 10 * time.Minute,
+			UncoveredAfter: 10 * time.Minute,
+			Lease:          15 * time.Second, Claim: 30 * time.Second,
 			MinHealthy: 10 * time.Second, HealthDeadline: time.Minute,
 			ProgressDeadline: 10 * time.Minute, OrderDeadline: 30 * time.Minute,
 			Unclaimed: time.Minute, Settle: time.Minute, TickGap: 10 * time.Second,
@@ -76,8 +78,9 @@ func Named(p Profile) (Times, error) {
 		return Times{
 			CheckInterval: 15 * time.Second, StarveAfter: time.Minute,
 			Heartbeat: time.Second, InactiveAfter: 10 * time.Minute, DeleteAfter: 20 * time.Minute,
-			Sweep: time.Second, LiveWithin: 5 * time.Second, UncoveredAfter: time.Minute,
-			Lease: 3 * time.Second, Claim: 6 * time.Second,
+			Sweep: time.Second, LiveWithin: 5 * time.Second, MissingAfter: time.Minute,
+			UncoveredAfter: time.Minute,
+			Lease:          3 * time.Second, Claim: 6 * time.Second,
 			MinHealthy: 2 * time.Second, HealthDeadline: 20 * time.Second,
 			ProgressDeadline: time.Minute, OrderDeadline: 3 * time.Minute,
 			Unclaimed: 5 * time.Second, Settle: 3 * time.Second, TickGap: 5 * time.Second,
@@ -114,6 +117,7 @@ func (t Times) Validate() error {
 		{t.Heartbeat > 0 && t.Heartbeat < t.InactiveAfter, "heartbeat must be above 0 and below inactive_after"},
 		{t.InactiveAfter < t.DeleteAfter, "inactive_after must be below delete_after"},
 		{t.LiveWithin > 2*t.Heartbeat, "live_within must be more than two heartbeats"},
+		{t.MissingAfter > t.LiveWithin, "missing_after must be above live_within"},
 		{t.Lease >= time.Second && t.Lease <= time.Minute, "lease must be 1s to 1m"}, // others are refused by manager-api
 		// The leader reports its coverage at every third of it, which counts for live_within.
 		{t.Lease <= t.LiveWithin, "lease must not be above live_within"},

@@ -83,6 +83,8 @@ var _ = Describe("Times", func() {
 		Entry("a heartbeat as rare as inactivity", func(t *times.Times) { t.Heartbeat = t.InactiveAfter }, "heartbeat"),
 		Entry("deletion before inactivity", func(t *times.Times) { t.DeleteAfter = t.InactiveAfter }, "inactive_after"),
 		Entry("live within two heartbeats", func(t *times.Times) { t.LiveWithin = 2 * t.Heartbeat }, "live_within"),
+		Entry("missing before it is silent", func(t *times.Times) { t.MissingAfter = t.LiveWithin },
+			"missing_after must be above live_within"),
 		Entry("a lease below a second", func(t *times.Times) { t.Lease = time.Second - 1 }, "lease"),
 		Entry("a lease above a minute, which manager-api refuses", func(t *times.Times) { t.Lease = time.Minute + 1 },
 			"lease must be 1s to 1m"),

@@ -23,14 +23,14 @@ func (s *Engine) Snapshot(ctx context.Context, ex component.ExchangeID, everyMod
 	var out managerapi.Snapshot
 	err := s.db.View(ctx, func(tx *sqlx.Tx) error {
 		out = managerapi.Snapshot{MinHealthyMS: s.times.MinHealthy.Milliseconds(),
-			LiveWithinMS: s.times.LiveWithin.Milliseconds()}
+			LiveWithinMS: s.times.LiveWithin.Milliseconds(), MissingAfterMS: s.times.MissingAfter.Milliseconds()}
 		if err := tx.GetContext(ctx, &out.DatabaseTime, `SELECT now()`); err != nil {
 			return fmt.Errorf("read the database's clock: %w", err)
 		}
 		out.DatabaseTime = out.DatabaseTime.UTC()
 		for _, read := range []func(context.Context, *sqlx.Tx, component.ExchangeID, *managerapi.Snapshot) error{
-			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, readFreeze, s.readCounts, readFailures,
-			s.readResolved,
+			readExchange, s.readLeader, readGold, s.readUpgrades, readQuarantines, readFreeze, s.readCounts, readHeard,
+			readFailures, s.readResolved,
 		} {
 			if err := read(ctx, tx, ex, &out); err != nil {
 				return err
@@ -167,9 +167,7 @@ func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 			SELECT *, `+liveModule("m", "$2")+` AS live
 			FROM messaging_exchange_modules m WHERE messaging_exchange_id = $1),
 		tried AS MATERIALIZED ( -- once for each component, however it is joined
-			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE u.component_id = c.id
-				AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
-				AND (u.state = 'completed' OR u.verdict_code = $3)) AS at
+			SELECT c.type, (SELECT max(u.finished_at) FROM upgrades u WHERE `+triedAtRecorded("$3")+`) AS at
 			FROM system_components c WHERE c.messaging_exchange_id = $1)
 		SELECT m.type, m.service, m.source_repo_git_ref, m.status, count(*) AS total, count(*) FILTER (WHERE m.live) AS live,
 			count(*) FILTER (WHERE m.live AND m.steady_since < tried.at) AS stayed,
@@ -179,6 +177,44 @@ func (s *Engine) readCounts(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 		m.status`, ex, s.times.LiveWithin.Milliseconds(), string(blame.NotProven))
 	if err != nil {
 		return fmt.Errorf("count modules of exchange %d: %w", ex, err)
+	}
+	return nil
+}
+
+// triedAtRecorded is, in SQL, whether the upgrade u of the component c shows what an upgrade to the recorded version
+// does: it was completed, or could not be proven (eligibility.Tried). notProven is the placeholder of blame.NotProven.
+func triedAtRecorded(notProven string) string {
+	return `u.component_id = c.id
+		AND u.to_source_repo = c.source_repo AND u.to_source_repo_git_ref = c.source_repo_git_ref
+		AND (u.state = 'completed' OR u.verdict_code = ` + notProven + `)`
+}
+
+// readHeard reads when the instances were heard last of the components that have a recorded version and of which
+// nothing is live. The counts are read before. In a healthy exchange there is no such component, so that no module is
+// read for this.
+func readHeard(ctx context.Context, tx *sqlx.Tx, ex component.ExchangeID, out *managerapi.Snapshot) error {
+	live := []string{}
+	for _, n := range out.Counts {
+		if n.Live > 0 {
+			live = append(live, string(n.Type))
+		}
+	}
+	err := tx.SelectContext(ctx, &out.Heard, `SELECT c.id AS component_id, c.last_check_at AS checked_at,
+			greatest(gone.last_at,
+				(SELECT max(m.updated_at) FROM messaging_exchange_modules m
+					WHERE m.messaging_exchange_id = c.messaging_exchange_id AND m.type = c.type),
+				CASE WHEN c.proof = 'modules' THEN (SELECT max(r.proven_at) FROM releases r WHERE r.component_id = c.id
+					AND r.source_repo = c.source_repo AND r.source_repo_git_ref = c.source_repo_git_ref) END) AS last_at,
+			(SELECT max(u.finished_at) FROM upgrades u WHERE `+triedAtRecorded("$3")+`) AS tried_at
+		FROM system_components c LEFT JOIN last_heartbeats gone ON gone.component_id = c.id
+		WHERE c.messaging_exchange_id = $1 AND c.source_repo_git_ref <> '' AND c.type <> ALL($2) ORDER BY c.id`,
+		ex, db.TextArray(live), string(blame.NotProven))
+	if err != nil {
+		return fmt.Errorf("read who is missing in exchange %d: %w", ex, err)
+	}
+	for i := range out.Heard {
+		h := &out.Heard[i]
+		h.LastAt, h.TriedAt, h.CheckedAt = db.UTC(h.LastAt), db.UTC(h.TriedAt), db.UTC(h.CheckedAt)
 	}
 	return nil
 }

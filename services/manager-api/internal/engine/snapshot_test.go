@@ -3,6 +3,7 @@ package engine_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -11,6 +12,7 @@ import (
 	"github.com/openaperture/openaperture/pkg/component"
 	"github.com/openaperture/openaperture/pkg/eligibility"
 	"github.com/openaperture/openaperture/pkg/fault"
+	"github.com/openaperture/openaperture/pkg/managerapi"
 	"github.com/openaperture/openaperture/pkg/module"
 	"github.com/openaperture/openaperture/pkg/upgrade"
 )
@@ -156,5 +158,137 @@ var _ = Describe("The snapshot", func() {
 		Expect(snapshot.Components).To(HaveEach(HaveField("SourceCommitHash", "commit2")))
 		Expect(snapshot.Counts).To(HaveEach(HaveField("Stayed", 0)),
 			"the last upgrade to v1 that was proven ended two hours ago")
+	})
+})
+
+var _ = Describe("A component whose instances are all gone", func() {
+	// verdict is what a check of the component finds, as the overseer asks for it.
+	verdict := func(w *world, id component.ID) eligibility.Verdict {
+		GinkgoHelper()
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		i := slices.IndexFunc(s.Components, func(c component.Component) bool { return c.ID == id })
+		c := s.Components[i]
+		return eligibility.Judge(eligibility.Input{Component: c, Ref: s.Ref(c.Type), Trigger: upgrade.TriggerHourly,
+			Quarantined: s.Refused(c.Type), Counts: s.Counts, Absence: s.Absence(c)})
+	}
+	// silent makes everything but the executors silent for so long, in an exchange that was covered all the time.
+	silent := func(w *world, t component.Type, d time.Duration) {
+		GinkgoHelper()
+		w.exec(`UPDATE coverage SET covered_since = now() - interval '1 day', covered_until = now()`)
+		w.exec(`UPDATE messaging_exchange_modules SET updated_at = covered_until - $1 * interval '1 second'
+			FROM coverage WHERE type = $2`, d.Seconds(), string(t))
+	}
+	// worldWith is an exchange with executors, and a component at v2, which is wanted and proven.
+	worldWith := func(t component.Type) (*world, component.ID) {
+		GinkgoHelper()
+		w := newWorld()
+		w.insert(`INSERT INTO system_component_refs (type, source_repo, source_repo_git_ref, auto_upgrade_enabled)
+			VALUES ($1, 'src', 'v2', true) RETURNING id`, string(t))
+		w.beat(component.Deployer, "deployer", "v1", "d1")
+		w.beat(component.Deployer, "deployer-oa", "v1", "d2")
+		c := w.component(t)
+		if t == "billing" {
+			w.exec(`DELETE FROM system_components`)
+			return w, w.provenByUnits()
+		}
+		u := w.verifying(c)
+		w.beat(t, "", "v2", "b1", "b2")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		return w, c
+	}
+	// past moves what has ended so far back in time, as the specs wait for nothing.
+	past := func(w *world, d time.Duration) {
+		GinkgoHelper()
+		w.exec(`UPDATE upgrades SET started_at = started_at - $1 * interval '1 second',
+			finished_at = finished_at - $1 * interval '1 second'`, d.Seconds())
+		w.exec(`UPDATE releases SET proven_at = proven_at - $1 * interval '1 second'`, d.Seconds())
+	}
+	// repair performs the upgrade that a check finds to be due, up to its proof.
+	repair := func(w *world, c component.ID, milestone string) upgrade.ID {
+		GinkgoHelper()
+		v := verdict(w, c)
+		Expect([]any{v.Reason, v.Repair, v.Target.SourceRepoGitRef}).
+			To(Equal([]any{eligibility.Eligible, true, "v2"}), v.String())
+		Expect(w.Check(ctx(), c, w.exchange, managerapi.Check{Term: w.term, Create: true, NextCheckAt: time.Now(),
+			Verdict: managerapi.Verdict{Code: string(v.Reason), Message: v.String()}})).To(Succeed())
+		u := upgrade.ID(w.value(`SELECT id FROM upgrades WHERE state = 'requested'`))
+		Expect(w.Start(ctx(), u, w.exchange, managerapi.Judgement{Term: w.term, Target: v.Target,
+			Verdict: managerapi.Verdict{Code: string(v.Reason), Message: v.String()}})).To(Succeed())
+		Expect(w.value(`SELECT milestones FROM workflows WHERE upgrade_id = $1`, string(u))).
+			To(Equal(fmt.Sprintf("[%q]", milestone)), "the stored release, without git")
+		w.runDeploy(u, milestone)
+		return u
+	}
+
+	It("is repaired once, and again only after it has come back and gone (fault 17)", func() {
+		w, c := worldWith(component.Builder)
+		past(w, 2*time.Hour)
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest), "it runs")
+		silent(w, component.Builder, w.times.MissingAfter-time.Second)
+		v := verdict(w, c)
+		Expect(v.Reason).To(Equal(eligibility.AlreadyLatest))
+		Expect(v.Note).To(ContainSubstring("the proven release is deployed again if that lasts until"))
+
+		silent(w, component.Builder, w.times.MissingAfter)
+		u := repair(w, c, "deploy_oa")
+		w.beat(component.Builder, "", "v2", "b3", "b4")
+		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+		Expect(w.shown(u).Verdict.Message).To(ContainSubstring("nothing of the component has been heard since"))
+		Expect(w.codes(upgradeSubject(u))).To(ContainElements("requested", "eligible", "proven"))
+		Expect(w.events()).To(ContainElement("upgrade_completed info"))
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest), "it runs again")
+
+		w.exec(`DELETE FROM messaging_exchange_modules WHERE type = 'builder'`)
+		past(w, w.times.MissingAfter+time.Minute)
+		repair(w, c, "deploy_oa")
+	})
+
+	It("is not repaired for ever if a repair could not be proven (fault 17)", func() {
+		w, c := worldWith(component.Builder)
+		past(w, 2*time.Hour)
+		silent(w, component.Builder, w.times.MissingAfter)
+		u := repair(w, c, "deploy_oa")
+		w.outOfTime(u) // then what ran before is restored, which is the same release
+		w.runDeploy(u, "deploy_oa")
+		w.outOfTime(u)
+		Expect(w.state(u)).To(Equal(upgrade.RollbackFailed))
+		v := verdict(w, c)
+		Expect(v.Reason).To(Equal(eligibility.NotBack), v.String())
+		w.beat(component.Builder, "", "v2", "b1")
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest))
+		w.exec(`UPDATE upgrades SET finished_at = finished_at - interval '1 hour'`)
+		silent(w, component.Builder, w.times.MissingAfter)
+		repair(w, c, "deploy_oa")
+	})
+
+	It("is missed after its silent modules were deleted, also if its runtime proves it (fault 17)", func() {
+		w, c := worldWith("billing")
+		past(w, 2*time.Hour)
+		silent(w, "billing", time.Hour)
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest), "it may send no heartbeats")
+		w.beat("billing", "", "v2", "h1")
+		silent(w, "billing", time.Hour)
+		_, err := w.Expire(ctx(), w.exchange, managerapi.Expiry{Term: w.term})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(w.value(`SELECT count(*) FROM messaging_exchange_modules WHERE type = 'billing'`)).To(Equal("0"))
+		u := repair(w, c, "deploy")
+		Expect(w.state(u)).To(Equal(upgrade.Completed))
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest), "its runtime says that it runs")
+	})
+
+	It("is not missed while nobody covers, and without a recorded version", func() {
+		w, c := worldWith(component.Builder)
+		past(w, 2*time.Hour)
+		silent(w, component.Builder, time.Hour)
+		w.exec(`UPDATE coverage SET covered_since = now() - $1 * interval '1 second'`,
+			(w.times.MissingAfter - time.Second).Seconds())
+		Expect(verdict(w, c).Reason).To(Equal(eligibility.AlreadyLatest))
+		w.exec(`UPDATE coverage SET covered_since = NULL`)
+		Expect(verdict(w, c).Note).To(ContainSubstring("nobody covers the exchange"))
+		w.exec(`UPDATE system_components SET source_repo = '', source_repo_git_ref = ''`)
+		s, err := w.Snapshot(ctx(), w.exchange, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Heard).To(BeEmpty())
 	})
 })

@@ -156,7 +156,13 @@ const sweepSQL = `
 		FOR UPDATE),
 	gone AS (
 		DELETE FROM messaging_exchange_modules m USING due WHERE m.id = due.id AND due.gone
-		RETURNING m.hostname),
+		RETURNING m.hostname, m.type, m.updated_at),
+	remembered AS ( -- when the instances of a component were heard last, although their rows go
+		INSERT INTO last_heartbeats AS l (component_id, last_at)
+		SELECT c.id, max(gone.updated_at) FROM gone
+			JOIN system_components c ON c.messaging_exchange_id = $1 AND c.type = gone.type
+		GROUP BY c.id ORDER BY c.id
+		ON CONFLICT (component_id) DO UPDATE SET last_at = greatest(l.last_at, excluded.last_at)),
 	quiet AS (
 		UPDATE messaging_exchange_modules m SET status = 'inactive' FROM due WHERE m.id = due.id AND NOT due.gone
 		RETURNING m.hostname)

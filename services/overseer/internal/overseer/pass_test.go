@@ -96,6 +96,15 @@ var _ = Describe("A pass", func() {
 		Expect(p.logs.Len()).To(Equal(2), "what moved is logged")
 	})
 
+	It("asks for the repair of a component whose instances are all gone, once (fault 17)", func() {
+		p := pass(given(gone(15*time.Minute, 40*time.Minute)))
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(Equal([]string{"sweep 7 term 5", "check 1 term 5 eligible create true"}))
+		p.snapshot.Heard[0].CheckedAt = &now // as manager-api has written
+		Expect(p.do()).To(Succeed())
+		Expect(p.writes).To(HaveLen(2))
+	})
+
 	It("is quiet when nothing happens", func() {
 		p := pass(given())
 		Expect(p.do()).To(Succeed())

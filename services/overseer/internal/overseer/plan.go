@@ -216,7 +216,10 @@ func (p *planning) checks() {
 
 func (p *planning) check(c component.Component) {
 	now := p.Snapshot.DatabaseTime
-	if c.Strategy != component.Hourly || (c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, p.CheckInterval)) {
+	if c.Strategy != component.Hourly {
+		return
+	}
+	if c.NextCheckAt != nil && !schedule.Due(c.NextCheckAt, now, p.CheckInterval) && !p.Snapshot.Absence(c).CheckEarly() {
 		return
 	}
 	if p.Snapshot.Resolving {
@@ -275,7 +278,7 @@ func (s Situation) heard() bool {
 // judgement is what the judgement of a component rests on. What git hosts said before since does not count.
 func (s Situation) judgement(c component.Component, since time.Time) eligibility.Input {
 	in := eligibility.Input{Component: c, Counts: s.Snapshot.Counts, Ref: s.Snapshot.Ref(c.Type),
-		Quarantined: s.Snapshot.Refused(c.Type)}
+		Quarantined: s.Snapshot.Refused(c.Type), Absence: s.Snapshot.Absence(c)}
 	in.Source, in.Deployment = s.Snapshot.Tips(c, since)
 	for _, other := range s.Snapshot.Components {
 		if other.Type == component.Deployer {
@@ -327,7 +330,8 @@ type Evidence struct {
 	Ref         *component.Ref    `json:"ref"`
 	Force       bool              `json:"force,omitempty"`
 	Quarantined []upgrade.Version `json:"quarantined,omitempty"`
-	Running     []module.Count    `json:"running"` // of the type, and of its executors
+	Running     []module.Count    `json:"running"`              // of the type, and of its executors
+	LastHeard   *time.Time        `json:"last_heard,omitempty"` // of a component whose instances are all gone
 	// What git hosts said last about the ref and the deployment repository.
 	Source     component.Tip `json:"source"`
 	Deployment component.Tip `json:"deployment"`
@@ -337,6 +341,9 @@ func evidence(in eligibility.Input) Evidence {
 	e := Evidence{Recorded: eligibility.Recorded(in.Component), Source: in.Source, Deployment: in.Deployment,
 		Strategy: string(in.Component.Strategy), Ref: in.Ref, Force: in.Force, Quarantined: in.Quarantined,
 		Running: []module.Count{}}
+	if in.Absence.Gone() {
+		e.LastHeard = &in.Absence.Since
+	}
 	for _, n := range in.Counts {
 		if n.Type == in.Component.Type || n.Type == component.Deployer {
 			e.Running = append(e.Running, n)

@@ -81,6 +81,21 @@ func current(s *overseer.Situation) {
 	}
 	s.Snapshot.Counts = s.Snapshot.Counts[2:]
 }
+
+// gone says that nothing has been heard of component 1, at the gold standard, for so long, and that the component was
+// checked so long ago.
+func gone(silent, checked time.Duration) change {
+	return func(s *overseer.Situation) {
+		last, check := now.Add(-silent), now.Add(-checked)
+		s.Snapshot.MissingAfterMS, s.Snapshot.Lease.CoveredUntil = 600_000, &now
+		s.Snapshot.Components[0].SourceRepoGitRef = "v2"
+		s.Snapshot.Counts = s.Snapshot.Counts[1:]
+		s.Snapshot.Heard = []component.Heard{{ComponentID: 1, LastAt: &last, CheckedAt: &check}}
+	}
+}
+func frozen(s *overseer.Situation) {
+	s.Snapshot.Freeze = &managerapi.Freeze{Reason: "the database moves"}
+}
 func otherTerm(s *overseer.Situation)    { s.Snapshot.Lease.Term = 6 }
 func noLease(s *overseer.Situation)      { s.Snapshot.Lease = nil }
 func noRefs(s *overseer.Situation)       { s.Snapshot.Refs = nil }
@@ -177,6 +192,26 @@ var _ = Describe("A plan", func() {
 		Entry("an open upgrade is left alone (R1)",
 			given(withDue(0), withUpgrades(open("u1", 1, component.Overseer, upgrade.InProgress, upgrade.TriggerHourly))),
 			"check component 1, next 1h0m0s: upgrade_open"),
+		Entry("a component whose instances are all gone is checked before its time (fault 17)",
+			given(gone(10*time.Minute, 40*time.Minute)), "check component 1, next 20m0s, create: eligible"),
+		Entry("not before missing_after", given(gone(10*time.Minute-time.Second, 40*time.Minute))),
+		Entry("then a check in its time finds nothing to do", given(gone(time.Minute, 40*time.Minute), withDue(0)),
+			"check component 1, next 1h0m0s: already_latest"),
+		Entry("once for each disappearance", given(gone(15*time.Minute, 4*time.Minute))),
+		Entry("then again in its time", given(gone(15*time.Minute, 4*time.Minute), withDue(0)),
+			"check component 1, next 1h0m0s, create: eligible"),
+		Entry("not in an exchange that is not covered", given(gone(time.Hour, 2*time.Hour), uncovered)),
+		Entry("not of a manual component", given(gone(15*time.Minute, 40*time.Minute), manual)),
+		Entry("its repair waits while automatic upgrades are disabled",
+			given(gone(15*time.Minute, 40*time.Minute), autoOff), "check component 1, next 20m0s: auto_upgrade_disabled"),
+		Entry("its repair waits while a freeze holds", given(gone(15*time.Minute, 40*time.Minute), frozen),
+			"check component 1, next 20m0s: frozen"),
+		Entry("its repair is refused if the version has failed here", given(gone(15*time.Minute, 40*time.Minute),
+			quarantined),
+			"check component 1, next 20m0s: quarantined"),
+		Entry("its repair is held back after failures by the environment",
+			given(gone(15*time.Minute, 40*time.Minute), failed("v2", 2, 58*time.Minute)),
+			"check component 1, next 20m0s: backing_off"),
 		Entry("another leader's snapshot plans nothing (I14)", given(withDue(0), sweepDue, otherTerm)),
 		Entry("nobody's snapshot plans nothing", given(withDue(0), sweepDue, noLease)),
 	)
@@ -252,6 +287,14 @@ var _ = Describe("A plan", func() {
 			withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerRequest)))),
 	)
 
+	It("starts a repair with the recorded version, and says since when nothing is heard (fault 17)", func() {
+		actions := plan(given(gone(15*time.Minute, 40*time.Minute),
+			withUpgrades(open("u1", 1, component.Overseer, requested, upgrade.TriggerHourly))))
+		Expect(told(actions)).To(Equal([]string{"start u1: eligible", "check component 1, next 20m0s: upgrade_open"}))
+		Expect(actions[0].Target.SourceRepoGitRef).To(Equal("v2"))
+		Expect(*actions[0].Inputs.(overseer.Evidence).LastHeard).To(Equal(now.Add(-15 * time.Minute)))
+	})
+
 	DescribeTable("of proofs",
 		func(s overseer.Situation, want ...string) {
 			Expect(told(plan(s))).To(Equal(append([]string{}, want...)))
@@ -303,14 +346,13 @@ var _ = Describe("A plan", func() {
 	)
 
 	It("starts nothing while a freeze holds but an operator's rollback, and refuses nobody for it", func() {
-		freeze := func(s *overseer.Situation) { s.Snapshot.Freeze = &managerapi.Freeze{Reason: "the database moves"} }
 		requests := withUpgrades(open("r", 1, component.Overseer, upgrade.Requested, upgrade.TriggerRequest),
 			open("b", 2, component.Manager, upgrade.Requested, upgrade.TriggerRollback))
-		plan, _ := overseer.Plan(given(freeze, requests))
+		plan, _ := overseer.Plan(given(frozen, requests))
 		Expect(plan).To(HaveLen(1))
 		Expect(plan[0].Kind).To(Equal(overseer.Start))
 		Expect(plan[0].Upgrade).To(Equal(upgrade.ID("b")))
-		plan, _ = overseer.Plan(given(freeze, withDue(-time.Second)))
+		plan, _ = overseer.Plan(given(frozen, withDue(-time.Second)))
 		Expect(plan).To(HaveLen(1))
 		Expect(plan[0].Verdict.Code).To(Equal("frozen"))
 		Expect(plan[0].Create).To(BeFalse())
