@@ -47,13 +47,13 @@ const (
 // Failure is what has gone wrong.
 type Failure uint8
 
-// The failures. The first four are the executor's to judge, the others are manager-api's.
+// The failures. The first four are the executor's to judge, Refused is anybody's, the others are manager-api's.
 const (
 	None      Failure = iota // nothing has gone wrong
 	Unhealthy                // an instance did not get healthy, or did not stay so, within its health deadline
 	Expired                  // the order's deadline passed before the deploy was complete
 	Undone                   // a confirmed deploy of manager-api was taken back, because its order stayed open
-	Refused                  // the milestone could not be performed; Facts.Reason says why
+	Refused                  // a milestone cannot be performed, or the workflow may not go on; Facts.Reason says why
 	Reported                 // an executor has reported a failure, with the cause that it found
 	Unnamed                  // an executor has completed a deploy without the names of the instances
 	Unproven                 // the deadline passed while the proof was awaited

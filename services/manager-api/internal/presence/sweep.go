@@ -30,8 +30,13 @@ type sweepState struct {
 
 func (s sweepState) covered() silence.Covered { return silence.Covered{Since: s.Since, Until: s.Until} }
 
-// silenceSQL is silence.Covered.Silence in SQL; $2 is covered_until and $3 covered_since.
-const silenceSQL = `$2::timestamptz - greatest(updated_at, $3::timestamptz)`
+// silenceOf is silence.Covered.Silence in SQL, over expressions.
+func silenceOf(lastSeen, coveredSince, coveredUntil string) string {
+	return coveredUntil + ` - greatest(` + lastSeen + `, ` + coveredSince + `)`
+}
+
+// silenceSQL is the silence of a module in sweepSQL; $2 is covered_until and $3 covered_since.
+var silenceSQL = silenceOf(`updated_at`, `$3::timestamptz`, `$2::timestamptz`)
 
 // Expire runs one sweep under the leader's term: silent modules become inactive, then they go. Without covered time
 // nothing happens. The conditions stand in the statement itself, so that a module whose beat comes meanwhile survives.
@@ -60,8 +65,8 @@ func (s *Presence) sweepState(ctx context.Context, tx *sqlx.Tx, ex component.Exc
 	term int64) (*sweepState, error) {
 	var state []sweepState
 	err := tx.SelectContext(ctx, &state, `SELECT c.covered_since, c.covered_until, count(m.id) AS total,
-			count(m.id) FILTER (WHERE c.covered_until - greatest(m.updated_at, c.covered_since) >= $3 * interval '1 millisecond')
-			AS missing
+			count(m.id) FILTER (WHERE `+silenceOf("m.updated_at", "c.covered_since", "c.covered_until")+`
+				>= $3 * interval '1 millisecond') AS missing
 		FROM coverage c LEFT JOIN messaging_exchange_modules m ON m.messaging_exchange_id = c.messaging_exchange_id
 		WHERE c.messaging_exchange_id = $1 AND c.term = $2 AND c.covered_since IS NOT NULL AND c.covered_until IS NOT NULL
 		GROUP BY c.covered_since, c.covered_until`, ex, term, s.times.InactiveAfter.Milliseconds())
@@ -145,7 +150,7 @@ func (s *Presence) tellHeld(ctx context.Context, tx *sqlx.Tx, ex component.Excha
 // statement locks rows in the order of batchSQL, by hostname, so that a batch waits and there is no deadlock. A module
 // whose beat came while the statement waited is not due any more. $4 is inactive_after, $5 delete_after, $6 whether
 // deletions are held.
-const sweepSQL = `
+var sweepSQL = `
 	WITH due AS (
 		SELECT id, NOT $6 AND ` + silenceSQL + ` > $5 * interval '1 millisecond' AS gone
 		FROM messaging_exchange_modules
