@@ -58,7 +58,7 @@ func (s *Engine) factsOf(what blame.Failure, x orderChain) blame.Facts {
 	}
 	if o := x.order; o != nil {
 		f.Milestone, f.Queue, f.Exchange, f.Attempts = string(o.Milestone), string(o.Queue), int64(o.ExchangeID), o.Attempt
-		f.Outside, f.Unclaimed = o.Milestone == messages.MilestoneBuild, o.State == orderOpen
+		f.Outside, f.Unclaimed = o.outside(), o.State == orderOpen
 		f.Touch.Deploys, f.Touch.TakenOver = replaces(o.Milestone), o.TakenOver
 	}
 	if u := x.upgrade; u != nil {

@@ -61,9 +61,8 @@ WITH present AS (
 			AND NOT EXISTS (
 				SELECT 1 FROM workflows w
 				JOIN orders waits ON waits.workflow_id = w.id AND waits.state = 'open'
-				JOIN orders o ON o.state = 'claimed' AND o.messaging_exchange_id = waits.messaging_exchange_id
-					AND o.queue = waits.queue
-				JOIN leases l ON l.name = ` + ordersLease + ` AND l.holder <> '' AND l.expires_at > now()
+				JOIN orders o ON o.messaging_exchange_id = waits.messaging_exchange_id AND o.queue = waits.queue
+				JOIN leases l ON ` + heldClaim + `
 				WHERE w.upgrade_id = u.id) AS runs,
 		greatest(extract(epoch FROM now() - u.clock_ticked_at) * 1000, 0)::bigint AS elapsed,
 		greatest(extract(epoch FROM now() - greatest(u.clock_ticked_at, p.since)) * 1000, 0)::bigint AS counted

@@ -111,35 +111,38 @@ func (s *Engine) ResendUnclaimed(ctx context.Context, consuming []component.Exch
 			if err != nil || !due {
 				return err
 			}
-			if x.order.Milestone == messages.MilestoneBuild {
-				if x.order.Deadline.After(x.order.Now) {
-					return nil // a build takes its time, and nobody claims it
-				}
-				return s.giveUp(ctx, tx, x, judge(s.factsOf(blame.Silent, x)))
-			}
-			if !x.order.Deadline.After(x.order.Now) {
-				busy, err := executorBusy(ctx, tx, x.order)
-				if err != nil {
-					return err
-				}
-				if x.upgrade == nil && !busy {
-					return s.giveUp(ctx, tx, x, judge(s.factsOf(blame.Silent, x)))
-				}
-				x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
-				if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, id,
-					x.order.Deadline); err != nil {
-					return fmt.Errorf("move deadline of order %s: %w", id, err)
-				}
-			}
-			return resendOrder(ctx, tx, x.order)
+			return s.resendUnclaimed(ctx, tx, x)
 		}, pq.Array(db.ExchangeIDs(consuming)), s.times.Unclaimed.Milliseconds())
+}
+
+// resendUnclaimed does with an unclaimed order what upgrade.Unclaimed decides.
+func (s *Engine) resendUnclaimed(ctx context.Context, tx *sqlx.Tx, x orderChain) error {
+	waits := upgrade.Unclaimed{Outside: x.order.outside(), HasUpgrade: x.upgrade != nil,
+		Expired: !x.order.Deadline.After(x.order.Now)}
+	var err error
+	if waits.Busy, err = executorBusy(ctx, tx, x.order); err != nil {
+		return err
+	}
+	switch waits.Next() {
+	case upgrade.WaitOn:
+		return nil
+	case upgrade.WaitGiveUp:
+		return s.giveUp(ctx, tx, x, judge(s.factsOf(blame.Silent, x)))
+	case upgrade.WaitProlong:
+		x.order.Deadline = x.order.Now.Add(s.times.OrderDeadline)
+		if _, err := tx.ExecContext(ctx, `UPDATE orders SET deadline = $2 WHERE id = $1`, x.order.ID,
+			x.order.Deadline); err != nil {
+			return fmt.Errorf("move deadline of order %s: %w", x.order.ID, err)
+		}
+	case upgrade.WaitResend:
+	}
+	return resendOrder(ctx, tx, x.order)
 }
 
 // executorBusy says whether an executor of an order's queue works on another order: then the order waits in line.
 func executorBusy(ctx context.Context, tx *sqlx.Tx, o *orderRow) (busy bool, err error) {
-	err = tx.GetContext(ctx, &busy, `SELECT EXISTS (SELECT 1 FROM orders o JOIN leases l ON l.name = `+ordersLease+`
-		WHERE o.state = 'claimed' AND o.messaging_exchange_id = $1 AND o.queue = $2 AND o.id <> $3 AND l.holder <> ''
-			AND l.expires_at > now())`, o.ExchangeID, string(o.Queue), o.ID)
+	err = tx.GetContext(ctx, &busy, `SELECT EXISTS (SELECT 1 FROM orders o JOIN leases l ON `+heldClaim+`
+		WHERE o.messaging_exchange_id = $1 AND o.queue = $2 AND o.id <> $3)`, o.ExchangeID, string(o.Queue), o.ID)
 	if err != nil {
 		return false, fmt.Errorf("look for executors of the queue %s: %w", o.Queue, err)
 	}

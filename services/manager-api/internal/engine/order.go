@@ -57,6 +57,12 @@ func (o orderRow) lease() string { return leaseOfOrder(o.ID) }
 // ordersLease is leaseOfOrder in SQL, of the orders o.
 const ordersLease = `'order/' || o.id`
 
+// heldClaim is, in SQL, whether an executor works on the order o: l is its lease.
+const heldClaim = `l.name = ` + ordersLease + ` AND o.state = 'claimed' AND l.holder <> '' AND l.expires_at > now()`
+
+// outside says that the order is for modules that others run: they need no claim.
+func (o orderRow) outside() bool { return o.Milestone == messages.MilestoneBuild }
+
 func leaseOfOrder(id string) string { return "order/" + id }
 
 func lockOrder(ctx context.Context, tx *sqlx.Tx, id string) (*orderRow, error) {
