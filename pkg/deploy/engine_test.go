@@ -375,7 +375,8 @@ var _ = Describe("A deploy", func() {
 		}),
 		Entry("no place for an instance, and nothing is stopped for it (fault 21)", failure.Unplaced,
 			func(s *site, o *messages.Order) {
-				s.cluster.Metadata = map[string]string{"role": "db"}
+				impatient(o)
+				s.cluster.Offer(map[string]string{"role": "db"})
 				o.DeployableUnits[0].Options = append(o.DeployableUnits[0].Options,
 					messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=app"})
 			}),
@@ -423,6 +424,90 @@ var _ = Describe("A deploy", func() {
 		},
 		Entry("a plain name", "org/deployer"), Entry("one that ends as the second phase's", "org/deployer_oa.git"),
 	)
+
+	// demanding has the order's instances demand role=app of their machines.
+	demanding := func(o *messages.Order) {
+		o.DeployableUnits[0].Options = append(o.DeployableUnits[0].Options,
+			messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=app"})
+	}
+	app, db := map[string]string{"role": "app"}, map[string]string{"role": "db"}
+
+	It("in which no machine takes an instance any more blames the environment, and puts back what ran (fault 21)", func() {
+		s := newSite()
+		s.running("old", 3)
+		s.cluster.Offer(app)
+		starts := 0
+		s.applied = func() {
+			if starts++; starts == 2 {
+				s.cluster.Offer(db)
+			}
+		}
+		s.start()
+		r := s.result(s.put(demanding, impatient))
+		Expect(reasons(r)).To(Equal(failed(blame.Unplaced)))
+		Expect(r.Message).To(MatchRegexp(`^overseer@[12].service cannot be placed: it demands MachineMetadata=role=app\. ` +
+			`Machine m1 offers role=db: change its demands in the deployment repository, or the machines; `))
+		Expect([]bool{r.Touched, r.Restored}).To(Equal([]bool{true, true}))
+		Expect(s.shows()).To(Or(Equal([]string{"1:new", "2:old", "3:old"}), Equal([]string{"1:old", "2:new", "3:old"})))
+	})
+
+	It("waits for a machine that is away for a moment, and does not count that time (fault 21)", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.cluster.Offer(app)
+		breaks(s, "new")
+		var ahead atomic.Int64
+		s.start(func(c *deploy.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		})
+		one := 1
+		order := s.put(demanding, func(o *messages.Order) {
+			o.HealthDeadlineMS, o.FleetConfig = 60_000, &messages.FleetConfig{InstanceCount: &one}
+		})
+		Eventually(s.shows).Should(Equal([]string{"1:new"}))
+		looks := func() { // with what the cluster offers now, twice: the first of them may have begun before
+			for range 2 {
+				seen := s.count("list")()
+				s.cluster.Crash("overseer@1.service")
+				Eventually(s.count("list")).Should(BeNumerically(">", seen))
+			}
+		}
+		looks()
+		s.cluster.Offer(db)
+		looks()
+		ahead.Store(int64(58 * time.Second))
+		s.cluster.Offer(app)
+		looks()
+		ahead.Store(int64(65 * time.Second))
+		looks()
+		s.set(func(s *site) { s.cluster.Health = nil })
+		s.cluster.Crash("overseer@1.service")
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+	})
+
+	It("begins when a machine that was away is back, as a way back to the proven release must (fault 21)", func() {
+		s := newSite()
+		s.running("old", 1)
+		s.cluster.Offer(db)
+		s.start()
+		order := s.put(demanding)
+		Eventually(s.count("unplaced")).Should(BeNumerically(">", 1))
+		Expect(s.reported(order)).To(BeEmpty())
+		Expect(s.shows()).To(Equal([]string{"1:old"}), "nothing is stopped for it")
+		s.cluster.Offer(app)
+		Expect(s.result(order).EventType).To(Equal(messages.EventMilestoneCompleted))
+	})
+
+	It("leaves the wait for a machine to another executor when it is stopped", func() {
+		s := newSite()
+		s.cluster.Offer(db)
+		p := s.start()
+		order := s.put(demanding)
+		Eventually(s.count("unplaced")).Should(BeNumerically(">", 1))
+		p.stop()
+		Expect(s.reported(order)).To(BeEmpty())
+		Expect(s.released).To(Equal([]string{order}))
+	})
 
 	It("goes on when the cluster was away for a while", func() {
 		s := newSite()

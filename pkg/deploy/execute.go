@@ -22,6 +22,9 @@ const (
 	gitTries   = 3
 	gitPause   = 500 * time.Millisecond // doubled after each try
 	maxRelease = 200 << 10              // bytes of encoded units: a result must fit into a message
+
+	firstPlacePause = 25 * time.Millisecond // between two questions whether the cluster has a place for a release,
+	lastPlacePause  = time.Second           // doubled up to this
 )
 
 // execute performs the milestone. Every failure with a reason is a result; an error means that there is none:
@@ -225,7 +228,7 @@ func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*wo
 	if err != nil {
 		return nil, err
 	}
-	if err := e.refuseUnplaced(ctx, j, rt, w); err != nil {
+	if err := e.awaitPlaces(ctx, j, rt, w); err != nil {
 		return nil, err
 	}
 	if raw, err := json.Marshal(w.replaced()); err != nil || len(raw) > maxRelease {
@@ -242,18 +245,28 @@ func (e *Engine) beginWork(ctx context.Context, j *job, rt runtime.Runtime) (*wo
 	return w, nil
 }
 
-// refuseUnplaced fails a deploy for which the cluster has no place, before anything is stopped for it: that is not the
-// version's fault.
-func (e *Engine) refuseUnplaced(ctx context.Context, j *job, rt runtime.Runtime, w *work) error {
-	var why string
-	err := e.insist(ctx, j, j.order.HealthDeadline(), func() (err error) {
-		why, err = rt.Unplaced(ctx, w.Wanted)
-		return err
-	})
-	if err == nil && why != "" {
-		return failure.New(failure.Unplaced, "%s", why)
+// awaitPlaces waits until the cluster has a place for all that is wanted, for a health deadline at most: a machine may
+// be away for a moment. Then the deploy fails, before anything is stopped for it: that is not the version's fault.
+func (e *Engine) awaitPlaces(ctx context.Context, j *job, rt runtime.Runtime, w *work) error {
+	pausing, cancel := until(ctx, e.stopping)
+	defer cancel()
+	limit := j.order.HealthDeadline()
+	for began, pause := e.cfg.Now(), firstPlacePause; ; pause = min(2*pause, lastPlacePause) {
+		var why string
+		err := e.insist(ctx, j, limit, func() (err error) {
+			why, err = rt.Unplaced(ctx, w.Wanted)
+			return err
+		})
+		left := limit - e.cfg.Now().Sub(began)
+		switch {
+		case err != nil || why == "":
+			return err
+		case left <= 0:
+			return failure.New(failure.Unplaced, "%s", why)
+		case !sleep(pausing, min(pause, left)) && ctx.Err() == nil:
+			return errStopped // another executor waits for the machine
+		}
 	}
-	return err
 }
 
 // fenceKept keeps an executor with an older token from changing what this order leaves as it is; all else gets the

@@ -56,6 +56,7 @@ func (l *rollout) facts(s roll.Step) blame.Facts {
 		return f
 	}
 	f.Failure, f.Limit, f.Unit, f.Away = blame.Unhealthy, order.HealthDeadline(), s.Name, l.work.Disturbed
+	f.Unplaced = l.work.Unplaced
 	switch s.Reason { //nolint:exhaustive // the others end no rollout
 	case roll.OrderExpired:
 		f.Failure = blame.Expired

@@ -42,6 +42,8 @@ type rollout struct {
 	machines []runtime.Machine  // of the cluster, at the end of a deploy that has completed
 	tail     string             // end of the failing instance's log
 	blind    time.Time          // since when the cluster has shown no instances, zero while it does
+	homeless time.Time          // since when no machine takes an instance that is waited for, zero while one does
+	unplaced map[string]string  // why no machine takes an instance that is waited for, by name
 	away     string             // who was away while an instance was waited for, found before a blind time moved its clock
 	answered bool               // a manager-api that was silent answers since its deploy is undone
 }
@@ -98,10 +100,47 @@ func (l *rollout) nextStep(ctx context.Context) (roll.Step, error) {
 		}
 		l.work.Progress, l.blind = l.work.Progress.Blind(l.blind, now), time.Time{}
 	}
+	if err := l.seePlaces(ctx, began); err != nil {
+		return roll.Step{}, err
+	}
 	if at := l.job.deadline.Load(); at != nil && l.work.Stage == rolling {
 		l.work.Order.Deadline, l.plan.Deadline = *at, *at
 	}
 	return roll.Next(l.plan, l.observed, l.work.Progress, now), nil
+}
+
+// seePlaces looks whether the instances that are waited for have a place. The cluster may give an instance no machine
+// although machines would take it: it is slow, and that is no obstacle. The time in which no machine takes an instance
+// is not held against the version: an instance that gets its machine in time has its health deadline for itself. An
+// error means that the cluster does not answer. What a cluster refuses to say is not known.
+func (l *rollout) seePlaces(ctx context.Context, now time.Time) error {
+	unplaced := map[string]string{}
+	for _, instance := range l.listed {
+		name := instance.Sighting.Name
+		if _, waited := l.work.Progress.Clocks[name]; !waited || len(instance.Machines) > 0 ||
+			l.work.Progress.Failing != "" {
+			continue
+		}
+		d, _ := l.work.definition(name)
+		why, err := l.rt.Unplaced(ctx, []messages.UnitDefinition{d})
+		if isUnreachable(err) || ctx.Err() != nil {
+			if l.blind.IsZero() {
+				l.blind = now
+			}
+			return err
+		}
+		if why != "" {
+			unplaced[name] = why
+		}
+	}
+	switch {
+	case len(unplaced) > 0 && l.homeless.IsZero():
+		l.homeless = now
+	case len(unplaced) == 0 && !l.homeless.IsZero():
+		l.work.Progress, l.homeless = l.work.Progress.Blind(l.homeless, now), time.Time{}
+	}
+	l.unplaced = unplaced
+	return nil
 }
 
 // takeStep performs one step, and tells manager-api of it.
@@ -165,6 +204,7 @@ func (l *rollout) act(ctx context.Context, s roll.Step) error {
 		return l.changed(l.rt.Remove(ctx, s.Name, l.job.token))
 	case roll.Fail:
 		l.tail = l.logs(ctx, s.Name)
+		l.work.Unplaced = l.unplaced[s.Name]
 		l.work.Disturbed = cmp.Or(l.away, l.whoWasAway(l.work.Progress.Clocks[s.Name]))
 		return ctx.Err() // where we end, everybody seems to be away: the next one decides
 	case roll.Watch, roll.Wait, roll.Done, roll.Failed:

@@ -33,7 +33,9 @@ type work struct {
 	ConfirmedAt time.Time        `json:"confirmed_at"`
 	// Disturbed is who was away while the failing instance was waited for.
 	Disturbed string `json:"disturbed,omitempty"`
-	Silent    bool   `json:"silent,omitempty"` // of an undo: manager-api did not answer
+	// Unplaced is why no machine takes the failing instance.
+	Unplaced string `json:"unplaced,omitempty"`
+	Silent   bool   `json:"silent,omitempty"` // of an undo: manager-api did not answer
 }
 
 // newWork plans a deploy: count instances of every template, one of every plain unit.

@@ -155,6 +155,19 @@ var _ = Describe("Every runtime", func() {
 				Expect(rt.Unplaced(ctx, two)).To(ContainSubstring("machines that may run them: 1"))
 			})
 
+			It("shows an instance that no machine takes without machine, and not as healthy or ended (fault 21)", func() {
+				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
+				healthy(a1(1000))
+				demanding := a1(1000)
+				demanding.Options = append(demanding.Options,
+					messages.Option{Section: "X-Fleet", Name: "MachineMetadata", Value: "role=moon"})
+				Expect(rt.Apply(ctx, demanding, 6, false)).To(Succeed())
+				Eventually(only).Should(SatisfyAll(HaveField("Machines", BeEmpty()),
+					HaveField("Sighting.Health", roll.Starting), HaveField("Sighting.Hash", memory.Hash(demanding))))
+				Expect(rt.Apply(ctx, a1(1000), 7, false)).To(Succeed())
+				healthy(a1(1000))
+			})
+
 			It("refuses a lower token, also after a removal", func() {
 				Expect(rt.Apply(ctx, a1(1000), 5, false)).To(Succeed())
 				Expect(rt.Apply(ctx, a1(2000), 4, false)).To(MatchError(runtime.ErrSuperseded))

@@ -22,7 +22,7 @@ type Cluster struct {
 	Health func(d messages.UnitDefinition) roll.Health
 	// Hosts is the number of machines.
 	Hosts int
-	// Metadata are what every machine offers. They may change while the cluster is used by one goroutine only.
+	// Metadata are what every machine offers. While the cluster is used, Offer changes them.
 	Metadata map[string]string
 	// Log is what every instance has written.
 	Log string
@@ -51,6 +51,8 @@ var _ runtime.Runtime = (*Cluster)(nil)
 
 // Machines implements runtime.Runtime. Machine m1 has the host name box1, and so on.
 func (c *Cluster) Machines(ctx context.Context) ([]runtime.Machine, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var all []runtime.Machine
 	for i := range c.Hosts {
 		all = append(all, runtime.Machine{ID: fmt.Sprintf("m%d", i+1), Host: fmt.Sprintf("box%d", i+1),
@@ -74,12 +76,25 @@ func (c *Cluster) Unplaced(ctx context.Context, wanted []messages.UnitDefinition
 }
 
 // machine places an instance: the instance with the number n runs on the n-th machine, and begins anew after the last.
-func (c *Cluster) machine(name unit.Name) []string {
+// An instance that demands what the machines do not offer has no machine. c.mu is held.
+func (c *Cluster) machine(name unit.Name, d messages.UnitDefinition) []string {
 	n, err := strconv.Atoi(name.Instance)
 	if err != nil || n < 1 {
 		n = 1
 	}
-	return []string{fmt.Sprintf("m%d", (n-1)%max(c.Hosts, 1)+1)}
+	id := fmt.Sprintf("m%d", (n-1)%max(c.Hosts, 1)+1)
+	if unit.NewPlaceable(name, runtime.Options(d)).Misses(unit.Machine{ID: id, Metadata: c.Metadata}) != "" {
+		return nil
+	}
+	return []string{id}
+}
+
+// Offer changes what every machine offers. What does not fit any more has no machine until the offer fits again.
+func (c *Cluster) Offer(metadata map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Metadata = metadata
+	c.announce()
 }
 
 // List implements runtime.Runtime.
@@ -95,8 +110,12 @@ func (c *Cluster) List(ctx context.Context, bases []string) ([]runtime.Instance,
 		if err != nil || m.gone || !slices.Contains(bases, parsed.Base) {
 			continue
 		}
-		all = append(all, runtime.Instance{Definition: m.definition, Machines: c.machine(parsed), Sighting: roll.Sighting{
-			Name: name, Hash: Hash(m.definition), Health: c.health(m.definition), Spell: fmt.Sprint(m.spell)}})
+		i := runtime.Instance{Definition: m.definition, Machines: c.machine(parsed, m.definition), Sighting: roll.Sighting{
+			Name: name, Hash: Hash(m.definition), Health: roll.Starting, Spell: fmt.Sprint(m.spell)}}
+		if len(i.Machines) > 0 {
+			i.Sighting.Health = c.health(m.definition)
+		}
+		all = append(all, i)
 	}
 	slices.SortFunc(all, func(a, b runtime.Instance) int { return strings.Compare(a.Sighting.Name, b.Sighting.Name) })
 	return all, ctx.Err()
