@@ -61,7 +61,7 @@ var _ = Describe("The topology of an exchange", func() {
 		}
 	})
 
-	It("lets no heartbeat grow older than two beats", func() {
+	It("lets no heartbeat grow older than two beats (HB7)", func() {
 		t := member.Topology(managerapi.Exchange{Name: "ttl", RootExchangeName: "ttl", RoutingKey: "ttl"})
 		declared(t)
 		err := host.Do(func(ch *amqp.Channel) error { // only equal arguments are accepted

@@ -60,6 +60,25 @@ var _ = Describe("consuming", func() {
 		Expect(host.Depth(h.work())).To(BeZero())
 	})
 
+	It("T25: holds one message of a work queue at a time: a crash of its handler counts against no other", func() {
+		h := open()
+		host.Publish(h.work(), raw("a", "b", "c")...)
+		begun, finish := make(chan string, 3), make(chan struct{})
+		h.consume(rabbit.Consumer{Queue: h.work(), Handle: func(ctx context.Context, d *rabbit.Delivery) error {
+			begun <- string(d.Body)
+			select {
+			case <-finish:
+			case <-ctx.Done():
+			}
+			return nil
+		}})
+		Eventually(begun).Should(Receive(Equal("a")))
+		Consistently(func() int { return host.Depth(h.work()) }, 300*time.Millisecond).Should(Equal(2))
+		close(finish)
+		Eventually(begun).Should(Receive(Equal("b")))
+		Eventually(begun).Should(Receive(Equal("c")))
+	})
+
 	It("dead-letters what the handler rejects", func() {
 		h := open()
 		host.Publish(h.work(), raw("bad", "good")...)

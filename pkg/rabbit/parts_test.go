@@ -20,7 +20,7 @@ func (h *harness) hear(queue string) {
 }
 
 var _ = Describe("the parts of a topology", func() {
-	It("A9: stand for themselves: a refused one is named, left alone, and served once it can be declared", func() {
+	It("A9/T29: stand for themselves: a refused one is named, left alone, and served once it can be declared", func() {
 		proxy := rabbittest.NewProxy(host.Address())
 		h := open(func(c *rabbit.Config) {
 			c.URLs, c.RefusedRetry = []string{host.Through(proxy.Address())}, 200*time.Millisecond

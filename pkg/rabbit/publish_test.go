@@ -155,7 +155,7 @@ var _ = Describe("publishing", func() {
 		Eventually(func() error { return h.Publish(ctx, h.to("work", "again")) }).Should(Succeed())
 	})
 
-	It("A19: serves many callers at once, while the topology is replaced and messages are consumed", func() {
+	It("A19/T9: serves many callers at once, while the topology is replaced and messages are consumed", func() {
 		h := open()
 		var seen bodies
 		h.consume(rabbit.Consumer{Queue: h.work(), Prefetch: 50, Handle: func(_ context.Context, d *rabbit.Delivery) error {

@@ -85,7 +85,7 @@ var _ = Describe("Fetching", func() {
 		Expect(leftover).To(BeADirectory())
 	})
 
-	DescribeTable("refuses the address",
+	DescribeTable("refuses the address (G1, S4)",
 		func(repo string) {
 			mark := filepath.Join(GinkgoT().TempDir(), "ran")
 			repo = strings.ReplaceAll(repo, "MARK", mark)
@@ -116,13 +116,13 @@ var _ = Describe("Fetching", func() {
 		Expect(reasonOf(ask(g, newRepo(goodFiles()).dir, "master"))).To(Equal(failure.GitRefused))
 	})
 
-	It("refuses hosts beside those that are named", func() {
+	It("refuses hosts beside those that are named (S4)", func() {
 		g := newGit(func(c *render.GitConfig) { c.Hosts = []string{"git.example.com"} })
 		err := ask(g, "https://github.com/a/b", "master")
 		Expect(err).To(MatchError(`git_refused: host "github.com" is not in git_hosts`))
 	})
 
-	DescribeTable("refuses the ref",
+	DescribeTable("refuses the ref (G2, S4)",
 		func(ref string) {
 			Expect(reasonOf(ask(newGit(), newRepo(goodFiles()).dir, ref))).To(Equal(failure.GitRefused))
 		},
@@ -209,7 +209,7 @@ var _ = Describe("Fetching", func() {
 		Expect(mark).NotTo(BeAnExistingFile())
 	})
 
-	It("speaks one protocol only, even if an address slipped through the checks", func() {
+	It("speaks one protocol only, even if an address slipped through the checks (G1)", func() {
 		cmd := exec.Command("git", "ls-remote", "--", "ext::sh -c true")
 		cmd.Env = render.Environment(newGit())
 		out, err := cmd.CombinedOutput()

@@ -213,7 +213,7 @@ var _ = Describe("Render", func() {
 				"{{template \"x\"}}\n"}),
 		Entry("a template that does not parse", failure.TemplateInvalid, "overseer@.service.tmpl:2",
 			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a {{.source_ref\n"}),
-		Entry("a variable as an option's name", failure.TemplateInvalid, "structure",
+		Entry("a variable as an option's name (S5)", failure.TemplateInvalid, "structure",
 			map[string]string{"overseer@.service.tmpl": "[Service]\nExecStart=/a\n{{.source_ref}}=b\n"}),
 		Entry("foreign Elixir", failure.TemplateInvalid, "overseer@.service.eex:3: <%= System.cmd(\"id\", []) %>",
 			map[string]string{"overseer@.service.tmpl": "",
@@ -226,7 +226,7 @@ var _ = Describe("Render", func() {
 			map[string]string{"overseer@.service.tmpl": strings.Repeat("#", 300_000)}),
 	)
 
-	It("does not follow a symbolic link", func() {
+	It("does not follow a symbolic link (S5)", func() {
 		deployment := newRepo(goodFiles())
 		Expect(os.Symlink("/etc/passwd", filepath.Join(deployment.dir, "evil@.service"))).To(Succeed())
 		deployment.commit(nil)
@@ -244,7 +244,7 @@ var _ = Describe("Render", func() {
 		Expect(err).To(MatchError(ContainSubstring("sub is a submodule")))
 	})
 
-	DescribeTable("refuses a value that does not belong into a unit",
+	DescribeTable("refuses a value that does not belong into a unit (G6, S5)",
 		func(value string) {
 			r := request(newRepo(goodFiles()))
 			r.ComponentType = value

@@ -73,7 +73,7 @@ var _ = Describe("/messaging/brokers", func() {
 				{"password":"can't be blank"},{"host":"can't be blank"},{"virtual_host":"can't be blank"}]}`),
 	)
 
-	It("is not deleted while in use, and says by what; cascade frees the users", func() {
+	It("is not deleted while in use, and says by what; cascade frees the users (F15)", func() {
 		h := connected()
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"c","failover_broker_id":1}`)
 		a := h.ok(409, "DELETE", "/messaging/brokers/1", "")
@@ -87,7 +87,7 @@ var _ = Describe("/messaging/brokers", func() {
 })
 
 var _ = Describe("Broker passwords", func() {
-	It("are sealed in the database, and open only in their row", func() {
+	It("are sealed in the database, and open only in their row (G9)", func() {
 		h := connected()
 		var sealed []byte
 		Expect(h.db.Get(&sealed, `SELECT password_sealed FROM messaging_broker_connections`)).To(Succeed())
@@ -98,7 +98,7 @@ var _ = Describe("Broker passwords", func() {
 		Expect(h.callAs("service", "GET", "/messaging/brokers/1/connections", "").status).To(Equal(500))
 	})
 
-	DescribeTable("are write-only for people", func(name string) {
+	DescribeTable("are write-only for people (F11)", func(name string) {
 		h := connected()
 		a := h.callAs(name, "GET", "/messaging/brokers/1/connections", "")
 		Expect(a.status).To(Equal(200))
@@ -147,7 +147,7 @@ var _ = Describe("Broker passwords", func() {
 			}, "foreign-service", 404),
 	)
 
-	It("are nowhere else: not in answers, logs or the journal, whatever goes wrong (G10)", func() {
+	It("are nowhere else: not in answers, logs or the journal, whatever goes wrong (F11, G10)", func() {
 		h := connected()
 		seen := strings.Builder{}
 		for _, rt := range h.server.Routes() {

@@ -243,7 +243,7 @@ var _ = Describe("/messaging/exchanges", func() {
 			"/messaging/exchanges/2", `{"name":"usa"}`),
 	)
 
-	It("is not deleted while something depends on it, and says what (defect 18)", func() {
+	It("is not deleted while something depends on it, and says what (defect 18, F15)", func() {
 		h := chained()
 		h.ok(201, "POST", "/messaging/brokers", `{"name":"b"}`)
 		h.ok(201, "POST", "/messaging/exchanges/2/brokers", `{"messaging_broker_id":1}`)

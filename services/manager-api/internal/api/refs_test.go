@@ -156,7 +156,7 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Entry("of the current version", func(tag string) string { return tag }, 204),
 		Entry("of one of several", func(tag string) string { return `"x", ` + tag }, 204),
 		Entry("of any version", func(string) string { return "*" }, 204),
-		Entry("of an old version", func(string) string { return `"0123456789"` }, 412),
+		Entry("of an old version (F10)", func(string) string { return `"0123456789"` }, 412),
 	)
 
 	It("lets one of ten conditional changes through, for components too", func() {
@@ -207,7 +207,7 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(again.body).To(Equal(first.body))
 	})
 
-	It("refuses the key with another request, and keeps callers apart", func() {
+	It("refuses the key with another request, and keeps callers apart (F9)", func() {
 		h := start()
 		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
 		Expect(h.call("POST", "/system_component_refs", strings.ReplaceAll(aRef, "v2", "v3"), "Idempotency-Key", "k").status).
@@ -217,7 +217,7 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(h.call("POST", "/system_components", aComponent, "Idempotency-Key", "k", header, value).status).To(Equal(201))
 	})
 
-	It("has one effect for fifty at once", func() {
+	It("has one effect for fifty at once (F9)", func() {
 		h := start()
 		counts := atOnce(50, func() int {
 			return h.call("POST", "/system_component_refs", aRef, "Idempotency-Key",
@@ -354,7 +354,7 @@ var _ = Describe("If-Match and Idempotency-Key", func() {
 		Expect(n).To(Equal(9))
 	})
 
-	It("forgets a key after a day", func() {
+	It("forgets a key after a day (F9)", func() {
 		h := start()
 		h.call("POST", "/system_component_refs", aRef, "Idempotency-Key", "k")
 		_, err := h.db.Exec(`UPDATE idempotency_keys SET created_at = now() - interval '25 hours'`)

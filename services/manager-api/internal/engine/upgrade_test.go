@@ -215,6 +215,34 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.value(`SELECT count(*) FROM workflows`)).To(Equal("1"), "R3: no orphan")
 	})
 
+	DescribeTable("C4 R3 whose start is killed in the middle has not started; the next start makes one workflow",
+		func(event string) {
+			w := newWorld()
+			u := w.request(w.component(component.Builder)).ID
+			messages := w.outboxed()
+			w.exec(`CREATE FUNCTION kill() RETURNS trigger LANGUAGE plpgsql AS
+				$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+				CREATE TRIGGER kill ` + event + ` FOR EACH ROW EXECUTE FUNCTION kill()`)
+			mend := func() { w.exec(`DROP FUNCTION IF EXISTS kill CASCADE`) }
+			DeferCleanup(mend)
+			made := func() string {
+				return w.value(`SELECT (SELECT count(*) FROM workflows) || ' ' || (SELECT count(*) FROM orders)`)
+			}
+			Expect(fault.Is(w.Start(ctx(), u, w.exchange, w.judgement()), fault.Unavailable)).To(BeTrue())
+			Expect(w.state(u)).To(Equal(upgrade.Requested))
+			Expect(made()).To(Equal("0 0"))
+			Expect(w.outboxed()).To(Equal(messages))
+			mend()
+			Expect(w.Start(ctx(), u, w.exchange, w.judgement())).To(Succeed())
+			Expect(w.state(u)).To(Equal(upgrade.InProgress))
+			Expect(made()).To(Equal("1 1"))
+			Expect(w.outboxed()).To(HaveLen(len(messages) + 1))
+		},
+		Entry("when it has made the workflow", "AFTER INSERT ON workflows"),
+		Entry("when it stores the state", "BEFORE UPDATE ON upgrades"),
+		Entry("when it has put the order into the outbox", "AFTER INSERT ON outbox"),
+	)
+
 	It("an hourly check makes one upgrade and journals only what is new", func() {
 		w := newWorld()
 		c := w.component(component.Builder)
@@ -311,7 +339,7 @@ var _ = Describe("An upgrade", func() {
 		Expect(w.Prove(ctx(), u, w.exchange, w.judgement())).To(Succeed())
 	})
 
-	It("R4 the deployer pair: the second phase begins only after the first is proven, and both are recorded together",
+	It("R4 D4 the deployer pair: the second phase begins only after the first is proven; both are recorded together",
 		func() {
 			w := newWorld()
 			c := w.component(component.Deployer)

@@ -36,7 +36,7 @@ var _ = Describe("Sealed secrets", func() {
 		Expect(r.Open(place, id, sealed)).To(Equal("s3cret"))
 	})
 
-	DescribeTable("do not open", func(change func(p *seal.Place, id *string, sealed *[]byte), want error) {
+	DescribeTable("do not open (G9)", func(change func(p *seal.Place, id *string, sealed *[]byte), want error) {
 		r := ring("one " + key("a") + "\ntwo " + key("b"))
 		sealed, id, err := r.Seal(place, "s3cret")
 		Expect(err).NotTo(HaveOccurred())
@@ -54,7 +54,7 @@ var _ = Describe("Sealed secrets", func() {
 		Entry("when one bit is changed", func(_ *seal.Place, _ *string, s *[]byte) { (*s)[len(*s)-1] ^= 1 }, seal.ErrForged),
 	)
 
-	It("open under the old key after a new one was put first", func() {
+	It("open under the old key after a new one was put first (G9)", func() {
 		sealed, id, err := ring("one "+key("a")).Seal(place, "s3cret")
 		Expect(err).NotTo(HaveOccurred())
 		rotated := ring("# rotated\n\ntwo " + key("b") + "\none " + key("a"))

@@ -48,7 +48,7 @@ var _ = Describe("Coverage", func() {
 
 	DescribeTable("is all of it: both queues, our own beats, committed batches",
 		func(want []bool, steps ...func(*overseer.Coverage, *ears)) { Expect(covered(steps...)).To(Equal(want)) },
-		Entry("not before an own beat came back", []bool{false, false}, nothing, nothing),
+		Entry("not before an own beat came back: a new process covers nothing (HB9)", []bool{false, false}, nothing, nothing),
 		Entry("anew with the first own beat after the beginning of the term", []bool{false, true, true}, nothing, ownBeat,
 			nothing),
 		Entry("while the last own beat is 90 s old", []bool{false, true}, nothing, ownBeatBefore(90*time.Second)),
@@ -60,7 +60,7 @@ var _ = Describe("Coverage", func() {
 			newSession, lateCommit),
 		Entry("not after a batch that failed, at least once, and then anew", []bool{false, true, false, true}, nothing,
 			ownBeat, batchFails, ownBeat),
-		Entry("not in a new term", []bool{false, true, false, true}, nothing, ownBeat, newTerm, ownBeat),
+		Entry("not in a new term (HB9)", []bool{false, true, false, true}, nothing, ownBeat, newTerm, ownBeat),
 	)
 
 	It("is not reported without a gap when the session was replaced between two renewals", func() {
