@@ -324,3 +324,11 @@ func (u *unitd) gate(name string) (lines []string, open func()) {
 	return []string{"Type=notify", "ExecStart=" + self, "Environment=UNITD_SPEC_GATE=" + fifo, "Environment=" + noLinger},
 		func() { Expect(os.WriteFile(fifo, []byte("go"), 0)).To(Succeed()) }
 }
+
+// role are the lines of a unit that runs this test binary in a role of TestMain.
+func (u *unitd) role(role string, lines ...string) []string {
+	GinkgoHelper()
+	self, err := os.Executable()
+	Expect(err).NotTo(HaveOccurred())
+	return append(lines, "ExecStart="+self, "Environment=UNITD_SPEC_ROLE="+role, "Environment="+noLinger)
+}

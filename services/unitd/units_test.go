@@ -59,6 +59,28 @@ var _ = Describe("A unit", func() {
 		Expect(u.becomes("n.service", "failed/failed").Result).To(ContainSubstring("protocol"))
 	})
 
+	It("of Type=notify hands over to the process that it names by MAINPID=, and may end at once", func() {
+		u := startUnitd()
+		u.put("n.service", "launched", u.role("starter", "Type=notify")...)
+		first := u.becomes("n.service", "active/running").MainPID
+		Consistently(func() string { return u.state("n.service").Active }, "300ms").Should(Equal("active"))
+		Expect(u.state("n.service").MainPID).To(Equal(first))
+		Expect(syscall.Kill(first, syscall.SIGKILL)).To(Succeed())
+		Expect(u.becomes("n.service", "failed/failed").Result).To(ContainSubstring("signal"))
+
+		u.put("n.service", "inactive")
+		u.put("n.service", "launched", u.role("starter", "Type=notify")...)
+		second := u.becomes("n.service", "active/running").MainPID
+		u.put("n.service", "inactive")
+		Eventually(func() bool { return alive(second) }).WithTimeout(patience).Should(BeFalse())
+	})
+
+	It("of Type=notify has its barriers answered (sd_notify), and no descriptor stays open", func() {
+		u := startUnitd()
+		u.put("n.service", "launched", u.role("barriers", "Type=notify", "TimeoutStartSec=3min")...)
+		Expect(u.becomes("n.service", "active/running").StatusText).To(Equal("every barrier was answered"))
+	})
+
 	It("that crashes is restarted by its policy", func() {
 		u := startUnitd()
 		u.put("c.service", "launched", `ExecStart=/bin/sh -c "date +%%s%%N >> `+u.path("starts")+`; exit 3"`,

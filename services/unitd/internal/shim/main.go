@@ -66,7 +66,7 @@ func runShim(dir string) error {
 
 // prepareRunner reads the order and the shim's own identity.
 func prepareRunner(dir string) (*runner, error) {
-	r := &runner{dir: dir, exits: map[int]*syscall.WaitStatus{}, childless: true}
+	r := &runner{dir: dir, exits: map[int]*syscall.WaitStatus{}, left: make(chan int), childless: true}
 	if err := readJSON(filepath.Join(dir, activationFile), &r.activation); err != nil {
 		return nil, fmt.Errorf("read activation: %w", err)
 	}
@@ -118,9 +118,8 @@ func (r *runner) connect(stops chan<- struct{}) error {
 		return err
 	}
 	r.notifyName = name
-	notifications := make(chan notification, 16)
-	r.notifications = notifications
-	go readNotifications(notify, notifications) // for the life of the process
+	r.notifications = make(chan notification, 16)
+	go readNotifications(notify, r.notifications) // for the life of the process
 	return nil
 }
 

@@ -42,7 +42,7 @@ func listenNotify(invocation string) (*net.UnixConn, string, error) {
 
 // readNotifications hands every datagram on until the socket is closed.
 func readNotifications(conn *net.UnixConn, to chan<- notification) {
-	text, control := make([]byte, 8192), make([]byte, 256)
+	text, control := make([]byte, 8192), make([]byte, 2048) // the kernel passes 253 descriptors at most
 	for {
 		n, m, _, _, err := conn.ReadMsgUnix(text, control)
 		if err != nil {
@@ -56,24 +56,24 @@ func readNotifications(conn *net.UnixConn, to chan<- notification) {
 	}
 }
 
+// credentials are the sender's. Descriptors that came along, before or behind them, are closed: that is the answer to a
+// barrier of sd_notify(3), whose sender waits until its end of a pipe is closed everywhere.
 func credentials(control []byte) (*syscall.Ucred, bool) {
 	messages, err := syscall.ParseSocketControlMessage(control)
 	if err != nil {
 		return nil, false
 	}
+	var sender *syscall.Ucred
 	for i := range messages {
-		rights, err := syscall.ParseUnixRights(&messages[i])
-		if err == nil { // descriptors that came along are not wanted
+		if rights, err := syscall.ParseUnixRights(&messages[i]); err == nil {
 			for _, fd := range rights {
 				_ = syscall.Close(fd)
 			}
-			continue
-		}
-		if sender, err := syscall.ParseUnixCredentials(&messages[i]); err == nil {
-			return sender, true
+		} else if found, err := syscall.ParseUnixCredentials(&messages[i]); err == nil {
+			sender = found
 		}
 	}
-	return nil, false
+	return sender, sender != nil
 }
 
 func notifyFields(text string) map[string]string {

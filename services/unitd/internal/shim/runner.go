@@ -25,12 +25,14 @@ type runner struct {
 	notifyName string
 
 	children      <-chan os.Signal // SIGCHLD
-	notifications <-chan notification
+	notifications chan notification
+	left          chan int // pids of followed processes that have ended
 	stops         <-chan struct{}
 	drained       <-chan struct{} // closed when all output is in the log
 
-	exits     map[int]*syscall.WaitStatus // of the processes that this runner started
+	exits     map[int]*syscall.WaitStatus // of the processes that this runner started, and of the main process
 	main      int                         // pid of the main process, 0 before
+	marks     int                         // marks in the notify socket that have not come back
 	childless bool                        // no descendant is left
 	ready     bool                        // READY=1 was seen
 	stopping  bool                        // a stop was requested
@@ -59,6 +61,8 @@ func (r *runner) handleEvents(deadline <-chan time.Time, heedStop bool, done fun
 			r.reapChildren()
 		case n := <-r.notifications:
 			r.heedNotification(n)
+		case pid := <-r.left:
+			r.processLeft(pid)
 		case <-r.stops:
 			r.stopping = true
 		case <-deadline:
@@ -91,18 +95,28 @@ func (r *runner) reapChildren() {
 		}
 		if _, own := r.exits[pid]; own {
 			r.exits[pid] = &status
+			if pid == r.main {
+				r.markNotifications()
+			}
 		}
 	}
 }
 
 // heedNotification acts on a notification if its sender may send it.
 func (r *runner) heedNotification(n notification) {
+	if n.pid == os.Getpid() {
+		r.marks--
+		return
+	}
 	allowed := n.pid == r.main && r.main != 0
 	if r.activation.Service.NotifyAll {
 		allowed = allowed || n.uid == r.identity.uid || n.uid == 0
 	}
 	if !allowed {
 		return
+	}
+	if text, ok := n.fields["MAINPID"]; ok {
+		r.followMain(text)
 	}
 	if n.fields["READY"] == "1" {
 		r.ready = true
@@ -126,7 +140,7 @@ func (r *runner) publishPhase(phase Phase) {
 }
 
 func (r *runner) processGone(pid int) bool { return pid == 0 || r.exits[pid] != nil }
-func (r *runner) mainGone() bool           { return r.processGone(r.main) }
+func (r *runner) mainGone() bool           { return r.marks == 0 && r.processGone(r.main) }
 func (r *runner) noneLeft() bool           { return r.childless }
 func (r *runner) active() bool {
 	return r.status.Phase == PhaseRunning || r.status.Phase == PhaseExited
