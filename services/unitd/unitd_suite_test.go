@@ -85,8 +85,8 @@ func startAndHandOver() int {
 	return 0
 }
 
-// sendBarriers sends barriers, as systemd-notify does, and becomes ready. Each barrier has the writing end of a pipe, and
-// is answered by closing this end. The status tells of the outcome.
+// sendBarriers sends barriers, as systemd-notify does, and becomes ready. A barrier has the writing end of a pipe.
+// Closing this end answers the barrier. The status tells of the outcome.
 func sendBarriers() int {
 	outcome := "every barrier was answered"
 	for range 20 {
